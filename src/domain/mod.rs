@@ -1,0 +1,21 @@
+//! The rules, pure: no async, no I/O, no clock, no serialization framework, no transport.
+//!
+//! Everything here takes what it needs as arguments and returns what it decides; `service` drives it.
+
+pub mod actor;
+pub mod credential;
+pub mod decision;
+pub mod executor;
+pub mod id;
+pub mod journal;
+pub mod key_shape;
+pub mod lease;
+pub mod mode;
+pub mod name;
+pub mod owner;
+pub mod reason;
+pub mod rotation;
+pub mod secret;
+pub mod task;
+pub mod time;
+pub mod token;

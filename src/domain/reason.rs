@@ -1,0 +1,271 @@
+//! Every reason the broker gives, in one append-only list: its code, who is at fault, and the remedy.
+//!
+//! `docs/errors.md` is made from this list, and a test keeps it so. A code is never renamed or reused.
+
+use std::time::Duration;
+
+use super::decision::Decision;
+
+/// Who has to do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The program that called.
+    Caller,
+    /// The member whose account or task it is.
+    Member,
+    /// An admin of the org, or the broker's operator.
+    Admin,
+    /// The provider; it may pass.
+    Provider,
+    /// The broker itself; it may pass.
+    Broker,
+}
+
+/// What sort of failure it is. The transport's own codes are chosen from this, in `rpc::status` only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The caller did not show who it is.
+    Unauthenticated,
+    /// The caller is known and may not.
+    Denied,
+    /// There is no such thing, as far as this caller may know.
+    NotFound,
+    /// The request is not well formed.
+    Invalid,
+    /// The state of things does not allow it now.
+    Precondition,
+    /// There is one already.
+    Exists,
+    /// Somebody else changed it first.
+    Aborted,
+    /// A limit was reached.
+    Exhausted,
+    /// Not now; trying again later may help.
+    Unavailable,
+    /// A fault of the broker.
+    Internal,
+}
+
+macro_rules! reasons {
+    ($($variant:ident, $code:literal, $class:ident, $fault:ident, $remedy:literal;)*) => {
+        /// Why something was refused or failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(
+                #[doc = concat!("`", $code, "`. ", $remedy)]
+                $variant,
+            )*
+        }
+
+        impl Reason {
+            /// All of them, in the order they were added.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The code, as machines compare it.
+            pub const fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code,)* }
+            }
+
+            /// What sort of failure it is.
+            pub const fn class(self) -> Class {
+                match self { $(Reason::$variant => Class::$class,)* }
+            }
+
+            /// Who has to do something about it.
+            pub const fn fault(self) -> Fault {
+                match self { $(Reason::$variant => Fault::$fault,)* }
+            }
+
+            /// What to do.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Reason::$variant => $remedy,)* }
+            }
+
+            /// The reason of this code.
+            pub fn from_code(code: &str) -> Option<Reason> {
+                match code { $($code => Some(Reason::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    CredentialMissing, "CREDENTIAL_MISSING", Unauthenticated, Caller,
+        "Send the broker credential as metadata 'authorization: Bearer <token>'.";
+    CredentialMalformed, "CREDENTIAL_MALFORMED", Unauthenticated, Caller,
+        "The token is cut short or mistyped: its checksum does not fit. Copy it whole.";
+    CredentialUnknown, "CREDENTIAL_UNKNOWN", Unauthenticated, Caller,
+        "The token is not known, has expired or was revoked. Ask for a new one.";
+    WrongCredentialFamily, "WRONG_CREDENTIAL_FAMILY", Unauthenticated, Caller,
+        "This call takes another kind of token; the metadata names the kinds it takes.";
+    ClientCertificateRequired, "CLIENT_CERTIFICATE_REQUIRED", Unauthenticated, Caller,
+        "Agents call over mTLS: present the client certificate from enrollment.";
+    CertificateMismatch, "CERTIFICATE_MISMATCH", Unauthenticated, Caller,
+        "The runtime key and the client certificate belong to different agents. Use the pair from one enrollment.";
+    PermissionDenied, "PERMISSION_DENIED", Denied, Caller,
+        "This actor may not make this call. Use a credential that may, or ask an admin.";
+    NotFound, "NOT_FOUND", NotFound, Caller,
+        "Check the id or name, and that you may see it.";
+    InvalidArgument, "INVALID_ARGUMENT", Invalid, Caller,
+        "Mend the field named in the details.";
+    AlreadyExists, "ALREADY_EXISTS", Exists, Caller,
+        "Choose another name, or use the one that exists.";
+    Conflict, "CONFLICT", Aborted, Caller,
+        "It changed in the meantime. Read it again and repeat the change.";
+    RequestIdReused, "REQUEST_ID_REUSED", Invalid, Caller,
+        "This request_id was used with other content. Use a new UUID for a new request.";
+    EnrollmentTokenUnknown, "ENROLLMENT_TOKEN_UNKNOWN", Unauthenticated, Caller,
+        "The enrollment token is not known here. Check that it was copied whole and is for this broker.";
+    EnrollmentTokenExpired, "ENROLLMENT_TOKEN_EXPIRED", Unauthenticated, Caller,
+        "The enrollment token has expired. Ask for a new one.";
+    EnrollmentTokenRevoked, "ENROLLMENT_TOKEN_REVOKED", Unauthenticated, Caller,
+        "The enrollment token was revoked. Ask for a new one.";
+    EnrollmentTokenSpent, "ENROLLMENT_TOKEN_SPENT", Unauthenticated, Caller,
+        "The enrollment token has enrolled all the agents it may. Ask for a new one.";
+    EnrollmentTokenBound, "ENROLLMENT_TOKEN_BOUND", Denied, Admin,
+        "The enrollment token is bound to another key: somebody else has used it. Revoke that agent and mint a new token.";
+    CsrInvalid, "CSR_INVALID", Invalid, Caller,
+        "Send a PKCS#10 request in DER, signed by its own key.";
+    CsrKeyUnsupported, "CSR_KEY_UNSUPPORTED", Invalid, Caller,
+        "Use an ECDSA P-256 or Ed25519 key.";
+    CsrAsksTooMuch, "CSR_ASKS_TOO_MUCH", Invalid, Caller,
+        "The request asks for names or extensions. The broker decides those: send an empty subject and no extensions.";
+    CsrKeyNotEnrolled, "CSR_KEY_NOT_ENROLLED", Invalid, Caller,
+        "A renewal is signed by the enrolled key. To change the key, enroll again.";
+    TaskRequired, "TASK_REQUIRED", Invalid, Caller,
+        "Name the task: this agent is assigned to none, or to several.";
+    TaskEnded, "TASK_ENDED", Precondition, Caller,
+        "The task was ended. Ask the control plane for a new one.";
+    TaskExpired, "TASK_EXPIRED", Precondition, Caller,
+        "The task's time is over. Ask the control plane for a new one.";
+    TaskMismatch, "TASK_MISMATCH", Denied, Caller,
+        "The request differs from what the task fixes; the metadata names the field. Leave it empty to take the task's.";
+    ExecutorUnknown, "EXECUTOR_UNKNOWN", Invalid, Admin,
+        "The executor is not in the registry. Check its name, or add it in the configuration.";
+    ProviderUnknown, "PROVIDER_UNKNOWN", Invalid, Admin,
+        "The provider is not in the registry. Check its name, or add it in the configuration.";
+    ProviderUnsupported, "PROVIDER_UNSUPPORTED", Precondition, Caller,
+        "This executor cannot use that provider. The metadata names those it can.";
+    NoCredentialConfigured, "NO_CREDENTIAL_CONFIGURED", Precondition, Admin,
+        "Nothing is configured for this executor and provider: store a key with 'credbroker credential set', or connect an account.";
+    ConnectAccount, "CONNECT_ACCOUNT", Precondition, Member,
+        "The member has no account connected for this provider. Connect one, then ask again.";
+    ReauthRequired, "REAUTH_REQUIRED", Precondition, Member,
+        "The provider no longer accepts the grant: sign in again. The provider's message is in the metadata.";
+    CredentialUnusable, "CREDENTIAL_UNUSABLE", Precondition, Admin,
+        "The credential cannot be read or used. See its status, and store it again.";
+    RefreshUnavailable, "REFRESH_UNAVAILABLE", Unavailable, Provider,
+        "The provider's token endpoint could not be reached or did not process the request. The grant is intact; try again after the time given.";
+    RefreshAmbiguous, "REFRESH_AMBIGUOUS", Unavailable, Provider,
+        "A refresh was sent and its answer was lost. The broker will settle it; try again after the time given.";
+    RotationLimited, "ROTATION_LIMITED", Exhausted, Caller,
+        "Too many forced rotations. A new token that is rejected at once has another cause: look at the provider's message.";
+    KeyShapeMismatch, "KEY_SHAPE_MISMATCH", Invalid, Caller,
+        "This does not look like a key of that provider. Check which key it is; --force stores it all the same.";
+    ConnectorUnknown, "CONNECTOR_UNKNOWN", Invalid, Admin,
+        "The connector is not configured. Check its name, or add it in the configuration.";
+    ConnectorDisabled, "CONNECTOR_DISABLED", Precondition, Admin,
+        "The connector is off until its terms are accepted in the configuration (accept_terms = true).";
+    GrantNotShareable, "GRANT_NOT_SHAREABLE", Precondition, Caller,
+        "This provider's grants are personal: set a member as the owner.";
+    LeaseEnded, "LEASE_ENDED", Precondition, Caller,
+        "The lease was released, revoked or has expired. Resolve again.";
+    JournalUnavailable, "JOURNAL_UNAVAILABLE", Unavailable, Broker,
+        "The broker cannot write its journal and hands nothing out until it can. Operators: see the log and the disk.";
+    StoreUnavailable, "STORE_UNAVAILABLE", Unavailable, Broker,
+        "The broker cannot use its store. Operators: see the log and the disk.";
+    Overloaded, "OVERLOADED", Exhausted, Broker,
+        "The broker has as much to do as it may take on. Try again after the time given.";
+    ShuttingDown, "SHUTTING_DOWN", Unavailable, Broker,
+        "The broker is stopping. Try again; another or a restarted one will answer.";
+    Internal, "INTERNAL", Internal, Broker,
+        "A fault of the broker. Its log has the cause under the request id.";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// A refusal: the one error the services return. Says what happened, why, and what to do, and nothing
+/// internal: causes that only the operator may see go to the log where they arise.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// What happened, in a sentence a person reads. Never a secret.
+    pub message: String,
+    /// The request field at fault.
+    pub field: Option<&'static str>,
+    /// When trying again may help.
+    pub retry_after: Option<Duration>,
+    /// More for machines: names and ids, never a secret.
+    pub metadata: Vec<(&'static str, String)>,
+    /// The decision, where one was made.
+    pub decision: Option<Box<Decision>>,
+}
+
+impl Refusal {
+    /// A refusal for `reason`, with what happened.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            metadata: Vec::new(),
+            decision: None,
+        }
+    }
+
+    /// The request field `field` is wrong.
+    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            field: Some(field),
+            ..Self::new(Reason::InvalidArgument, message)
+        }
+    }
+
+    /// There is no such thing. Takes no detail, so that what is hidden looks like what does not exist.
+    pub fn not_found(what: &'static str) -> Self {
+        Self::new(Reason::NotFound, format!("no such {what}")).with("kind", what)
+    }
+
+    /// Adds metadata.
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.push((key, value.into()));
+        self
+    }
+
+    /// Says when trying again may help.
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Attaches the decision.
+    pub fn decided(mut self, decision: Decision) -> Self {
+        self.decision = Some(Box::new(decision));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_parse_back() {
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+            assert!(
+                Reason::ALL[..i]
+                    .iter()
+                    .all(|earlier| earlier.code() != reason.code())
+            );
+            assert!(reason.remedy().ends_with('.'), "{reason}: a remedy is a sentence");
+        }
+    }
+}

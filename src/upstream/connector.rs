@@ -1,0 +1,4 @@
+//! connector
+
+/// How one OAuth server behaves, as data.
+pub struct Connector;

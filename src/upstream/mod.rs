@@ -1,0 +1,52 @@
+//! The providers' side: token endpoints, spoken to carefully.
+//!
+//! [`TokenEndpoint`] sends one request and says how far it got; it never retries and never interprets.
+//! What an answer means is decided by [`connector`], from data.
+
+pub mod connector;
+pub mod http;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::secret::{RawAnswer, RefreshToken, Secret};
+use connector::Connector;
+
+/// One request for new tokens (RFC 6749 section 6).
+pub struct RefreshRequest<'a> {
+    /// Where and how to send it.
+    pub connector: &'a Connector,
+    /// The refresh token to present.
+    pub refresh_token: &'a Secret<RefreshToken>,
+    /// The scopes of the grant; sent only where the connector says so.
+    pub scopes: &'a [String],
+}
+
+/// How far a request got.
+pub enum Delivery {
+    /// The endpoint answered.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// What `Retry-After` said (RFC 9110 section 10.2.3).
+        retry_after: Option<Duration>,
+        /// The body, at most [`MAX_ANSWER`] bytes, unparsed.
+        body: Secret<RawAnswer>,
+    },
+    /// No byte of the request reached the endpoint: nothing happened there.
+    NotSent(String),
+    /// The request was sent, wholly or in part, and no whole answer came back: what happened there is not
+    /// known.
+    Lost(String),
+}
+
+/// The longest answer taken, in bytes.
+pub const MAX_ANSWER: usize = 64 * 1024;
+
+/// A token endpoint.
+#[async_trait]
+pub trait TokenEndpoint: Send + Sync + 'static {
+    /// Sends the request once. No redirects, no retries.
+    async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery;
+}
