@@ -1,1 +1,94 @@
-//! credential
+//! A stored credential, without its secret.
+
+use std::time::Duration;
+
+use super::id::{CredentialId, OrgId};
+use super::mode::CredentialKind;
+use super::owner::Owner;
+use super::rotation::{Phase, Rotation};
+use super::time::Time;
+
+/// A stored credential, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its id.
+    pub id: CredentialId,
+    /// The org.
+    pub org: OrgId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The provider it is for.
+    pub provider: String,
+    /// What it is.
+    pub kind: CredentialKind,
+    /// The connector that keeps a grant alive; empty for keys.
+    pub connector: String,
+    /// The generation and where its rotation stands. Keys have one too: replacing a key is a generation.
+    pub rotation: Rotation,
+    /// When the current access token expires; `None` where it does not or nobody knows.
+    pub expires: Option<Time>,
+    /// When it was made.
+    pub created: Time,
+    /// When it was last refreshed or replaced.
+    pub refreshed: Time,
+    /// The last four characters of a key, to tell keys apart.
+    pub hint: String,
+    /// The scopes of a grant.
+    pub scopes: Vec<String>,
+    /// How the access token is presented (RFC 6749 section 7.1).
+    pub token_type: String,
+    /// Non-secret facts about the account.
+    pub account: Vec<(String, String)>,
+}
+
+/// The health of a credential at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Usable.
+    Ok,
+    /// Usable, and due for a refresh.
+    Expiring,
+    /// A refresh is under way.
+    Refreshing,
+    /// A refresh was sent and its answer is not known.
+    Ambiguous,
+    /// Kept and not used.
+    Quarantined,
+    /// Someone has to sign in again.
+    ReauthRequired,
+}
+
+impl Health {
+    /// The name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Health::Ok => "ok",
+            Health::Expiring => "expiring",
+            Health::Refreshing => "refreshing",
+            Health::Ambiguous => "ambiguous",
+            Health::Quarantined => "quarantined",
+            Health::ReauthRequired => "reauth-required",
+        }
+    }
+}
+
+impl Credential {
+    /// Whether the current secret works for at least `remaining` from `now`. One that does not expire, or
+    /// whose expiry nobody told, is taken to work until the provider rejects it (RFC 6749 section 5.1:
+    /// `expires_in` is only recommended).
+    pub fn works_for(&self, now: Time, remaining: Duration) -> bool {
+        self.expires.is_none_or(|expires| expires > now + remaining)
+    }
+
+    /// Its health at `now`, where `lead` is how long before expiry its connector refreshes.
+    pub fn health(&self, now: Time, lead: Duration) -> Health {
+        match &self.rotation.phase {
+            Phase::Claimed { .. } | Phase::Staged { .. } => Health::Refreshing,
+            Phase::Ambiguous { .. } => Health::Ambiguous,
+            Phase::Quarantined { .. } => Health::Quarantined,
+            Phase::Dead { .. } => Health::ReauthRequired,
+            Phase::Live { .. } if self.works_for(now, lead) => Health::Ok,
+            Phase::Live { .. } => Health::Expiring,
+        }
+    }
+}

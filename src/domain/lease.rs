@@ -1,1 +1,64 @@
-//! lease
+//! A lease: what a resolution hands out, one for each (holder, task, credential).
+
+use super::id::{AgentId, ApiKeyId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, TaskId};
+use super::mode::AuthMode;
+use super::time::Time;
+
+/// Who a lease was handed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// An agent.
+    Agent(AgentId),
+    /// A control-plane service.
+    ApiKey(ApiKeyId),
+    /// An operator.
+    Operator(OperatorId),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Holder::Agent(id) => id.fmt(f),
+            Holder::ApiKey(id) => id.fmt(f),
+            Holder::Operator(id) => id.fmt(f),
+        }
+    }
+}
+
+/// A lease, without its material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its id.
+    pub id: LeaseId,
+    /// The org.
+    pub org: OrgId,
+    /// Who it was handed to.
+    pub holder: Holder,
+    /// The task; `None` for a direct resolution for a member.
+    pub task: Option<TaskId>,
+    /// The member it works for.
+    pub member: MemberId,
+    /// The credential behind it.
+    pub credential: CredentialId,
+    /// The mode.
+    pub mode: AuthMode,
+    /// The provider.
+    pub provider: String,
+    /// The model, as the provider names it.
+    pub model: String,
+    /// Which entry of the permit it is.
+    pub permit_position: u32,
+    /// When it was first handed out.
+    pub created: Time,
+    /// When it ends.
+    pub expires: Time,
+    /// When it was released or revoked.
+    pub ended: Option<Time>,
+}
+
+impl Lease {
+    /// Whether it still stands at `now`.
+    pub fn stands(&self, now: Time) -> bool {
+        self.ended.is_none() && now < self.expires
+    }
+}
