@@ -3,8 +3,11 @@
 //! Everything here takes what it needs as arguments and returns what it decides; `service` drives it.
 
 pub mod actor;
+pub mod agent;
 pub mod credential;
 pub mod decision;
+pub mod directory;
+pub mod enrollment;
 pub mod executor;
 pub mod id;
 pub mod journal;

@@ -1,1 +1,355 @@
-//! keys
+//! The whole keyspace, on one page.
+//!
+//! ```text
+//! s/…                                      the broker itself
+//!   authority                              the CA's certificates and keys
+//!   journal-key                            the journal's signing key
+//!   operator/<operator>                    an operator
+//!   org/<org>      org-name/<name>         an org, and its name
+//!   home/<id>                              the org of an API key or enrollment token, by its id
+//!   effect/<position>                      an effect that began at this journal position has happened
+//!   exchange/<org><credential>             an exchange is under way or unsettled
+//! o/<org>/…                                what belongs to an org
+//!   project/<project>       project-name/<name>
+//!   environment/<env>       environment-name/<project><name>
+//!   member/<member>         member-name/<name>       member-identity/<system:subject>
+//!   api-key/<key>
+//!   enrollment-token/<token>               slot/<token><key fingerprint>
+//!   agent/<agent>
+//!   task/<task>             task-agent/<task><agent>   agent-task/<agent><task>
+//!   credential/<credential>                its account, rotation and expiry
+//!   credential-secret/<credential>         its secret
+//!   credential-answer/<credential>         a token endpoint's answer, staged
+//!   credential-slot/<owner><provider>\0<kind>   which credential it is, by owner, provider and kind
+//!   lease/<lease>           lease-for/<holder><task><credential>
+//!   pin/<task>
+//!   request/<hash>                         what a create with this request id made
+//! ```
+//!
+//! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
+
+use crate::domain::agent::KeyFingerprint;
+use crate::domain::id::{
+    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, MemberId, OperatorId,
+    OrgId, ProjectId, TaskId,
+};
+use crate::domain::journal::Position;
+use crate::domain::lease::Holder;
+use crate::domain::mode::CredentialKind;
+use crate::domain::owner::Owner;
+
+/// A key of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// A key read back from the store.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, taken.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The id this key ends with; for the keys that do.
+    pub fn last_id<K>(&self) -> Option<Id<K>>
+    where
+        K: crate::domain::id::Kind,
+    {
+        self.0.last_chunk().map(|bytes| Id::from_bytes(*bytes))
+    }
+}
+
+fn system(kind: &str, parts: &[&[u8]]) -> Key {
+    build(b"s/", &[], kind, parts)
+}
+
+fn of(org: OrgId, kind: &str, parts: &[&[u8]]) -> Key {
+    build(b"o/", &[org.as_bytes(), b"/"], kind, parts)
+}
+
+fn build(space: &[u8], scope: &[&[u8]], kind: &str, parts: &[&[u8]]) -> Key {
+    let mut key = Vec::with_capacity(96);
+    key.extend_from_slice(space);
+    scope.iter().for_each(|part| key.extend_from_slice(part));
+    key.extend_from_slice(kind.as_bytes());
+    key.push(b'/');
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    Key(key)
+}
+
+/// The CA's certificates and keys.
+pub fn authority() -> Key {
+    system("authority", &[])
+}
+
+/// The journal's signing key.
+pub fn journal_key() -> Key {
+    system("journal-key", &[])
+}
+
+/// All operators.
+pub fn operators() -> Key {
+    system("operator", &[])
+}
+
+/// An operator.
+pub fn operator(id: OperatorId) -> Key {
+    system("operator", &[id.as_bytes()])
+}
+
+/// All orgs.
+pub fn orgs() -> Key {
+    system("org", &[])
+}
+
+/// An org.
+pub fn org(id: OrgId) -> Key {
+    system("org", &[id.as_bytes()])
+}
+
+/// An org's name.
+pub fn org_name(name: &str) -> Key {
+    system("org-name", &[name.as_bytes()])
+}
+
+/// The org of an API key.
+pub fn api_key_home(id: ApiKeyId) -> Key {
+    system("home", &[id.as_bytes()])
+}
+
+/// The org of an enrollment token.
+pub fn enrollment_token_home(id: EnrollmentTokenId) -> Key {
+    system("home", &[id.as_bytes()])
+}
+
+/// All marks of effects.
+pub fn effects() -> Key {
+    system("effect", &[])
+}
+
+/// The mark that the effect which began at `position` has happened.
+pub fn effect(position: Position) -> Key {
+    system("effect", &[&position.0.to_be_bytes()])
+}
+
+/// All exchanges under way or unsettled.
+pub fn exchanges() -> Key {
+    system("exchange", &[])
+}
+
+/// The mark of an exchange under way or unsettled.
+pub fn exchange(org: OrgId, id: CredentialId) -> Key {
+    system("exchange", &[org.as_bytes(), id.as_bytes()])
+}
+
+/// The org and credential of a key made by [`exchange`].
+pub fn exchange_of(key: &Key) -> Option<(OrgId, CredentialId)> {
+    let ids: &[u8; 32] = key.0.last_chunk()?;
+    let (org, credential) = ids.split_first_chunk::<16>()?;
+    Some((Id::from_bytes(*org), Id::from_bytes(credential.try_into().ok()?)))
+}
+
+/// All projects of an org.
+pub fn projects(org: OrgId) -> Key {
+    of(org, "project", &[])
+}
+
+/// A project.
+pub fn project(org: OrgId, id: ProjectId) -> Key {
+    of(org, "project", &[id.as_bytes()])
+}
+
+/// A project's name.
+pub fn project_name(org: OrgId, name: &str) -> Key {
+    of(org, "project-name", &[name.as_bytes()])
+}
+
+/// All environments of an org.
+pub fn environments(org: OrgId) -> Key {
+    of(org, "environment", &[])
+}
+
+/// An environment.
+pub fn environment(org: OrgId, id: EnvironmentId) -> Key {
+    of(org, "environment", &[id.as_bytes()])
+}
+
+/// An environment's name.
+pub fn environment_name(org: OrgId, project: ProjectId, name: &str) -> Key {
+    of(org, "environment-name", &[project.as_bytes(), name.as_bytes()])
+}
+
+/// All members of an org.
+pub fn members(org: OrgId) -> Key {
+    of(org, "member", &[])
+}
+
+/// A member.
+pub fn member(org: OrgId, id: MemberId) -> Key {
+    of(org, "member", &[id.as_bytes()])
+}
+
+/// A member's name.
+pub fn member_name(org: OrgId, name: &str) -> Key {
+    of(org, "member-name", &[name.as_bytes()])
+}
+
+/// A member's outside identity.
+pub fn member_identity(org: OrgId, identity: &str) -> Key {
+    of(org, "member-identity", &[identity.as_bytes()])
+}
+
+/// All API keys of an org.
+pub fn api_keys(org: OrgId) -> Key {
+    of(org, "api-key", &[])
+}
+
+/// An API key.
+pub fn api_key(org: OrgId, id: ApiKeyId) -> Key {
+    of(org, "api-key", &[id.as_bytes()])
+}
+
+/// All enrollment tokens of an org.
+pub fn enrollment_tokens(org: OrgId) -> Key {
+    of(org, "enrollment-token", &[])
+}
+
+/// An enrollment token.
+pub fn enrollment_token(org: OrgId, id: EnrollmentTokenId) -> Key {
+    of(org, "enrollment-token", &[id.as_bytes()])
+}
+
+/// The slot of an enrollment token that is bound to a key.
+pub fn slot(org: OrgId, token: EnrollmentTokenId, key: KeyFingerprint) -> Key {
+    of(org, "slot", &[token.as_bytes(), &key.0])
+}
+
+/// All agents of an org.
+pub fn agents(org: OrgId) -> Key {
+    of(org, "agent", &[])
+}
+
+/// An agent.
+pub fn agent(org: OrgId, id: AgentId) -> Key {
+    of(org, "agent", &[id.as_bytes()])
+}
+
+/// All tasks of an org.
+pub fn tasks(org: OrgId) -> Key {
+    of(org, "task", &[])
+}
+
+/// A task.
+pub fn task(org: OrgId, id: TaskId) -> Key {
+    of(org, "task", &[id.as_bytes()])
+}
+
+/// The agents assigned to a task.
+pub fn task_agents(org: OrgId, task: TaskId) -> Key {
+    of(org, "task-agent", &[task.as_bytes()])
+}
+
+/// An agent's assignment, seen from the task.
+pub fn task_agent(org: OrgId, task: TaskId, agent: AgentId) -> Key {
+    of(org, "task-agent", &[task.as_bytes(), agent.as_bytes()])
+}
+
+/// The tasks an agent is assigned to.
+pub fn agent_tasks(org: OrgId, agent: AgentId) -> Key {
+    of(org, "agent-task", &[agent.as_bytes()])
+}
+
+/// An agent's assignment, seen from the agent.
+pub fn agent_task(org: OrgId, agent: AgentId, task: TaskId) -> Key {
+    of(org, "agent-task", &[agent.as_bytes(), task.as_bytes()])
+}
+
+/// All credentials of an org.
+pub fn credentials(org: OrgId) -> Key {
+    of(org, "credential", &[])
+}
+
+/// A credential.
+pub fn credential(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential", &[id.as_bytes()])
+}
+
+/// A credential's secret.
+pub fn credential_secret(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-secret", &[id.as_bytes()])
+}
+
+/// A token endpoint's staged answer.
+pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-answer", &[id.as_bytes()])
+}
+
+/// Which credential an owner has for a provider and kind.
+pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: CredentialKind) -> Key {
+    let owner_part = match &owner {
+        Owner::Org => [0; 17],
+        Owner::Member(member) => tagged(1, member.as_bytes()),
+    };
+    of(
+        org,
+        "credential-slot",
+        &[&owner_part, provider.as_bytes(), b"\0", kind.name().as_bytes()],
+    )
+}
+
+/// A lease.
+pub fn lease(org: OrgId, id: LeaseId) -> Key {
+    of(org, "lease", &[id.as_bytes()])
+}
+
+/// Every lease ever handed to a holder.
+pub fn leases_for(org: OrgId, holder: Holder) -> Key {
+    of(org, "lease-for", &[&holder_part(holder)])
+}
+
+/// The lease of a holder for a task and credential. `subject` is the task's id, or for a direct resolution
+/// the member's.
+pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], credential: CredentialId) -> Key {
+    of(
+        org,
+        "lease-for",
+        &[&holder_part(holder), subject, credential.as_bytes()],
+    )
+}
+
+/// A task's pin.
+pub fn pin(org: OrgId, task: TaskId) -> Key {
+    of(org, "pin", &[task.as_bytes()])
+}
+
+/// What a create with a request id made. `hash` covers the caller, the call and the request id.
+pub fn request(org: OrgId, hash: &[u8; 32]) -> Key {
+    of(org, "request", &[hash])
+}
+
+/// As [`request`], for what is above any org.
+pub fn system_request(hash: &[u8; 32]) -> Key {
+    system("request", &[hash])
+}
+
+fn holder_part(holder: Holder) -> [u8; 17] {
+    match holder {
+        Holder::Agent(id) => tagged(0, id.as_bytes()),
+        Holder::ApiKey(id) => tagged(1, id.as_bytes()),
+        Holder::Operator(id) => tagged(2, id.as_bytes()),
+    }
+}
+
+fn tagged(tag: u8, id: &[u8; 16]) -> [u8; 17] {
+    let mut part = [tag; 17];
+    part[1..].copy_from_slice(id);
+    part
+}
