@@ -9,13 +9,13 @@ use ::sled::{IVec, Tree};
 use tokio::sync::oneshot;
 
 use super::super::watch::Change;
-use super::super::{Batch, Commit, Guard, Revision, StoreError, Write};
+use super::super::{Batch, Commit, Guard, MAX_BATCH, Revision, StoreError, Write};
 use super::engine::{Before, Engine, failed, join, split};
 use super::open::fixed;
 
 /// The most that is written before it is synced, in bytes. Measured: up to 32 pages of 4 KiB at a time
 /// survived every simulated power cut, more did not.
-const GROUP: usize = 128 * 1024;
+const GROUP: usize = MAX_BATCH;
 
 /// Revisions are reserved in blocks, so that the counter costs a write in a million and an opening, not one a
 /// commit. What is left of a block when the store closes is never used.
