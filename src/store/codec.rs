@@ -1,0 +1,173 @@
+//! How domain types are written in records: CBOR (RFC 8949) by minicbor. Enums are stable small integers,
+//! listed here and never reused.
+
+use minicbor::decode::{Decode, Decoder, Error as DecodeError};
+use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
+use zeroize::Zeroizing;
+
+use crate::domain::id::{Id, Kind, Member};
+use crate::domain::mode::{AuthMode, CredentialKind};
+use crate::domain::owner::Owner;
+use crate::domain::secret::{Exposure, Secret};
+use crate::domain::time::Time;
+
+type Encoded<W> = Result<(), EncodeError<<W as Write>::Error>>;
+
+impl<C, K: Kind> Encode<C> for Id<K> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.bytes(self.as_bytes())?.ok()
+    }
+}
+
+impl<'b, C, K: Kind> Decode<'b, C> for Id<K> {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        let bytes = d.bytes()?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| DecodeError::message("an id has 16 bytes"))?;
+        Ok(Id::from_bytes(bytes))
+    }
+}
+
+impl<C> Encode<C> for Time {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.i64(self.millis())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Time {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        d.i64().map(Time::from_millis)
+    }
+}
+
+/// A member's id, or null for the org.
+impl<C> Encode<C> for Owner {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Encoded<W> {
+        match self {
+            Owner::Member(member) => member.encode(e, ctx),
+            Owner::Org => e.null()?.ok(),
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Owner {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
+        let member = Option::<Id<Member>>::decode(d, ctx)?;
+        Ok(member.map_or(Owner::Org, Owner::Member))
+    }
+}
+
+impl<C, K> Encode<C> for Secret<K> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.bytes(self.expose(Exposure::Seal))?.ok()
+    }
+}
+
+impl<'b, C, K> Decode<'b, C> for Secret<K> {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        d.bytes().map(|bytes| Secret::new(bytes.to_vec()))
+    }
+}
+
+macro_rules! stable {
+    ($type:ident { $($variant:ident = $number:literal,)* }) => {
+        impl<C> Encode<C> for $type {
+            fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+                e.u8(match self { $($type::$variant => $number,)* })?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $type {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+                match d.u8()? {
+                    $($number => Ok($type::$variant),)*
+                    _ => Err(DecodeError::message(concat!("an unknown ", stringify!($type)))),
+                }
+            }
+        }
+    };
+}
+
+stable!(AuthMode {
+    OAuth = 1,
+    Byok = 2,
+    Metered = 3,
+    Shared = 4,
+    HostSession = 5,
+    Local = 6,
+});
+
+stable!(CredentialKind {
+    OAuthGrant = 1,
+    ApiKey = 2,
+    Aws = 3,
+    BedrockBearer = 4,
+});
+
+/// A growing buffer that leaves no copy of its bytes behind, as a reallocating `Vec` would.
+pub(super) struct Buffer(Zeroizing<Vec<u8>>);
+
+impl Buffer {
+    pub(super) fn new() -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(512)))
+    }
+
+    pub(super) fn into_inner(self) -> Zeroizing<Vec<u8>> {
+        self.0
+    }
+}
+
+impl Write for Buffer {
+    type Error = std::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(self.0.capacity() * 2)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::id::MemberId;
+    use crate::domain::secret::ApiKey;
+
+    fn round<T: Encode<()> + for<'b> Decode<'b, ()>>(value: &T) -> (Vec<u8>, T) {
+        let mut buffer = Buffer::new();
+        minicbor::encode(value, &mut buffer).unwrap();
+        let bytes = buffer.into_inner().to_vec();
+        let back = minicbor::decode(&bytes).unwrap();
+        (bytes, back)
+    }
+
+    #[test]
+    fn the_bytes_of_stored_types_never_change() {
+        assert_eq!(round(&AuthMode::OAuth), (vec![1], AuthMode::OAuth));
+        assert_eq!(round(&AuthMode::Local), (vec![6], AuthMode::Local));
+        assert_eq!(
+            round(&CredentialKind::BedrockBearer),
+            (vec![4], CredentialKind::BedrockBearer)
+        );
+        assert_eq!(round(&Owner::Org), (vec![0xf6], Owner::Org));
+        let owner = Owner::Member(MemberId::from_bytes([7; 16]));
+        let (bytes, back) = round(&owner);
+        assert_eq!(bytes, [&[0x50][..], &[7; 16]].concat());
+        assert_eq!(back, owner);
+        assert_eq!(round(&Time::from_millis(-1)), (vec![0x20], Time::from_millis(-1)));
+    }
+
+    #[test]
+    fn a_secret_longer_than_the_first_buffer_survives() {
+        let secret = Secret::<ApiKey>::new((0..5000).map(|i| (i % 251) as u8).collect());
+        let (_, back) = round(&secret);
+        assert_eq!(back.expose(Exposure::Inspect), secret.expose(Exposure::Inspect));
+    }
+}
