@@ -90,3 +90,56 @@ pub(super) fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a s
 pub(super) fn not_after(certificate: &X509Certificate<'_>) -> Time {
     Time::from_seconds(certificate.validity().not_after.timestamp())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn only_one_agent_name_of_our_trust_domain_makes_an_identity() {
+        let ours: TrustDomain = "broker.example".parse().unwrap();
+        let now = Time::from_seconds(1_800_000_000);
+        let subject = AgentSubject {
+            org: OrgId::new(now, [1; 10]),
+            environment: EnvironmentId::new(now, [2; 10]),
+            agent: AgentId::new(now, [3; 10]),
+        };
+        let uri = |text: String| SanType::URI(text.try_into().unwrap());
+        let agent = uri(subject.uri(&ours));
+        let dns = SanType::DnsName("broker.example".try_into().unwrap());
+        let name = |names: Vec<SanType>| {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = names;
+            params.serial_number = Some(vec![0x55; 16].into());
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            AgentIdentity::from_verified(certificate.der(), &ours).map(drop)
+        };
+        assert_eq!(name(vec![agent.clone()]), Ok(()));
+        for names in [
+            vec![],
+            vec![dns.clone()],
+            vec![agent.clone(), dns],
+            vec![agent.clone(), agent.clone()],
+        ] {
+            assert_eq!(name(names), Err(IdentityError::Names));
+        }
+        let foreign = uri(subject.uri(&"other.example".parse().unwrap()));
+        assert_eq!(name(vec![foreign]), Err(NotAnAgent::Foreign.into()));
+        let admin = uri("spiffe://broker.example/admin".to_owned());
+        assert_eq!(name(vec![admin]), Err(NotAnAgent::Shape.into()));
+        assert_eq!(
+            AgentIdentity::from_verified(&[0x30, 0x00], &ours),
+            Err(IdentityError::Unreadable)
+        );
+
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![agent];
+        params.serial_number = Some(vec![7].into());
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let refused = AgentIdentity::from_verified(certificate.der(), &ours);
+        assert_eq!(refused, Err(IdentityError::Serial));
+    }
+}
