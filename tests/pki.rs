@@ -14,7 +14,7 @@ use credbroker::pki::authority::{
 };
 use credbroker::pki::csr::CheckedCsr;
 use credbroker::pki::identity::AgentIdentity;
-use credbroker::pki::key::KeyFingerprint;
+use credbroker::pki::key::fingerprint;
 use credbroker::pki::spiffe::{AgentSubject, TrustDomain};
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData,
@@ -325,10 +325,7 @@ fn a_stored_ca_goes_on_as_the_same_ca() {
     assert_eq!(verify_client(&before, &agent, NOW), Ok(()));
 
     let spki = parse(&parts.root_der).public_key().raw.to_vec();
-    assert_eq!(
-        before.ca_pin(),
-        format!("sha256:{}", KeyFingerprint::of_spki(&spki))
-    );
+    assert_eq!(before.ca_pin(), format!("sha256:{}", fingerprint(&spki)));
     assert_eq!(before.ca_pin().len(), "sha256:".len() + 64);
     assert_ne!(before.ca_pin(), authority().ca_pin());
 }

@@ -18,7 +18,7 @@ use x509_parser::certificate::X509Certificate;
 
 use super::csr::CheckedCsr;
 use super::identity::{not_after, only_uri, read};
-use super::key::{KeyFingerprint, MalformedKey, P256Key, RandomFailed, Serial};
+use super::key::{MalformedKey, P256Key, RandomFailed, Serial, fingerprint};
 use super::spiffe::{AgentSubject, TrustDomain};
 use crate::domain::secret::{KeyMaterial, Secret};
 use crate::domain::time::Time;
@@ -167,7 +167,7 @@ impl Authority {
             issuing_der: parts.issuing_der.clone(),
             issuing_not_after,
             issuer,
-            pin: format!("sha256:{}", KeyFingerprint::of_spki(root.public_key().raw)),
+            pin: format!("sha256:{}", fingerprint(root.public_key().raw)),
         })
     }
 
@@ -325,10 +325,10 @@ fn ca_params(
     validity: Validity,
 ) -> Result<CertificateParams, CaError> {
     let mut params = base_params(Serial::random()?, validity)?;
-    let fingerprint = KeyFingerprint::of_spki(&key.subject_public_key_info()).to_string();
+    let hash = fingerprint(&key.subject_public_key_info()).to_string();
     params.distinguished_name.push(
         DnType::CommonName,
-        format!("credbroker {role} CA {}", &fingerprint[..16]),
+        format!("credbroker {role} CA {}", &hash[..16]),
     );
     params.subject_alt_names = vec![SanType::URI(trust_domain.uri().try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));

@@ -8,7 +8,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
-use super::key::KeyFingerprint;
+use super::key::{KeyFingerprint, fingerprint};
 use crate::domain::reason::Reason;
 
 /// The longest request taken, in bytes. An honest one has about 200.
@@ -121,7 +121,7 @@ impl CheckedCsr {
         csr.verify_signature()
             .map_err(|_| CsrError::Invalid("its signature does not fit its key"))?;
         Ok(Self {
-            fingerprint: KeyFingerprint::of_spki(info.subject_pki.raw),
+            fingerprint: fingerprint(info.subject_pki.raw),
             key,
         })
     }
@@ -202,7 +202,7 @@ mod tests {
             let key = KeyPair::generate_for(algorithm).unwrap();
             assert_eq!(
                 CheckedCsr::parse(&csr_der(&key)).unwrap().key_fingerprint(),
-                KeyFingerprint::of_spki(&key.subject_public_key_info())
+                fingerprint(&key.subject_public_key_info())
             );
         }
         for request in [OPENSSL_P256, OPENSSL_ED25519, PYTHON_P256, PYTHON_ED25519] {

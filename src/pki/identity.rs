@@ -7,7 +7,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::key::{KeyFingerprint, Serial};
+use super::key::{KeyFingerprint, Serial, fingerprint};
 use super::spiffe::{AgentSubject, NotAnAgent, TrustDomain};
 use crate::domain::id::{AgentId, EnvironmentId, OrgId};
 use crate::domain::time::Time;
@@ -61,7 +61,7 @@ impl AgentIdentity {
             org,
             environment,
             agent,
-            key: KeyFingerprint::of_spki(certificate.public_key().raw),
+            key: fingerprint(certificate.public_key().raw),
             serial: Serial::from_bytes(certificate.raw_serial()).ok_or(IdentityError::Serial)?,
             not_after: not_after(&certificate),
         })

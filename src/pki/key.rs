@@ -12,19 +12,17 @@ use crate::domain::secret::{Exposure, KeyMaterial, Secret};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyFingerprint(pub [u8; 32]);
 
-impl KeyFingerprint {
-    /// The fingerprint of the key that `spki` (DER) holds.
-    pub fn of_spki(spki: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, spki).as_ref());
-        Self(bytes)
-    }
-}
-
 impl fmt::Display for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         hex(&self.0, f)
     }
+}
+
+/// The fingerprint of the key that `spki` (DER) holds.
+pub fn fingerprint(spki: &[u8]) -> KeyFingerprint {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, spki).as_ref());
+    KeyFingerprint(bytes)
 }
 
 /// A certificate's serial number: 16 bytes, positive, never beginning with a zero byte, so that the bytes
