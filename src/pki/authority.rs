@@ -167,7 +167,7 @@ impl Authority {
             issuing_der: parts.issuing_der.clone(),
             issuing_not_after,
             issuer,
-            pin: format!("sha256:{}", fingerprint(root.public_key().raw)),
+            pin: fingerprint(root.public_key().raw).to_string(),
         })
     }
 
@@ -325,11 +325,13 @@ fn ca_params(
     validity: Validity,
 ) -> Result<CertificateParams, CaError> {
     let mut params = base_params(Serial::random()?, validity)?;
-    let hash = fingerprint(&key.subject_public_key_info()).to_string();
-    params.distinguished_name.push(
-        DnType::CommonName,
-        format!("credbroker {role} CA {}", &hash[..16]),
-    );
+    let hash: String = fingerprint(&key.subject_public_key_info()).0[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("credbroker {role} CA {hash}"));
     params.subject_alt_names = vec![SanType::URI(trust_domain.uri().try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

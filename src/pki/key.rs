@@ -14,6 +14,7 @@ pub struct KeyFingerprint(pub [u8; 32]);
 
 impl fmt::Display for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
         hex(&self.0, f)
     }
 }
