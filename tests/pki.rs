@@ -14,7 +14,6 @@ use credbroker::pki::authority::{
 };
 use credbroker::pki::csr::CheckedCsr;
 use credbroker::pki::identity::AgentIdentity;
-use credbroker::pki::key::fingerprint;
 use credbroker::pki::spiffe::{AgentSubject, TrustDomain};
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData,
