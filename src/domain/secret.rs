@@ -21,6 +21,8 @@ pub enum Exposure {
     Vend,
     /// To be compared, hashed or checked for its shape; it goes nowhere.
     Inspect,
+    /// To be used as a key inside this process; it goes nowhere.
+    Use,
     /// To be shown once to the person who asked for it to be made.
     ShowOnce,
 }
