@@ -1,1 +1,181 @@
-//! http
+//! [`TokenEndpoint`] over HTTP. The heart of it is to tell [`Delivery::NotSent`] from [`Delivery::Lost`]
+//! right: a refresh token that was not sent may be sent again, one that may have been used must not be.
+//!
+//! Each exchange has a connection of its own. On a reused one, an error can mean either that the server had
+//! closed it before the request came or that it closed it after; on a fresh one, failing to connect (name
+//! resolution, TCP, proxy, TLS) is certain to come before the first byte of the request. Only that is
+//! `NotSent`. Any other failure, a time-out included, is `Lost`, even where it might have been harmless.
+
+mod request;
+mod retry_after;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::{Client, Response, Url, redirect, retry};
+use zeroize::Zeroizing;
+
+use super::{Delivery, MAX_ANSWER, RefreshRequest, TokenEndpoint, redact};
+use crate::clock::Clock;
+use crate::domain::secret::Secret;
+
+/// How to reach token endpoints.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// The longest wait for a connection: name resolution, TCP and TLS.
+    pub connect_timeout: Duration,
+    /// The longest wait for the whole answer once connected.
+    pub answer_timeout: Duration,
+    /// A proxy for every request; `None` connects directly, whatever the environment says.
+    pub proxy: Option<Url>,
+    /// More CA certificates to trust, PEM, besides the system's.
+    pub extra_roots: Vec<Vec<u8>>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
+            proxy: None,
+            extra_roots: Vec::new(),
+        }
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpSetupError {
+    /// A certificate of the configuration.
+    #[error("extra CA certificate {index} is no PEM certificate: {source}; mend or remove it")]
+    ExtraRoot {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: reqwest::Error,
+    },
+    /// The proxy of the configuration.
+    #[error("the proxy for token endpoints cannot be used: {0}; mend or remove it")]
+    Proxy(reqwest::Error),
+    /// Mostly: no CA bundle on the system.
+    #[error(
+        "the HTTPS client cannot be set up: {0}; install the system's CA certificates (package \
+         ca-certificates), or point SSL_CERT_FILE to a bundle"
+    )]
+    Client(reqwest::Error),
+}
+
+/// Token endpoints over HTTP.
+pub struct HttpTokenEndpoint {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    /// Of a whole exchange. Longer than the connect time-out, so that a time-out while connecting is
+    /// always told by the connector, as certain.
+    total: Duration,
+}
+
+impl HttpTokenEndpoint {
+    /// A client with these options. `clock` reads `Retry-After` dates.
+    pub fn new(options: &HttpOptions, clock: Arc<dyn Clock>) -> Result<Self, HttpSetupError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Failing means that another thread has just installed one, which serves as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("credbroker/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(options.connect_timeout);
+        builder = match &options.proxy {
+            Some(url) => builder.proxy(reqwest::Proxy::all(url.clone()).map_err(HttpSetupError::Proxy)?),
+            None => builder.no_proxy(),
+        };
+        let mut roots = Vec::new();
+        for (index, pem) in options.extra_roots.iter().enumerate() {
+            roots.extend(
+                reqwest::Certificate::from_pem_bundle(pem)
+                    .map_err(|source| HttpSetupError::ExtraRoot { index, source })?,
+            );
+        }
+        Ok(Self {
+            client: builder
+                .tls_certs_merge(roots)
+                .build()
+                .map_err(HttpSetupError::Client)?,
+            clock,
+            total: options.connect_timeout + options.answer_timeout,
+        })
+    }
+}
+
+#[async_trait]
+impl TokenEndpoint for HttpTokenEndpoint {
+    async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery {
+        let name = &request.connector.name;
+        if let Err(off) = request.connector.usable() {
+            return Delivery::NotSent(format!("connector {name}: {off}"));
+        }
+        let built = match request::build(&self.client, &request).await {
+            Ok(built) => built,
+            Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
+        };
+        let exchange = async {
+            match self.client.execute(built).await {
+                Ok(response) => self.read(response).await,
+                Err(e) if e.is_connect() || e.is_builder() => Delivery::NotSent(describe(e)),
+                Err(e) => Delivery::Lost(describe(e)),
+            }
+        };
+        match tokio::time::timeout(self.total, exchange).await {
+            Ok(delivery) => delivery,
+            Err(_) => Delivery::Lost(format!("no whole answer within {:?}", self.total)),
+        }
+    }
+}
+
+impl HttpTokenEndpoint {
+    async fn read(&self, mut response: Response) -> Delivery {
+        let status = response.status().as_u16();
+        let retry_after = retry_after::parse(response.headers(), self.clock.wall());
+        // As large as it may get, so that growing leaves no copies of secrets behind.
+        let mut body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_ANSWER => {
+                    return Delivery::Lost(format!(
+                        "status {status}, and an answer of over {MAX_ANSWER} bytes"
+                    ));
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(e) => return Delivery::Lost(format!("status {status}, then {}", describe(e))),
+            }
+        }
+        Delivery::Answered {
+            status,
+            retry_after,
+            body: Secret::new(body.to_vec()),
+        }
+    }
+}
+
+/// The error and its causes in one line. Nothing sent or received is in it.
+fn describe(e: reqwest::Error) -> String {
+    let e = e.without_url();
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = e.source();
+    }
+    redact::clip(&text, 512)
+}

@@ -1,10 +1,12 @@
 //! The providers' side: token endpoints, spoken to carefully.
 //!
 //! [`TokenEndpoint`] sends one request and says how far it got; it never retries and never interprets.
-//! What an answer means is decided by [`connector`], from data.
+//! What an answer means is decided by [`answer`], from the data of a [`connector`].
 
+pub mod answer;
 pub mod connector;
 pub mod http;
+mod redact;
 
 use std::time::Duration;
 

@@ -1,0 +1,202 @@
+//! What a token endpoint's answer means, decided purely from the connector's data.
+//!
+//! The rule (RFC 6749 section 5, and what servers make of it): an access token in a 2xx is a grant, whatever
+//! else the body says; a documented permanent error is a refusal; what the connector documents as
+//! unprocessed was not processed; an error that blames the client is a misconfiguration and says nothing
+//! about the grant; everything else is ambiguous, because the request was sent and nothing proves what it
+//! did. Nothing a provider wrote leaves here unredacted or unbounded.
+
+mod body;
+
+use std::time::Duration;
+
+use super::connector::{Connector, ExpirySource};
+use super::redact;
+use crate::domain::secret::{AccessToken, RawAnswer, RefreshToken, Secret};
+use crate::domain::time::Time;
+use body::Body;
+
+/// What an answer means.
+pub enum Answer {
+    /// New tokens. They replace the old ones at once.
+    Granted(Granted),
+    /// A new refresh token without an access token. The refresh token replaces the old one at once; then
+    /// refresh again.
+    Rotated(Secret<RefreshToken>),
+    /// The grant is dead, as the connector documents it: only a new sign-in helps.
+    Refused {
+        /// The provider's code, or `http_STATUS` where the status alone decided.
+        code: String,
+        /// The provider's words: redacted, at most [`MAX_MESSAGE`] characters.
+        message: String,
+    },
+    /// Nothing happened; the same refresh token may be sent again later.
+    NotProcessed {
+        /// When the server wants to be asked again.
+        retry_after: Option<Duration>,
+        /// The provider's words: redacted, at most [`MAX_MESSAGE`] characters.
+        message: String,
+    },
+    /// The server rejects this client or this sort of request (RFC 6749 section 5.2). The grant is as it
+    /// was; the connector's configuration has to be mended.
+    Misconfigured {
+        /// The provider's code.
+        code: String,
+        /// The provider's words: redacted, at most [`MAX_MESSAGE`] characters.
+        message: String,
+    },
+    /// It cannot be told what happened to the grant.
+    Ambiguous {
+        /// What was seen: redacted, at most [`MAX_MESSAGE`] characters.
+        message: String,
+    },
+}
+
+/// New tokens.
+pub struct Granted {
+    /// The access token.
+    pub access_token: Secret<AccessToken>,
+    /// The new refresh token; `None` keeps the old one (RFC 6749 section 6).
+    pub refresh_token: Option<Secret<RefreshToken>>,
+    /// When the access token ends; `None` where the server does not tell.
+    pub expiry: Option<Expiry>,
+    /// How long the refresh token lasts, where the server tells.
+    pub refresh_expires_in: Option<Duration>,
+    /// The scopes granted; `None` where they are those asked for (RFC 6749 section 5.1).
+    pub scopes: Option<Vec<String>>,
+    /// The token's type as the server wrote it (RFC 6749 section 7.1); `Bearer` where it left it out.
+    pub token_type: String,
+    /// What it tells of the account, by the connector's labels. No secrets.
+    pub account: Vec<(String, String)>,
+}
+
+/// When an access token ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// So long after the answer was received.
+    In(Duration),
+    /// At this time by the provider's clock.
+    At(Time),
+}
+
+impl Expiry {
+    /// The point in time, for an answer received at `now`.
+    pub fn at(self, now: Time) -> Time {
+        match self {
+            Expiry::In(life) => now + life,
+            Expiry::At(time) => time,
+        }
+    }
+}
+
+/// The longest message kept of a provider, in characters.
+pub const MAX_MESSAGE: usize = 512;
+/// The longest error code kept of a provider, in characters.
+const MAX_CODE: usize = 64;
+/// The longest life of a token believed: ten years.
+const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// RFC 6749 section 5.2: the errors that blame the client or the request and not the grant.
+const CLIENT_FAULTS: [&str; 5] = [
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
+/// What an answer of `status` with this `body` means.
+pub fn classify(
+    connector: &Connector,
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &Secret<RawAnswer>,
+) -> Answer {
+    let Some(mut body) = Body::parse(body) else {
+        return by_status(connector, status, retry_after);
+    };
+    let success = (200..300).contains(&status);
+    if success && let Some(access_token) = body.take_access_token() {
+        return Answer::Granted(granted(connector, access_token, &mut body));
+    }
+    let codes = body.codes(&connector.error_at);
+    let listed = |list: &[String]| codes.iter().find(|code| list.contains(code)).cloned();
+    let first = codes.first().map(|code| redact::redact(code, MAX_CODE));
+    let message = body
+        .message()
+        .map(|text| redact::redact(&text, MAX_MESSAGE))
+        .or_else(|| first.clone())
+        .unwrap_or_else(|| format!("status {status} without an error code"));
+
+    if connector.unprocessed_statuses.contains(&status) || listed(&connector.unprocessed_errors).is_some() {
+        return Answer::NotProcessed { retry_after, message };
+    }
+    // A server that fails does not know itself what it did: its codes prove nothing.
+    let decided = success || (400..500).contains(&status);
+    if decided {
+        if let Some(code) = codes.iter().find(|code| CLIENT_FAULTS.contains(&code.as_str())) {
+            return Answer::Misconfigured {
+                code: code.clone(),
+                message,
+            };
+        }
+        if let Some(code) = listed(&connector.permanent_errors) {
+            return Answer::Refused { code, message };
+        }
+    }
+    if connector.permanent_statuses.contains(&status) {
+        let code = first.unwrap_or_else(|| format!("http_{status}"));
+        return Answer::Refused { code, message };
+    }
+    if success
+        && codes.is_empty()
+        && let Some(refresh_token) = body.take_refresh_token()
+    {
+        return Answer::Rotated(refresh_token);
+    }
+    Answer::Ambiguous {
+        message: redact::clip(&format!("status {status}: {message}"), MAX_MESSAGE),
+    }
+}
+
+/// For a body that is no JSON object: the page of a gateway, mostly.
+fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) -> Answer {
+    let message = format!("status {status} with a body that is no JSON object");
+    if connector.unprocessed_statuses.contains(&status) {
+        Answer::NotProcessed { retry_after, message }
+    } else if connector.permanent_statuses.contains(&status) {
+        Answer::Refused {
+            code: format!("http_{status}"),
+            message,
+        }
+    } else {
+        Answer::Ambiguous { message }
+    }
+}
+
+fn granted(connector: &Connector, access_token: Secret<AccessToken>, body: &mut Body) -> Granted {
+    let expires_in = body
+        .seconds("expires_in")
+        .map(|life| Expiry::In(life.min(MAX_LIFE)));
+    let expiry = match connector.expiry {
+        ExpirySource::ExpiresIn => expires_in,
+        ExpirySource::JwtExp => body::jwt_expiry(&access_token).map(Expiry::At).or(expires_in),
+    };
+    Granted {
+        expiry,
+        refresh_token: body.take_refresh_token(),
+        refresh_expires_in: body
+            .seconds("refresh_token_expires_in")
+            .map(|life| life.min(MAX_LIFE)),
+        scopes: body.scopes(),
+        token_type: body
+            .token_type()
+            .map_or_else(|| "Bearer".to_owned(), |kind| redact::clip(&kind, MAX_CODE)),
+        account: body.account(&connector.account),
+        access_token,
+    }
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;
