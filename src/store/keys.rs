@@ -67,6 +67,12 @@ impl Key {
     }
 }
 
+impl From<Vec<u8>> for Key {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
 fn system(kind: &str, parts: &[&[u8]]) -> Key {
     build(b"s/", &[], kind, parts)
 }

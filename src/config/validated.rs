@@ -1,0 +1,392 @@
+//! The configuration as the program uses it: checked, in the types of its use.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use toml::{Table, Value};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+
+use super::ConfigError;
+use super::keys::{KEYS, Limit};
+use super::raw::{self, Origins, Raw};
+
+/// The whole configuration. Holds no secret.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the store, the journal and the keys are. Relative paths in the file are relative to the file.
+    pub data_dir: PathBuf,
+    /// The port and its limits.
+    pub listen: Listen,
+    /// Names and certificates.
+    pub identity: Identity,
+    /// How agents join.
+    pub enrollment: Enrollment,
+    /// How grants are kept alive.
+    pub refresh: Refresh,
+    /// What is handed out.
+    pub leases: Leases,
+    /// The journal.
+    pub journal: Journal,
+    /// The store.
+    pub store: Store,
+    /// The log.
+    pub log: Log,
+    /// Stopping.
+    pub drain: Drain,
+    /// More executors and providers.
+    pub registry: Registry,
+    /// More connectors, and whose terms are accepted.
+    pub connectors: Connectors,
+    pub(super) raw: Raw,
+}
+
+/// `[listen]`.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Where the port is.
+    pub address: SocketAddr,
+    /// What the server certificate is for; never empty.
+    pub server_names: Vec<ServerName<'static>>,
+    /// Open connections; the next is closed at once.
+    pub max_connections: usize,
+    /// TLS handshakes at a time; the next wait.
+    pub max_concurrent_handshakes: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a call may take that is not a stream.
+    pub request_timeout: Duration,
+    /// The longest request message, in bytes.
+    pub max_message_bytes: usize,
+    /// Calls at a time on one connection.
+    pub max_concurrent_streams: u32,
+    /// Calls at a time on all connections; the next is refused as overload.
+    pub max_requests_in_flight: usize,
+}
+
+/// `[identity]`.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The SPIFFE trust domain (SPIFFE ID specification, section 2.1).
+    pub trust_domain: String,
+    /// How long an agent's certificate lasts.
+    pub certificate_lifetime: Duration,
+    /// An agent unseen for so long has to enroll again.
+    pub agent_unseen_expiry: Duration,
+}
+
+/// `[enrollment]`.
+#[derive(Clone, Debug)]
+pub struct Enrollment {
+    /// How long an enrollment may be repeated with the same key.
+    pub retry_window: Duration,
+}
+
+/// `[refresh]`.
+#[derive(Clone, Debug)]
+pub struct Refresh {
+    /// How long one exchange with a provider may take.
+    pub exchange_timeout: Duration,
+    /// Exchanges at a time, over all credentials.
+    pub max_concurrent_exchanges: usize,
+    /// Callers waiting for exchanges, over all credentials; the next is refused as overload.
+    pub max_waiters: usize,
+    /// What a lease promises where the caller does not say.
+    pub minimum_remaining_default: Duration,
+    /// Forced rotations of one credential, an hour.
+    pub forced_rotations_per_hour_per_credential: u32,
+    /// Forced rotations one agent may cause, an hour.
+    pub forced_rotations_per_hour_per_agent: u32,
+}
+
+/// `[leases]`.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    /// How long a lease lasts.
+    pub lifetime: Duration,
+}
+
+/// `[journal]`.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    /// The size at which a new segment is begun, in bytes.
+    pub segment_bytes: u64,
+    /// At most so long between signed heads while records are written.
+    pub head_interval: Duration,
+    /// Records waiting to be written.
+    pub queue: usize,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Batches waiting to be committed.
+    pub queue: usize,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+/// `[drain]`.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// How long stopping may take; at least the exchange time-out, so that no exchange is cut off.
+    pub timeout: Duration,
+}
+
+/// `[registry]`.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// Files of executors and providers that are added to those shipped, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// `[connectors]`.
+#[derive(Clone, Debug)]
+pub struct Connectors {
+    /// The connectors whose terms the operator has accepted.
+    pub accept_terms: Vec<String>,
+    /// Files of connectors that are added to those shipped, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Checks every key, then what two keys demand of each other.
+pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
+    check_limits(&raw.to_table(), origins)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let config = Config {
+        data_dir: data_dir(&raw, folder, origins)?,
+        listen: listen(&raw, origins)?,
+        identity: Identity {
+            trust_domain: trust_domain(&raw, origins)?,
+            certificate_lifetime: raw.identity.certificate_lifetime.0,
+            agent_unseen_expiry: raw.identity.agent_unseen_expiry.0,
+        },
+        enrollment: Enrollment {
+            retry_window: raw.enrollment.retry_window.0,
+        },
+        refresh: Refresh {
+            exchange_timeout: raw.refresh.exchange_timeout.0,
+            max_concurrent_exchanges: raw.refresh.max_concurrent_exchanges,
+            max_waiters: raw.refresh.max_waiters,
+            minimum_remaining_default: raw.refresh.minimum_remaining_default.0,
+            forced_rotations_per_hour_per_credential: raw.refresh.forced_rotations_per_hour_per_credential,
+            forced_rotations_per_hour_per_agent: raw.refresh.forced_rotations_per_hour_per_agent,
+        },
+        leases: Leases {
+            lifetime: raw.leases.lifetime.0,
+        },
+        journal: Journal {
+            segment_bytes: raw.journal.segment_bytes,
+            head_interval: raw.journal.head_interval.0,
+            queue: raw.journal.queue,
+        },
+        store: Store {
+            queue: raw.store.queue,
+        },
+        log: log(&raw, origins)?,
+        drain: Drain {
+            timeout: raw.drain.timeout.0,
+        },
+        registry: Registry {
+            files: files("registry.files", &raw.registry.files, folder, origins)?,
+        },
+        connectors: Connectors {
+            accept_terms: raw.connectors.accept_terms.clone(),
+            files: files("connectors.files", &raw.connectors.files, folder, origins)?,
+        },
+        raw,
+    };
+    check_pairs(&config, origins)?;
+    Ok(config)
+}
+
+fn check_limits(values: &Table, origins: &Origins) -> Result<(), ConfigError> {
+    for key in KEYS {
+        let Some(value) = raw::value_at(values, key.path) else {
+            continue;
+        };
+        let within = match (key.limit, value) {
+            (Limit::Own, _) => true,
+            (Limit::Number(least, most), Value::Integer(n)) => {
+                u64::try_from(*n).is_ok_and(|n| (least..=most).contains(&n))
+            }
+            (Limit::Time(least, most), Value::String(text)) => {
+                humantime::parse_duration(text).is_ok_and(|time| (least..=most).contains(&time))
+            }
+            (Limit::List(most), Value::Array(entries)) => entries.len() <= most,
+            _ => false,
+        };
+        if !within {
+            return Err(origins.fault(key.path, "out of range", format!("Set it to {}.", key.limit)));
+        }
+    }
+    Ok(())
+}
+
+fn check_pairs(config: &Config, origins: &Origins) -> Result<(), ConfigError> {
+    let at_least = |greater: (&str, u128), lesser: (&str, u128), why: &str| {
+        if greater.1 >= lesser.1 {
+            return Ok(());
+        }
+        Err(origins.fault(
+            greater.0,
+            format!("less than {}", lesser.0),
+            format!("Raise it, or lower {}: {why}.", lesser.0),
+        ))
+    };
+    at_least(
+        ("drain.timeout", config.drain.timeout.as_millis()),
+        (
+            "refresh.exchange_timeout",
+            config.refresh.exchange_timeout.as_millis(),
+        ),
+        "an exchange that is cut off may lose a grant",
+    )?;
+    at_least(
+        ("leases.lifetime", config.leases.lifetime.as_millis()),
+        (
+            "refresh.minimum_remaining_default",
+            config.refresh.minimum_remaining_default.as_millis(),
+        ),
+        "a lease cannot promise more than its own life",
+    )?;
+    at_least(
+        (
+            "identity.agent_unseen_expiry",
+            config.identity.agent_unseen_expiry.as_millis(),
+        ),
+        (
+            "identity.certificate_lifetime",
+            config.identity.certificate_lifetime.as_millis(),
+        ),
+        "an agent would end before its certificate",
+    )
+}
+
+fn data_dir(raw: &Raw, folder: &Path, origins: &Origins) -> Result<PathBuf, ConfigError> {
+    if raw.data_dir.as_os_str().is_empty() {
+        return Err(origins.fault("data_dir", "empty", "Name the folder for the broker's state."));
+    }
+    Ok(folder.join(&raw.data_dir))
+}
+
+fn listen(raw: &Raw, origins: &Origins) -> Result<Listen, ConfigError> {
+    let listen = &raw.listen;
+    let address = SocketAddr::from_str(&listen.address).map_err(|_| {
+        origins.fault(
+            "listen.address",
+            "not an IP address and port",
+            "Write it as \"127.0.0.1:7420\" or \"[::1]:7420\".",
+        )
+    })?;
+    if listen.server_names.is_empty() {
+        return Err(origins.fault(
+            "listen.server_names",
+            "empty",
+            "Name at least one host that clients call the broker by.",
+        ));
+    }
+    let server_names = listen
+        .server_names
+        .iter()
+        .map(|name| {
+            ServerName::try_from(name.clone()).map_err(|_| {
+                origins.fault(
+                    "listen.server_names",
+                    format!(
+                        "'{}' is neither a host name nor an IP address",
+                        name.escape_debug()
+                    ),
+                    "Write names and addresses without scheme or port.",
+                )
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Listen {
+        address,
+        server_names,
+        max_connections: listen.max_connections,
+        max_concurrent_handshakes: listen.max_concurrent_handshakes,
+        handshake_timeout: listen.handshake_timeout.0,
+        request_timeout: listen.request_timeout.0,
+        max_message_bytes: listen.max_message_bytes,
+        max_concurrent_streams: listen.max_concurrent_streams,
+        max_requests_in_flight: listen.max_requests_in_flight,
+    })
+}
+
+fn trust_domain(raw: &Raw, origins: &Origins) -> Result<String, ConfigError> {
+    let domain = &raw.identity.trust_domain;
+    let fits = (1..=255).contains(&domain.len())
+        && domain
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
+    if !fits {
+        return Err(origins.fault(
+            "identity.trust_domain",
+            "not a SPIFFE trust domain",
+            "Use 1 to 255 of a-z, 0-9, '.', '-' and '_'.",
+        ));
+    }
+    Ok(domain.clone())
+}
+
+fn log(raw: &Raw, origins: &Origins) -> Result<Log, ConfigError> {
+    let format = match raw.log.format.as_str() {
+        "json" => LogFormat::Json,
+        "pretty" => LogFormat::Pretty,
+        _ => return Err(origins.fault("log.format", "unknown", "Write \"json\" or \"pretty\".")),
+    };
+    if !is_filter(&raw.log.filter) {
+        return Err(origins.fault(
+            "log.filter",
+            "not a filter",
+            "Write a level (\"info\"), or levels by module (\"info,credbroker::rpc=debug\").",
+        ));
+    }
+    Ok(Log {
+        format,
+        filter: raw.log.filter.clone(),
+    })
+}
+
+/// Stricter than `EnvFilter`, which takes a mistyped level for the name of a module, and then logs nothing.
+fn is_filter(text: &str) -> bool {
+    let is_level = |text: &str| !text.is_empty() && LevelFilter::from_str(text).is_ok();
+    let parts_are_plain = text.split(',').all(|part| match part.trim().rsplit_once('=') {
+        Some((module, level)) => !module.is_empty() && is_level(level),
+        None => is_level(part.trim()),
+    });
+    let selects_spans = text.contains('[');
+    (parts_are_plain || selects_spans) && EnvFilter::try_new(text).is_ok()
+}
+
+fn files(
+    key: &str,
+    files: &[PathBuf],
+    folder: &Path,
+    origins: &Origins,
+) -> Result<Vec<PathBuf>, ConfigError> {
+    if files.iter().any(|file| file.as_os_str().is_empty()) {
+        return Err(origins.fault(key, "an empty path", "Remove the empty entry."));
+    }
+    Ok(files.iter().map(|file| folder.join(file)).collect())
+}

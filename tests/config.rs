@@ -1,0 +1,267 @@
+//! The configuration as an operator meets it: the shipped file, precedence, faults, reload.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use credbroker::config::{Apply, Config, ConfigError, KEYS, LogFormat, Origin, Reload};
+
+const SHIPPED: &str = include_str!("../deploy/credbrokerd.toml");
+const FILE: &str = "/etc/credbroker/credbrokerd.toml";
+
+fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let env: HashMap<_, _> = env.iter().copied().collect();
+    Config::parse(text, Path::new(FILE), &|name| {
+        env.get(name).map(|value| (*value).to_owned())
+    })
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    parse_with(text, &[])
+}
+
+fn refusal(text: &str, env: &[(&str, &str)]) -> String {
+    parse_with(text, env).expect_err(text).to_string()
+}
+
+#[test]
+fn the_shipped_file_equals_the_defaults() {
+    let shipped = parse(SHIPPED).unwrap();
+    let defaults = parse("").unwrap();
+    assert_eq!(defaults.reloadable_diff(&shipped), Reload::default());
+    assert_eq!(format!("{shipped:?}"), format!("{defaults:?}"));
+    assert_eq!(defaults.listen.address.to_string(), "127.0.0.1:7420");
+    assert_eq!(
+        defaults.identity.certificate_lifetime,
+        Duration::from_secs(24 * 3600)
+    );
+    assert_eq!(defaults.log.format, LogFormat::Json);
+}
+
+/// The last comment line over each key: limits, when a change takes effect, variable.
+#[test]
+fn the_shipped_file_documents_every_key() {
+    let mut section = String::new();
+    let mut comment: Vec<&str> = Vec::new();
+    let mut seen = Vec::new();
+    for line in SHIPPED.lines() {
+        if let Some(text) = line.strip_prefix("# ") {
+            comment.push(text);
+        } else if let Some(name) = line.strip_prefix('[') {
+            section = format!("{}.", name.trim_end_matches(']'));
+        } else if let Some((name, _)) = line.split_once(" = ") {
+            let path = format!("{section}{name}");
+            let key = KEYS.iter().find(|key| key.path == path).expect(&path);
+            assert!(comment.len() >= 2, "{path}: no description");
+            let facts = comment.last().unwrap();
+            let when = match key.apply {
+                Apply::Reload => "Reload",
+                Apply::Restart => "Restart",
+            };
+            assert!(facts.starts_with(&key.limit.to_string()), "{path}: {facts}");
+            assert!(
+                facts.ends_with(&format!(". {when}. {}", key.variable())),
+                "{path}: {facts}"
+            );
+            seen.push(key.path);
+        }
+        if !line.starts_with('#') {
+            comment.clear();
+        }
+    }
+    assert_eq!(
+        seen,
+        KEYS.iter().map(|key| key.path).collect::<Vec<_>>(),
+        "in one order"
+    );
+}
+
+#[test]
+fn the_environment_goes_before_the_file_and_the_file_before_the_default() {
+    let text = "[listen]\nmax_connections = 7\nmax_concurrent_streams = 9\n[log]\nfilter = \"warn\"";
+    let config = parse_with(
+        text,
+        &[
+            ("CREDBROKER_LISTEN_MAX_CONNECTIONS", "8"),
+            ("CREDBROKER_LISTEN_SERVER_NAMES", "broker.example, 10.0.0.7"),
+            ("CREDBROKER_DRAIN_TIMEOUT", "2m"),
+            ("CREDBROKER_DATA_DIR", "/srv/broker"),
+            ("CREDBROKER_CONNECTORS_ACCEPT_TERMS", "claude,codex"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.listen.max_connections, 8);
+    assert_eq!(config.listen.max_concurrent_streams, 9);
+    assert_eq!(config.listen.max_concurrent_handshakes, 64);
+    let names: Vec<_> = config
+        .listen
+        .server_names
+        .iter()
+        .map(|name| name.to_str().into_owned())
+        .collect();
+    assert_eq!(names, ["broker.example", "10.0.0.7"]);
+    assert_eq!(config.drain.timeout, Duration::from_secs(120));
+    assert_eq!(config.data_dir, Path::new("/srv/broker"));
+    assert_eq!(config.connectors.accept_terms, ["claude", "codex"]);
+    assert_eq!(config.log.filter, "warn");
+}
+
+/// Every key can be overridden: a variable that no value fits is always refused by its own name.
+#[test]
+fn every_key_listens_to_its_variable() {
+    let unfit = |path: &str| match path {
+        "registry.files" | "connectors.files" | "connectors.accept_terms" | "listen.server_names" => {
+            vec!["x"; 65].join(",")
+        }
+        "data_dir" => String::new(),
+        _ => "no such value\u{7}=".to_owned(),
+    };
+    for key in KEYS {
+        let error = refusal("", &[(&key.variable(), &unfit(key.path))]);
+        let expected = format!("environment variable {}: {}: ", key.variable(), key.path);
+        assert!(error.starts_with(&expected), "{}: {error}", key.path);
+    }
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file() {
+    let config = parse("data_dir = \"state\"\n[registry]\nfiles = [\"more.toml\", \"/srv/x.toml\"]").unwrap();
+    assert_eq!(config.data_dir, Path::new("/etc/credbroker/state"));
+    assert_eq!(config.registry.files[0], Path::new("/etc/credbroker/more.toml"));
+    assert_eq!(config.registry.files[1], Path::new("/srv/x.toml"));
+}
+
+#[test]
+fn a_fault_names_the_file_the_key_and_the_remedy() {
+    for (text, expected) in [
+        (
+            "[listen]\nadress = \"0.0.0.0:1\"",
+            "/etc/credbroker/credbrokerd.toml, line 2: there is no key 'listen.adress'. Did you mean 'listen.address'?",
+        ),
+        (
+            "[journal]\nmax_waiters = 1",
+            "/etc/credbroker/credbrokerd.toml, line 2: there is no key 'journal.max_waiters'. Did you mean 'refresh.max_waiters'?",
+        ),
+        (
+            "[nonsense]\nentirely = 1",
+            "/etc/credbroker/credbrokerd.toml, line 1: there is no key 'nonsense'. \
+             Remove it; deploy/credbrokerd.toml has every key there is.",
+        ),
+        (
+            "[refresh]\n\nexchange_timeout = 30",
+            "/etc/credbroker/credbrokerd.toml: refresh.exchange_timeout: invalid type: integer `30`, \
+             expected a string. Mend line 3.",
+        ),
+        (
+            "leases = { lifetime = \"soon\" }",
+            "/etc/credbroker/credbrokerd.toml: leases.lifetime: not a length of time; \
+             write it as \"30s\", \"5m\" or \"24h\". Mend line 1.",
+        ),
+        (
+            "[listen]\nmax_connections = 0",
+            "/etc/credbroker/credbrokerd.toml: listen.max_connections: out of range. Set it to 1 to 1000000.",
+        ),
+        (
+            "[leases]\nlifetime = \"31d\"",
+            "/etc/credbroker/credbrokerd.toml: leases.lifetime: out of range. Set it to 1m to 30d.",
+        ),
+        (
+            "[identity]\ntrust_domain = \"Broker.Example\"",
+            "/etc/credbroker/credbrokerd.toml: identity.trust_domain: not a SPIFFE trust domain. \
+             Use 1 to 255 of a-z, 0-9, '.', '-' and '_'.",
+        ),
+        (
+            "[refresh]\nexchange_timeout = \"1m\"",
+            "the built-in default: drain.timeout: less than refresh.exchange_timeout. Raise it, or lower \
+             refresh.exchange_timeout: an exchange that is cut off may lose a grant. It is not set: set it in \
+             /etc/credbroker/credbrokerd.toml.",
+        ),
+    ] {
+        assert_eq!(refusal(text, &[]), expected);
+    }
+}
+
+#[test]
+fn further_faults_are_refused() {
+    for text in [
+        "[listen]\naddress = \"localhost:7420\"",
+        "[listen]\nserver_names = []",
+        "[listen]\nserver_names = [\"https://broker\"]",
+        "[listen]\nmax_message_bytes = -1",
+        "[identity]\ntrust_domain = \"\"",
+        "[identity]\nagent_unseen_expiry = \"2h\"",
+        "[leases]\nlifetime = \"2m\"\n[refresh]\nminimum_remaining_default = \"3m\"",
+        "[log]\nformat = \"xml\"",
+        "[log]\nfilter = \"credbroker=loud\"",
+        "[log]\nfilter = \"inof\"",
+        "[registry]\nfiles = [\"\"]",
+        "data_dir = \"\"",
+    ] {
+        assert!(matches!(parse(text), Err(ConfigError::Value { .. })), "{text}");
+    }
+}
+
+/// The parser's own rendering quotes the line; somebody may have pasted a key there.
+#[test]
+fn a_syntax_error_gives_the_line_number_and_not_the_line() {
+    let error = refusal("[log]\nfilter = \"info\"\nsk-ant-s3cret\n", &[]);
+    assert!(
+        error.starts_with("/etc/credbroker/credbrokerd.toml, line 3: not TOML: "),
+        "{error}"
+    );
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.toml");
+    let error = Config::load(&path, &|_| None).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("{}: cannot be read: ", path.display())),
+        "{error}"
+    );
+    std::fs::write(&path, SHIPPED).unwrap();
+    assert!(Config::load(&path, &|_| None).is_ok());
+}
+
+#[test]
+fn origins_tell_file_environment_and_default_apart() {
+    let origin = |result: Result<Config, ConfigError>| match result {
+        Err(ConfigError::Value { origin, .. }) => origin,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        origin(parse("[listen]\naddress = \"x\"")),
+        Origin::File(FILE.into())
+    );
+    assert_eq!(
+        origin(parse_with(
+            "[listen]\naddress = \"[::]:1\"",
+            &[("CREDBROKER_LISTEN_ADDRESS", "x")]
+        )),
+        Origin::Environment("CREDBROKER_LISTEN_ADDRESS".into())
+    );
+    assert_eq!(
+        origin(parse("[refresh]\nexchange_timeout = \"2m\"")),
+        Origin::Default
+    );
+}
+
+#[test]
+fn a_reload_tells_what_it_takes_and_what_waits() {
+    let old = parse("").unwrap();
+    let new = parse("[log]\nfilter = \"debug\"\nformat = \"pretty\"\n[leases]\nlifetime = \"2h\"").unwrap();
+    let reload = old.reloadable_diff(&new);
+    assert_eq!(reload.changed_reloadable, ["leases.lifetime", "log.filter"]);
+    assert_eq!(reload.needs_restart, ["log.format"]);
+    let same = parse("[leases]\nlifetime = \"60m\"").unwrap();
+    assert_eq!(
+        old.reloadable_diff(&same),
+        Reload::default(),
+        "the same time written otherwise is no change"
+    );
+}

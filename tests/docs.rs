@@ -1,0 +1,79 @@
+//! Documents that are made from the code are as the code is now.
+//!
+//! After a change of the code, `CREDBROKER_BLESS=1 cargo test --test docs` rewrites them.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fmt::Write;
+use std::path::Path;
+
+use credbroker::domain::reason::{Class, Fault, Reason};
+
+/// The gRPC code of a class, by the name of the gRPC specification (`doc/statuscodes.md`).
+fn grpc_code(class: Class) -> &'static str {
+    match class {
+        Class::Unauthenticated => "UNAUTHENTICATED",
+        Class::Denied => "PERMISSION_DENIED",
+        Class::NotFound => "NOT_FOUND",
+        Class::Invalid => "INVALID_ARGUMENT",
+        Class::Precondition => "FAILED_PRECONDITION",
+        Class::Exists => "ALREADY_EXISTS",
+        Class::Aborted => "ABORTED",
+        Class::Exhausted => "RESOURCE_EXHAUSTED",
+        Class::Unavailable => "UNAVAILABLE",
+        Class::Internal => "INTERNAL",
+    }
+}
+
+fn who(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Caller => "the caller",
+        Fault::Member => "the member",
+        Fault::Admin => "an admin",
+        Fault::Provider => "the provider",
+        Fault::Broker => "the broker",
+    }
+}
+
+fn errors() -> String {
+    let mut text = String::from(
+        "# Errors\n\
+         \n\
+         <!-- Made from src/domain/reason.rs; CREDBROKER_BLESS=1 cargo test --test docs rewrites it. -->\n\
+         \n\
+         Every failed call carries a `google.rpc.ErrorInfo` with domain `credbroker` and one of the reasons\n\
+         below. Compare the reason, not the message: reasons are never renamed or reused, messages may change.\n\
+         Where trying again may help, a `google.rpc.RetryInfo` says when. What a caller may not see is answered\n\
+         exactly as what does not exist.\n\
+         \n\
+         | Reason | gRPC code | Who mends it | What to do |\n\
+         | --- | --- | --- | --- |\n",
+    );
+    for reason in Reason::ALL {
+        writeln!(
+            text,
+            "| `{}` | `{}` | {} | {} |",
+            reason.code(),
+            grpc_code(reason.class()),
+            who(reason.fault()),
+            reason.remedy().replace('|', "\\|").replace('<', "&lt;")
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn errors_md_lists_every_reason_as_the_code_has_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
+    let expected = errors();
+    if std::env::var("CREDBROKER_BLESS").is_ok_and(|value| value == "1") {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let first_difference = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
+    assert!(
+        found == expected,
+        "docs/errors.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs. \
+         First difference (expected, found): {first_difference:?}"
+    );
+}
