@@ -38,6 +38,7 @@ actions! {
     CredentialRemove, "credential.remove";
     LeaseRelease, "lease.release";
     Enroll, "agent.enroll";
+    AgentActivate, "agent.activate";
     CertificateRenew, "agent.renew_certificate";
     RuntimeKeyRotate, "agent.rotate_runtime_key";
     AgentRevoke, "agent.revoke";

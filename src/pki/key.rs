@@ -6,18 +6,8 @@ use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKe
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
+pub use crate::domain::agent::KeyFingerprint;
 use crate::domain::secret::{Exposure, KeyMaterial, Secret};
-
-/// The SHA-256 of a SubjectPublicKeyInfo in DER: which key, whatever certificate or CSR it appears in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyFingerprint(pub [u8; 32]);
-
-impl fmt::Display for KeyFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        hex(&self.0, f)
-    }
-}
 
 /// The fingerprint of the key that `spki` (DER) holds.
 pub fn fingerprint(spki: &[u8]) -> KeyFingerprint {

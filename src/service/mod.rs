@@ -1,1 +1,223 @@
-//! mod
+//! The use cases. The only place where things are orchestrated: `rpc` above only translates, `domain` below
+//! only decides, `store`, `journal`, `pki` and `upstream` only do.
+//!
+//! Every use case takes an authenticated [`Actor`](crate::domain::actor::Actor), checks what it may touch,
+//! and returns plain domain types or a [`Refusal`]. An effect goes through [`Broker::effect`], so that its
+//! begin record is durable before it happens and its finish record before it is told.
+
+mod access;
+mod agents;
+mod authenticate;
+mod credentials;
+mod directory;
+mod effect;
+mod enroll;
+mod journal;
+mod lease;
+mod page;
+mod reconcile;
+mod refresh;
+mod request;
+mod resolve;
+mod scope;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::clock::Clock;
+use crate::domain::executor::Registry;
+use crate::domain::id::{Id, Kind};
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::rotation::Incarnation;
+use crate::domain::time::Time;
+use crate::journal::{Journal, JournalError};
+use crate::pki::authority::Authority;
+use crate::store::StoreError;
+use crate::store::record::Records;
+use crate::upstream::TokenEndpoint;
+use crate::upstream::connector::Connector;
+
+pub use access::{MintedApiKey, WhoAmI};
+pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use authenticate::{Accepts, Presented};
+pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use directory::{Change, NewNamed};
+pub use enroll::{Enrolled, Renewed};
+pub use journal::JournalPage;
+pub use lease::{Material, Vended};
+pub use page::{Page, PageRequest};
+pub use refresh::Refresher;
+pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use tasks::{NewTask, TaskView};
+
+/// Times and limits, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The SPIFFE trust domain.
+    pub trust_domain: String,
+    /// How long an agent's certificate lasts.
+    pub certificate_lifetime: Duration,
+    /// How long a lease lasts; never past its task.
+    pub lease_lifetime: Duration,
+    /// The minimum remaining life promised where a request names none.
+    pub minimum_remaining: Duration,
+    /// How long one exchange with a token endpoint may take.
+    pub exchange_timeout: Duration,
+    /// How many exchanges run at once.
+    pub max_exchanges: usize,
+    /// How many callers may wait for one credential.
+    pub max_waiters: usize,
+    /// How many rotations of one credential callers may force in an hour.
+    pub forced_rotations_per_credential: u32,
+    /// How many rotations one agent may force in an hour.
+    pub forced_rotations_per_agent: u32,
+}
+
+/// What the broker is made of.
+pub struct Parts {
+    /// The state.
+    pub records: Arc<Records>,
+    /// The journal.
+    pub journal: Journal,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The CA.
+    pub authority: Authority,
+    /// Executors and providers.
+    pub registry: Registry,
+    /// The connectors by name.
+    pub connectors: BTreeMap<String, Connector>,
+    /// Where token requests go.
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Times and limits.
+    pub settings: Settings,
+}
+
+/// The broker: all use cases, over its parts.
+pub struct Broker {
+    records: Arc<Records>,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    authority: Authority,
+    registry: Registry,
+    connectors: Arc<BTreeMap<String, Connector>>,
+    settings: Settings,
+    random: SystemRandom,
+    refresher: Arc<Refresher>,
+    finished_effects: effect::Finished,
+}
+
+impl Broker {
+    /// Puts the parts together. Call [`Broker::recover`] before serving.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
+        let random = SystemRandom::new();
+        let incarnation = Incarnation(random_bytes(&random)?);
+        let connectors = Arc::new(parts.connectors);
+        let refresher = Refresher::new(refresh::Parts {
+            records: Arc::clone(&parts.records),
+            journal: parts.journal.clone(),
+            clock: Arc::clone(&parts.clock),
+            connectors: Arc::clone(&connectors),
+            endpoint: parts.endpoint,
+            settings: parts.settings.clone(),
+            incarnation,
+        });
+        Ok(Arc::new(Self {
+            records: parts.records,
+            journal: parts.journal,
+            clock: parts.clock,
+            authority: parts.authority,
+            registry: parts.registry,
+            connectors,
+            settings: parts.settings,
+            random,
+            refresher,
+            finished_effects: effect::Finished::default(),
+        }))
+    }
+
+    /// The engine that keeps grants alive.
+    pub fn refresher(&self) -> &Arc<Refresher> {
+        &self.refresher
+    }
+
+    /// The CA.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Whether both store and journal still take writes.
+    pub fn healthy(&self) -> bool {
+        self.records.healthy() && self.journal.healthy()
+    }
+
+    fn now(&self) -> Time {
+        self.clock.wall()
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], Refusal> {
+        random_bytes(&self.random)
+    }
+
+    fn new_id<K: Kind>(&self) -> Result<Id<K>, Refusal> {
+        Ok(Id::new(self.now(), self.random()?))
+    }
+}
+
+fn random_bytes<const N: usize>(random: &SystemRandom) -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    random
+        .fill(&mut bytes)
+        .map_err(|_| Refusal::new(Reason::Internal, "the system's random source failed"))?;
+    Ok(bytes)
+}
+
+/// How long callers are asked to wait when the broker is overloaded.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Overloaded => Refusal::new(
+                Reason::Overloaded,
+                "the store has as many writes queued as it takes",
+            )
+            .retry_after(BACK_OFF),
+            StoreError::Limit(what) => {
+                tracing::error!(what, "a write was past the store's limits");
+                Refusal::new(
+                    Reason::InvalidArgument,
+                    "the request is larger than what can be stored",
+                )
+            }
+            StoreError::Damaged { key } => {
+                tracing::error!(key, "a stored record is damaged");
+                Refusal::new(Reason::Internal, "a stored record is damaged")
+            }
+            error => {
+                tracing::error!(%error, "the store cannot be used");
+                Refusal::new(Reason::StoreUnavailable, "the store cannot be used").retry_after(BACK_OFF)
+            }
+        }
+    }
+}
+
+impl From<JournalError> for Refusal {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Overloaded => Refusal::new(
+                Reason::Overloaded,
+                "the journal has as many records queued as it takes",
+            )
+            .retry_after(BACK_OFF),
+            error => {
+                tracing::error!(%error, "the journal cannot be written or read");
+                Refusal::new(Reason::JournalUnavailable, "the journal cannot be used").retry_after(BACK_OFF)
+            }
+        }
+    }
+}

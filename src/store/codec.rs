@@ -5,11 +5,14 @@ use minicbor::decode::{Decode, Decoder, Error as DecodeError};
 use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
 use zeroize::Zeroizing;
 
+use crate::domain::agent::KeyFingerprint;
 use crate::domain::id::{Id, Kind, Member};
 use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::owner::Owner;
+use crate::domain::rotation::{Fence, Incarnation};
 use crate::domain::secret::{Exposure, Secret};
 use crate::domain::time::Time;
+use crate::domain::token::TokenHash;
 
 type Encoded<W> = Result<(), EncodeError<<W as Write>::Error>>;
 
@@ -67,6 +70,47 @@ impl<C, K> Encode<C> for Secret<K> {
 impl<'b, C, K> Decode<'b, C> for Secret<K> {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
         d.bytes().map(|bytes| Secret::new(bytes.to_vec()))
+    }
+}
+
+/// Types that are their bytes.
+macro_rules! bytes {
+    ($($type:ty, $bytes:literal, $of:expr, $value:ident => $as:expr;)*) => {$(
+        impl<C> Encode<C> for $type {
+            fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+                let $value = self;
+                let bytes: &[u8; $bytes] = $as;
+                e.bytes(bytes)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $type {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+                let bytes: [u8; $bytes] = d
+                    .bytes()?
+                    .try_into()
+                    .map_err(|_| DecodeError::message(concat!(stringify!($type), ": a wrong length")))?;
+                Ok($of(bytes))
+            }
+        }
+    )*};
+}
+
+bytes! {
+    TokenHash, 32, TokenHash::from_bytes, hash => hash.as_bytes();
+    KeyFingerprint, 32, KeyFingerprint, key => &key.0;
+    Incarnation, 16, Incarnation, run => &run.0;
+}
+
+impl<C> Encode<C> for Fence {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.u64(self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Fence {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        d.u64().map(Fence)
     }
 }
 

@@ -23,7 +23,7 @@
 //!   credential-slot/<owner><provider>\0<kind>   which credential it is, by owner, provider and kind
 //!   lease/<lease>           lease-for/<holder><task><credential>
 //!   pin/<task>
-//!   request/<hash>                         what a create with this request id made
+//!   request/<day><hash>                    what a create with this request id made, by UTC day
 //! ```
 //!
 //! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
@@ -336,14 +336,14 @@ pub fn pin(org: OrgId, task: TaskId) -> Key {
     of(org, "pin", &[task.as_bytes()])
 }
 
-/// What a create with a request id made. `hash` covers the caller, the call and the request id.
-pub fn request(org: OrgId, hash: &[u8; 32]) -> Key {
-    of(org, "request", &[hash])
+/// What creates with a request id made, of all days.
+pub fn requests(org: OrgId) -> Key {
+    of(org, "request", &[])
 }
 
-/// As [`request`], for what is above any org.
-pub fn system_request(hash: &[u8; 32]) -> Key {
-    system("request", &[hash])
+/// What a create with a request id made on a UTC day. `hash` covers the caller, the call and the request id.
+pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
+    of(org, "request", &[&day.to_be_bytes(), hash])
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

@@ -7,9 +7,11 @@
 mod cache;
 mod codec;
 pub mod keys;
+pub mod model;
 pub mod record;
 pub mod seal;
 pub mod sled;
+mod table;
 pub mod watch;
 
 use async_trait::async_trait;

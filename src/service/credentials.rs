@@ -1,0 +1,384 @@
+//! Stored credentials: keys that are set, grants that are taken over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Broker;
+use super::page::{Page, PageRequest};
+use super::scope::parse_id;
+use crate::domain::actor::Actor;
+use crate::domain::credential::{Credential, Health};
+use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::journal::{Action, Record};
+use crate::domain::mode::CredentialKind;
+use crate::domain::owner::Owner;
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::rotation::{Event, Fence, Rotation};
+use crate::domain::secret::{AccessToken, ApiKey, Exposure, RefreshToken, Secret};
+use crate::domain::time::Time;
+use crate::store::keys;
+use crate::store::model::{CredentialSecret, Mark, Pointer, StagedAnswer};
+use crate::store::record::{Changes, Stored};
+use crate::upstream::connector::{Connector, Sharing};
+
+/// Whose a credential is, as a request says it.
+#[derive(Clone, Copy, Debug)]
+pub enum OwnerRef<'a> {
+    /// A member, by id or name.
+    Member(&'a str),
+    /// The org.
+    Org,
+}
+
+/// A key to store.
+pub struct SetKey<'a> {
+    /// The org.
+    pub org: &'a str,
+    /// Whose it is.
+    pub owner: OwnerRef<'a>,
+    /// The provider.
+    pub provider: &'a str,
+    /// The key.
+    pub key: Secret<ApiKey>,
+    /// Whether to store it even when it looks like another provider's.
+    pub force: bool,
+}
+
+/// A grant to take over.
+pub struct ImportGrant<'a> {
+    /// The org.
+    pub org: &'a str,
+    /// Whose it is.
+    pub owner: OwnerRef<'a>,
+    /// The connector.
+    pub connector: &'a str,
+    /// The refresh token.
+    pub refresh: Secret<RefreshToken>,
+    /// The access token, where it is known.
+    pub access: Option<Secret<AccessToken>>,
+    /// When the access token expires.
+    pub expires: Option<Time>,
+    /// The scopes.
+    pub scopes: Vec<String>,
+    /// Facts about the account.
+    pub account: Vec<(String, String)>,
+}
+
+/// The longest token taken, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+const MAX_SCOPES: usize = 64;
+
+/// A credential on its way into the store, but for what the store knows of its slot.
+struct Incoming {
+    org: OrgId,
+    owner: Owner,
+    provider: String,
+    kind: CredentialKind,
+    connector: String,
+    expires: Option<Time>,
+    hint: String,
+    scopes: Vec<String>,
+    account: Vec<(String, String)>,
+    access: Option<Secret<AccessToken>>,
+    refresh: Option<Secret<RefreshToken>>,
+}
+
+impl Broker {
+    async fn owner(&self, org: OrgId, owner: OwnerRef<'_>) -> Result<Owner, Refusal> {
+        Ok(match owner {
+            OwnerRef::Org => Owner::Org,
+            OwnerRef::Member(member) => Owner::Member(self.member(org, member).await?.value.id),
+        })
+    }
+
+    /// The connector of this name, usable.
+    pub(super) fn connector(&self, name: &str) -> Result<&Connector, Refusal> {
+        let unknown = || Refusal {
+            field: Some("connector"),
+            ..Refusal::new(
+                Reason::ConnectorUnknown,
+                format!("there is no connector {name:?}"),
+            )
+            .with(
+                "known",
+                self.connectors
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )
+        };
+        let connector = self.connectors.get(name).ok_or_else(unknown)?;
+        connector.usable().map_err(|off| {
+            Refusal::new(Reason::ConnectorDisabled, format!("connector {name}: {off}"))
+                .with("connector", name)
+        })?;
+        Ok(connector)
+    }
+
+    /// Stores an API key, in place of the one there was.
+    pub async fn set_key(
+        self: &Arc<Self>,
+        actor: &Actor,
+        set: SetKey<'_>,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let org = self.org_id(actor, set.org).await?;
+        let owner = self.owner(org, set.owner).await?;
+        if self.registry.provider(set.provider).is_none() {
+            let known: Vec<_> = self
+                .registry
+                .providers()
+                .map(|known| known.name.as_str())
+                .collect();
+            return Err(Refusal {
+                field: Some("provider"),
+                ..Refusal::new(
+                    Reason::ProviderUnknown,
+                    format!("there is no provider {:?}", set.provider),
+                )
+                .with("known", known.join(", "))
+            });
+        }
+        let key = set
+            .key
+            .expose_str(Exposure::Inspect)
+            .ok_or_else(|| Refusal::invalid("api_key", "the key is not text"))?;
+        if let Err(mismatch) = self.registry.check_key(set.provider, key)
+            && !(set.force && mismatch.forceable())
+        {
+            return Err(Refusal {
+                field: Some("api_key"),
+                ..Refusal::new(Reason::KeyShapeMismatch, mismatch.to_string())
+            });
+        }
+        let hint = hint(key);
+        let access = Secret::new(set.key.expose(Exposure::Seal).to_vec());
+        let incoming = Incoming {
+            org,
+            owner,
+            provider: set.provider.to_owned(),
+            kind: CredentialKind::ApiKey,
+            connector: String::new(),
+            expires: None,
+            hint,
+            scopes: Vec::new(),
+            account: Vec::new(),
+            access: Some(access),
+            refresh: None,
+        };
+        self.store(actor, Action::CredentialSet, incoming).await
+    }
+
+    /// Takes over an OAuth grant, in place of the one there was. From then on only the broker may refresh it.
+    pub async fn import_grant(
+        self: &Arc<Self>,
+        actor: &Actor,
+        import: ImportGrant<'_>,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let org = self.org_id(actor, import.org).await?;
+        let owner = self.owner(org, import.owner).await?;
+        let connector = self.connector(import.connector)?;
+        if connector.sharing == Sharing::Personal && owner == Owner::Org {
+            return Err(Refusal::new(
+                Reason::GrantNotShareable,
+                format!("grants of {} belong to a member", import.connector),
+            ));
+        }
+        checked_token("refresh_token", import.refresh.expose(Exposure::Inspect))?;
+        if let Some(access) = &import.access {
+            checked_token("access_token", access.expose(Exposure::Inspect))?;
+        }
+        if import.scopes.len() > MAX_SCOPES || import.scopes.iter().any(|scope| scope.len() > 256) {
+            return Err(Refusal::invalid(
+                "scopes",
+                "at most 64 scopes of at most 256 bytes",
+            ));
+        }
+        let account = super::agents::checked_pairs("account", &import.account)?;
+        // Without an access token there is nothing to hand out until the first refresh.
+        let expires = if import.access.is_some() {
+            import.expires
+        } else {
+            Some(self.now())
+        };
+        let incoming = Incoming {
+            org,
+            owner,
+            provider: connector.provider.clone(),
+            kind: CredentialKind::OAuthGrant,
+            connector: import.connector.to_owned(),
+            expires,
+            hint: String::new(),
+            scopes: import.scopes,
+            account,
+            access: import.access,
+            refresh: Some(import.refresh),
+        };
+        self.store(actor, Action::CredentialImport, incoming).await
+    }
+
+    async fn store(
+        self: &Arc<Self>,
+        actor: &Actor,
+        action: Action,
+        incoming: Incoming,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let Incoming { org, owner, kind, .. } = incoming;
+        let slot = keys::credential_slot(org, owner, &incoming.provider, kind);
+        let mut changes = Changes::default();
+        let pointer = self.records.get::<Pointer>(&slot).await?;
+        let now = self.now();
+        let (id, rotation, created) = match pointer {
+            Some(pointer) => {
+                let id = CredentialId::from_bytes(*pointer.value.id);
+                let old = self.credential(org, id).await?;
+                changes = changes.at(&keys::credential(org, id), old.revision);
+                let (rotation, _) = old
+                    .value
+                    .rotation
+                    .on(Event::Replaced, Fence(0), now)
+                    .map_err(|lost| Refusal::new(Reason::Conflict, lost.to_string()))?;
+                (id, rotation, old.value.created)
+            }
+            None => {
+                let id = self.new_id()?;
+                changes = changes.absent(&slot);
+                changes = changes.put(
+                    &slot,
+                    &Pointer {
+                        id: (*id.as_bytes()).into(),
+                    },
+                );
+                changes = changes.absent(&keys::credential(org, id));
+                (id, Rotation::new(), now)
+            }
+        };
+        let credential = Credential {
+            id,
+            org,
+            owner,
+            provider: incoming.provider,
+            kind,
+            connector: incoming.connector,
+            rotation,
+            expires: incoming.expires,
+            created,
+            refreshed: now,
+            hint: incoming.hint,
+            scopes: incoming.scopes,
+            token_type: "Bearer".to_owned(),
+            account: incoming.account,
+        };
+        let secret = CredentialSecret {
+            generation: credential.rotation.generation,
+            access: incoming.access,
+            refresh: incoming.refresh,
+        };
+        changes = changes.put(&keys::credential(org, id), &credential);
+        changes = changes.put(&keys::credential_secret(org, id), &secret);
+        // An exchange of what was there before has lost its claim; its answer is of no use.
+        changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
+        changes = changes.delete::<Mark>(&keys::exchange(org, id));
+        let record = Record::new(action, actor.to_string(), Some(org))
+            .about("credential", id)
+            .about("owner", owner)
+            .about("provider", &credential.provider)
+            .about("kind", kind.name())
+            .about("generation", credential.rotation.generation);
+        self.effect(record, changes).await?;
+        Ok(Arc::new(credential))
+    }
+
+    pub(super) async fn credential(
+        &self,
+        org: OrgId,
+        id: CredentialId,
+    ) -> Result<Stored<Credential>, Refusal> {
+        let stored = self.records.get(&keys::credential(org, id)).await?;
+        stored.ok_or_else(|| Refusal::not_found("credential"))
+    }
+
+    /// A credential, without its secret.
+    pub async fn get_credential(
+        &self,
+        actor: &Actor,
+        org: &str,
+        id: &str,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        Ok(self.credential(org, parse_id("credential", id)?).await?.value)
+    }
+
+    /// The org's credentials, without their secrets.
+    pub async fn list_credentials(
+        &self,
+        actor: &Actor,
+        org: &str,
+        page: PageRequest<'_>,
+    ) -> Result<Page<Arc<Credential>>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        Ok(self
+            .page::<Credential>(&keys::credentials(org), page)
+            .await?
+            .map(|stored| stored.value))
+    }
+
+    /// Removes a credential and its secret.
+    pub async fn remove_credential(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        id: &str,
+    ) -> Result<(), Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let id = parse_id("credential", id)?;
+        let stored = self.credential(org, id).await?;
+        let Credential {
+            owner,
+            kind,
+            ref provider,
+            ..
+        } = *stored.value;
+        let mut changes = Changes::default();
+        changes = changes.at(&keys::credential(org, id), stored.revision);
+        changes = changes.delete::<Credential>(&keys::credential(org, id));
+        changes = changes.delete::<CredentialSecret>(&keys::credential_secret(org, id));
+        changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
+        changes = changes.delete::<Mark>(&keys::exchange(org, id));
+        changes = changes.delete::<Pointer>(&keys::credential_slot(org, owner, provider, kind));
+        let record = Record::new(Action::CredentialRemove, actor.to_string(), Some(org))
+            .about("credential", id)
+            .about("owner", owner)
+            .about("provider", provider);
+        self.effect(record, changes).await?;
+        Ok(())
+    }
+
+    /// The credential's health now.
+    pub fn health(&self, credential: &Credential) -> Health {
+        let connector = self.connectors.get(&credential.connector);
+        credential.health(
+            self.now(),
+            connector.map_or(Duration::ZERO, |connector| connector.lead),
+        )
+    }
+}
+
+fn checked_token(field: &'static str, token: &[u8]) -> Result<(), Refusal> {
+    let printable = token.iter().all(|byte| (0x20..0x7f).contains(byte));
+    if token.is_empty() || token.len() > MAX_TOKEN || !printable {
+        let message = format!("{field} is 1 to {MAX_TOKEN} printable ASCII characters (RFC 6749 appendix A)");
+        return Err(Refusal::invalid(field, message));
+    }
+    Ok(())
+}
+
+/// The last four characters, of a key long enough that they give nothing away.
+fn hint(key: &str) -> String {
+    let tail: Vec<char> = key.chars().rev().take(4).collect();
+    if key.len() >= 20 {
+        tail.into_iter().rev().collect()
+    } else {
+        String::new()
+    }
+}

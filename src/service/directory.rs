@@ -1,0 +1,589 @@
+//! Orgs, projects, environments and members: make, read, change.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::effect::Undone;
+use super::page::{Page, PageRequest};
+use super::request::Repeatable;
+use super::scope::parse_id;
+use crate::domain::actor::Actor;
+use crate::domain::directory::{Environment, Member, Org, Project};
+use crate::domain::id::{Id, Kind, MemberId, OrgId};
+use crate::domain::journal::{Action, Record};
+use crate::domain::name::Name;
+use crate::domain::reason::{Reason, Refusal};
+use crate::store::keys::{self, Key};
+use crate::store::model::{Home, Pointer};
+use crate::store::record::{Changes, Record as Stores, Stored};
+
+/// What every new resource has.
+#[derive(Clone, Copy, Debug)]
+pub struct NewNamed<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What people call it.
+    pub display_name: &'a str,
+    /// From the request.
+    pub request_id: &'a str,
+}
+
+/// A change to one resource.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change<'a> {
+    /// The revision the caller read, where it gave one.
+    pub revision: Option<u64>,
+    /// The new display name.
+    pub display_name: Option<&'a str>,
+    /// The new outside identities of a member.
+    pub identities: Option<&'a [String]>,
+}
+
+const MAX_DISPLAY_NAME: usize = 128;
+const MAX_IDENTITIES: usize = 32;
+
+fn checked_display_name(text: &str) -> Result<String, Refusal> {
+    if text.chars().count() > MAX_DISPLAY_NAME || text.chars().any(char::is_control) {
+        return Err(Refusal::invalid(
+            "display_name",
+            "display_name is at most 128 characters, none of them control characters",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn checked_identities(identities: &[String]) -> Result<Vec<String>, Refusal> {
+    let well_formed = |identity: &String| {
+        identity.len() <= 256
+            && !identity.chars().any(char::is_control)
+            && identity
+                .split_once(':')
+                .is_some_and(|(system, subject)| !system.is_empty() && !subject.is_empty())
+    };
+    if identities.len() > MAX_IDENTITIES || !identities.iter().all(well_formed) {
+        return Err(Refusal::invalid(
+            "identities",
+            "identities are at most 32 of the form system:subject, 256 bytes each",
+        ));
+    }
+    let mut identities = identities.to_vec();
+    identities.sort();
+    identities.dedup();
+    Ok(identities)
+}
+
+/// A new resource on its way into the store.
+struct Creation<'a, K: Kind, T> {
+    org: OrgId,
+    id: Id<K>,
+    key: Key,
+    names: Vec<Key>,
+    value: T,
+    action: Action,
+    create: Repeatable<'a>,
+}
+
+impl Broker {
+    async fn create_named<K: Kind, T: Stores>(
+        self: &Arc<Self>,
+        creation: Creation<'_, K, T>,
+    ) -> Result<Stored<T>, Refusal> {
+        let Creation {
+            org,
+            id,
+            key,
+            names,
+            value,
+            action,
+            create,
+        } = creation;
+        let mut changes = Changes::default();
+        changes = changes.absent(&key);
+        changes = changes.put(&key, &value);
+        for name in &names {
+            changes = changes.absent(name);
+            changes = changes.put(
+                name,
+                &Pointer {
+                    id: (*id.as_bytes()).into(),
+                },
+            );
+        }
+        changes = self.remember(changes, org, create, id);
+        let record = Record::new(action, create.actor.to_string(), Some(org))
+            .about(K::PREFIX, id)
+            .request(create.request_id);
+        match self.effect(record, changes).await {
+            Ok(done) => Ok(Stored {
+                value: Arc::new(value),
+                revision: done.revision,
+            }),
+            Err(Undone::Refused(refusal)) => Err(refusal),
+            Err(Undone::Conflict) => {
+                // A repeat that raced with the first lost to it.
+                match self.made_before::<K>(org, create).await? {
+                    Some(_) => Err(Refusal::new(Reason::Conflict, "the same create is under way")),
+                    None => Err(Refusal::new(Reason::AlreadyExists, "the name is taken")),
+                }
+            }
+        }
+    }
+
+    async fn read<T: Stores>(&self, key: &Key, what: &'static str) -> Result<Stored<T>, Refusal> {
+        self.records
+            .get(key)
+            .await?
+            .ok_or_else(|| Refusal::not_found(what))
+    }
+
+    /// Makes an org.
+    pub async fn create_org(
+        self: &Arc<Self>,
+        actor: &Actor,
+        new: NewNamed<'_>,
+    ) -> Result<Stored<Org>, Refusal> {
+        let name: Name = checked_name(new.name)?;
+        let display_name = checked_display_name(new.display_name)?;
+        // Request ids of orgs are remembered under the id they would get, so there is no org to keep them
+        // in; the name, which is unique and for good, makes the repeat safe.
+        if let Some(pointer) = self
+            .records
+            .get::<Pointer>(&keys::org_name(name.as_str()))
+            .await?
+        {
+            let org: Stored<Org> = self
+                .read(&keys::org(Id::from_bytes(*pointer.value.id)), "org")
+                .await?;
+            return if !new.request_id.is_empty() && org.value.display_name == display_name {
+                Ok(org)
+            } else {
+                Err(Refusal::new(
+                    Reason::AlreadyExists,
+                    format!("there is an org {name} already"),
+                ))
+            };
+        }
+        let id = self.new_id()?;
+        let org = Org {
+            id,
+            name: name.to_string(),
+            display_name,
+            created: self.now(),
+        };
+        let creation = Creation {
+            org: id,
+            id,
+            key: keys::org(id),
+            names: vec![keys::org_name(name.as_str())],
+            value: org,
+            action: Action::OrgCreate,
+            create: Repeatable {
+                actor,
+                call: "org",
+                request_id: "",
+                content: &[],
+            },
+        };
+        self.create_named(creation).await
+    }
+
+    /// An org.
+    pub async fn get_org(&self, actor: &Actor, org: &str) -> Result<Stored<Org>, Refusal> {
+        self.org(actor, org).await
+    }
+
+    /// The orgs the actor may see.
+    pub async fn list_orgs(
+        &self,
+        actor: &Actor,
+        page: PageRequest<'_>,
+    ) -> Result<Page<Stored<Org>>, Refusal> {
+        match actor.org() {
+            None => self.page(&keys::orgs(), page).await,
+            Some(own) => Ok(Page {
+                rows: vec![self.read(&keys::org(own), "org").await?],
+                next: String::new(),
+            }),
+        }
+    }
+
+    /// Makes a project.
+    pub async fn create_project(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        new: NewNamed<'_>,
+    ) -> Result<Stored<Project>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let name = checked_name(new.name)?;
+        let display_name = checked_display_name(new.display_name)?;
+        let content: [&[u8]; 2] = [name.as_str().as_bytes(), display_name.as_bytes()];
+        let create = Repeatable {
+            actor,
+            call: "project",
+            request_id: new.request_id,
+            content: &content,
+        };
+        if let Some(id) = self.made_before(org, create).await? {
+            return self.read(&keys::project(org, id), "project").await;
+        }
+        let id = self.new_id()?;
+        let created = self.now();
+        let display = display_name.clone();
+        let value = Project {
+            id,
+            org,
+            name: name.to_string(),
+            display_name: display,
+            created,
+        };
+        let (key, names) = (
+            keys::project(org, id),
+            vec![keys::project_name(org, name.as_str())],
+        );
+        let action = Action::ProjectCreate;
+        self.create_named(Creation {
+            org,
+            id,
+            key,
+            names,
+            value,
+            action,
+            create,
+        })
+        .await
+    }
+
+    /// A project.
+    pub async fn get_project(
+        &self,
+        actor: &Actor,
+        org: &str,
+        project: &str,
+    ) -> Result<Stored<Project>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        self.project(org, project).await
+    }
+
+    /// The org's projects.
+    pub async fn list_projects(
+        &self,
+        actor: &Actor,
+        org: &str,
+        page: PageRequest<'_>,
+    ) -> Result<Page<Stored<Project>>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        self.page(&keys::projects(org), page).await
+    }
+
+    /// Makes an environment.
+    pub async fn create_environment(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        project: &str,
+        new: NewNamed<'_>,
+    ) -> Result<Stored<Environment>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let project = self.project(org, project).await?.value.id;
+        let name = checked_name(new.name)?;
+        let display_name = checked_display_name(new.display_name)?;
+        let content: [&[u8]; 3] = [
+            project.as_bytes(),
+            name.as_str().as_bytes(),
+            display_name.as_bytes(),
+        ];
+        let create = Repeatable {
+            actor,
+            call: "environment",
+            request_id: new.request_id,
+            content: &content,
+        };
+        if let Some(id) = self.made_before(org, create).await? {
+            return self.read(&keys::environment(org, id), "environment").await;
+        }
+        let id = self.new_id()?;
+        let created = self.now();
+        let display = display_name.clone();
+        let value = Environment {
+            id,
+            org,
+            project,
+            name: name.to_string(),
+            display_name: display,
+            created,
+        };
+        let names = vec![keys::environment_name(org, project, name.as_str())];
+        let (key, action) = (keys::environment(org, id), Action::EnvironmentCreate);
+        self.create_named(Creation {
+            org,
+            id,
+            key,
+            names,
+            value,
+            action,
+            create,
+        })
+        .await
+    }
+
+    /// An environment.
+    pub async fn get_environment(
+        &self,
+        actor: &Actor,
+        org: &str,
+        project: &str,
+        environment: &str,
+    ) -> Result<Stored<Environment>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        self.environment(org, project, environment).await
+    }
+
+    /// The org's environments, or those of one project. A page of one project may be shorter than asked for
+    /// and still not be the last.
+    pub async fn list_environments(
+        &self,
+        actor: &Actor,
+        org: &str,
+        project: &str,
+        page: PageRequest<'_>,
+    ) -> Result<Page<Stored<Environment>>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let mut rows = self.page::<Environment>(&keys::environments(org), page).await?;
+        if !project.is_empty() {
+            let project = self.project(org, project).await?.value.id;
+            rows.rows.retain(|row| row.value.project == project);
+        }
+        Ok(rows)
+    }
+
+    /// Makes a member.
+    pub async fn create_member(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        new: NewNamed<'_>,
+        identities: &[String],
+    ) -> Result<Stored<Member>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let name = checked_name(new.name)?;
+        let display_name = checked_display_name(new.display_name)?;
+        let identities = checked_identities(identities)?;
+        let mut content: Vec<&[u8]> = vec![name.as_str().as_bytes(), display_name.as_bytes()];
+        content.extend(identities.iter().map(String::as_bytes));
+        let create = Repeatable {
+            actor,
+            call: "member",
+            request_id: new.request_id,
+            content: &content,
+        };
+        if let Some(id) = self.made_before(org, create).await? {
+            return self.read(&keys::member(org, id), "member").await;
+        }
+        let id = self.new_id()?;
+        let mut names = vec![keys::member_name(org, name.as_str())];
+        names.extend(
+            identities
+                .iter()
+                .map(|identity| keys::member_identity(org, identity)),
+        );
+        let value = Member {
+            id,
+            org,
+            name: name.to_string(),
+            display_name: display_name.clone(),
+            identities: identities.clone(),
+            created: self.now(),
+        };
+        let (key, action) = (keys::member(org, id), Action::MemberCreate);
+        self.create_named(Creation {
+            org,
+            id,
+            key,
+            names,
+            value,
+            action,
+            create,
+        })
+        .await
+    }
+
+    /// A member.
+    pub async fn get_member(
+        &self,
+        actor: &Actor,
+        org: &str,
+        member: &str,
+    ) -> Result<Stored<Member>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        self.member(org, member).await
+    }
+
+    /// The org's members.
+    pub async fn list_members(
+        &self,
+        actor: &Actor,
+        org: &str,
+        page: PageRequest<'_>,
+    ) -> Result<Page<Stored<Member>>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        self.page(&keys::members(org), page).await
+    }
+}
+
+fn checked_name(text: &str) -> Result<Name, Refusal> {
+    text.parse()
+        .map_err(|malformed: crate::domain::name::MalformedName| {
+            Refusal::invalid("name", malformed.to_string())
+        })
+}
+
+/// Changes.
+impl Broker {
+    async fn change<T: Stores>(
+        self: &Arc<Self>,
+        record: Record,
+        key: Key,
+        stored: &Stored<T>,
+        change: Change<'_>,
+        value: T,
+        more: Changes,
+    ) -> Result<Stored<T>, Refusal> {
+        if change
+            .revision
+            .is_some_and(|revision| revision != stored.revision.0)
+        {
+            return Err(Refusal::new(Reason::Conflict, "it was changed since it was read")
+                .with("etag", stored.revision.0.to_string()));
+        }
+        let mut changes = more;
+        changes = changes.at(&key, stored.revision);
+        changes = changes.put(&key, &value);
+        let done = self.effect(record, changes).await?;
+        Ok(Stored {
+            value: Arc::new(value),
+            revision: done.revision,
+        })
+    }
+
+    /// Changes an org.
+    pub async fn update_org(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        change: Change<'_>,
+    ) -> Result<Stored<Org>, Refusal> {
+        let stored = self.org(actor, org).await?;
+        let mut value = Org::clone(&stored.value);
+        if let Some(name) = change.display_name {
+            value.display_name = checked_display_name(name)?;
+        }
+        let record = Record::new(Action::OrgUpdate, actor.to_string(), Some(value.id)).about("org", value.id);
+        self.change(
+            record,
+            keys::org(value.id),
+            &stored,
+            change,
+            value,
+            Changes::default(),
+        )
+        .await
+    }
+
+    /// Changes a project.
+    pub async fn update_project(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        project: &str,
+        change: Change<'_>,
+    ) -> Result<Stored<Project>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let stored = self.project(org, project).await?;
+        let mut value = Project::clone(&stored.value);
+        if let Some(name) = change.display_name {
+            value.display_name = checked_display_name(name)?;
+        }
+        let record =
+            Record::new(Action::ProjectUpdate, actor.to_string(), Some(org)).about("project", value.id);
+        self.change(
+            record,
+            keys::project(org, value.id),
+            &stored,
+            change,
+            value,
+            Changes::default(),
+        )
+        .await
+    }
+
+    /// Changes an environment.
+    pub async fn update_environment(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        environment: &str,
+        change: Change<'_>,
+    ) -> Result<Stored<Environment>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let stored = self.environment(org, "", environment).await?;
+        let mut value = Environment::clone(&stored.value);
+        if let Some(name) = change.display_name {
+            value.display_name = checked_display_name(name)?;
+        }
+        let record = Record::new(Action::EnvironmentUpdate, actor.to_string(), Some(org))
+            .about("environment", value.id);
+        self.change(
+            record,
+            keys::environment(org, value.id),
+            &stored,
+            change,
+            value,
+            Changes::default(),
+        )
+        .await
+    }
+
+    /// Changes a member.
+    pub async fn update_member(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        member: &str,
+        change: Change<'_>,
+    ) -> Result<Stored<Member>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let id: MemberId = parse_id("member.id", member)?;
+        let stored: Stored<Member> = self.read(&keys::member(org, id), "member").await?;
+        let mut value = Member::clone(&stored.value);
+        let mut more = Changes::default();
+        if let Some(name) = change.display_name {
+            value.display_name = checked_display_name(name)?;
+        }
+        if let Some(identities) = change.identities {
+            let new = checked_identities(identities)?;
+            for gone in value.identities.iter().filter(|old| !new.contains(old)) {
+                more = more.delete::<Pointer>(&keys::member_identity(org, gone));
+            }
+            for added in new.iter().filter(|new| !value.identities.contains(new)) {
+                let key = keys::member_identity(org, added);
+                more = more.absent(&key);
+                more = more.put(
+                    &key,
+                    &Pointer {
+                        id: (*id.as_bytes()).into(),
+                    },
+                );
+            }
+            value.identities = new;
+        }
+        let record = Record::new(Action::MemberUpdate, actor.to_string(), Some(org)).about("member", id);
+        self.change(record, keys::member(org, id), &stored, change, value, more)
+            .await
+    }
+
+    /// The org that an API key or enrollment token belongs to.
+    pub(super) async fn home(&self, key: &Key) -> Result<Option<OrgId>, Refusal> {
+        Ok(self.records.get::<Home>(key).await?.map(|home| home.value.org))
+    }
+}

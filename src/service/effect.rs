@@ -1,0 +1,134 @@
+//! Effects: begin record, durable; guarded commit; finish record, durable.
+//!
+//! The commit also writes a mark that the effect has happened. After a crash, a begin without a finish is
+//! settled by looking for the mark; see [`super::reconcile`]. Marks of finished effects are removed with the
+//! commits of later ones.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Broker;
+use crate::domain::journal::{Outcome, Phase, Position, Record};
+use crate::domain::reason::{Reason, Refusal};
+use crate::store::record::Changes;
+use crate::store::{Commit, Revision, keys, model::Mark};
+
+/// Effects whose marks are no longer needed.
+#[derive(Default)]
+pub(super) struct Finished(Mutex<Vec<Position>>);
+
+/// How many marks one commit removes at most, so that a commit stays within the store's limit.
+const MARKS_PER_COMMIT: usize = 8;
+
+impl Finished {
+    pub(super) fn push(&self, position: Position) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(position);
+    }
+
+    fn take(&self) -> Vec<Position> {
+        let mut positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let keep = positions.len().saturating_sub(MARKS_PER_COMMIT);
+        positions.split_off(keep)
+    }
+}
+
+/// An effect that has happened and is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    /// The position of the finish record.
+    pub position: Position,
+    /// The revision that the changed records have.
+    pub revision: Revision,
+}
+
+/// Why an effect did not happen.
+#[derive(Debug)]
+pub(super) enum Undone {
+    /// A guard did not hold: somebody else changed something first. Recorded as failed.
+    Conflict,
+    /// It was refused.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Undone {
+    fn from(refusal: Refusal) -> Self {
+        Undone::Refused(refusal)
+    }
+}
+
+impl From<Undone> for Refusal {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Conflict => Refusal::new(Reason::Conflict, "it was changed by someone else meanwhile"),
+            Undone::Refused(refusal) => refusal,
+        }
+    }
+}
+
+impl Broker {
+    /// Makes `changes` happen, recorded as `record`. Runs to its end even when the caller goes away.
+    pub(super) async fn effect(self: &Arc<Self>, record: Record, changes: Changes) -> Result<Done, Undone> {
+        let broker = Arc::clone(self);
+        tokio::spawn(async move { broker.run_effect(record, changes).await })
+            .await
+            .unwrap_or_else(|_| {
+                Err(Undone::Refused(Refusal::new(
+                    Reason::Internal,
+                    "the effect ended before it was told",
+                )))
+            })
+    }
+
+    async fn run_effect(&self, record: Record, mut changes: Changes) -> Result<Done, Undone> {
+        let begin = self
+            .journal
+            .append(&record.clone().phase(Phase::Begin))
+            .await
+            .map_err(Refusal::from)?;
+        changes = changes.put(&keys::effect(begin), &Mark { since: self.now() });
+        let finished = self.finished_effects.take();
+        for position in &finished {
+            changes = changes.delete::<Mark>(&keys::effect(*position));
+        }
+
+        let outcome = self.records.commit(changes).await;
+        let finish = |outcome| record.clone().phase(Phase::Finish(begin)).outcome(outcome);
+        match outcome {
+            Ok(Commit::Applied(revision)) => {
+                let position = self
+                    .journal
+                    .append(&finish(Outcome::Allowed))
+                    .await
+                    .map_err(Refusal::from)?;
+                self.finished_effects.push(begin);
+                Ok(Done { position, revision })
+            }
+            Ok(Commit::Conflict) => {
+                finished
+                    .into_iter()
+                    .for_each(|position| self.finished_effects.push(position));
+                self.journal
+                    .append(&finish(Outcome::Failed(Reason::Conflict)))
+                    .await
+                    .map_err(Refusal::from)?;
+                Err(Undone::Conflict)
+            }
+            // Whether it happened is not known; the begin stays open and is settled at the next start.
+            Err(error) => Err(Undone::Refused(error.into())),
+        }
+    }
+
+    /// Records a refusal, then returns it. Where it cannot be recorded, says that instead.
+    pub(super) async fn denied(&self, record: Record, refusal: Refusal) -> Refusal {
+        match self
+            .journal
+            .append(&record.outcome(Outcome::Denied(refusal.reason)))
+            .await
+        {
+            Ok(_) => refusal,
+            Err(error) => error.into(),
+        }
+    }
+}

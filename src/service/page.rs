@@ -1,0 +1,90 @@
+//! Paging by opaque tokens: the key after which the next page begins, bound to the list it came from.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::Broker;
+use crate::domain::reason::Refusal;
+use crate::store::keys::Key;
+use crate::store::record::{Record, Stored};
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest<'a> {
+    /// How many at most; 0 for the default.
+    pub size: i32,
+    /// From the last page; empty for the first.
+    pub token: &'a str,
+}
+
+/// A page.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Where the next page begins; empty on the last.
+    pub next: String,
+}
+
+const DEFAULT: usize = 50;
+const MAX: usize = 200;
+
+impl PageRequest<'_> {
+    fn size(&self) -> Result<usize, Refusal> {
+        match usize::try_from(self.size) {
+            Ok(0) => Ok(DEFAULT),
+            Ok(size) => Ok(size.min(MAX)),
+            Err(_) => Err(Refusal::invalid("page_size", "page_size is not negative")),
+        }
+    }
+
+    /// The key to begin after. It has to lie in the list it is used for, so that a token of one list, or of
+    /// another org's, leads nowhere.
+    fn after(&self, list: &Key) -> Result<Option<Key>, Refusal> {
+        if self.token.is_empty() {
+            return Ok(None);
+        }
+        URL_SAFE_NO_PAD
+            .decode(self.token)
+            .ok()
+            .map(|suffix| Key::from_bytes([list.as_bytes(), &suffix].concat()))
+            .map(Some)
+            .ok_or_else(|| Refusal::invalid("page_token", "page_token is not one this list gave out"))
+    }
+}
+
+impl Broker {
+    /// One page of the records below `list`.
+    pub(super) async fn page<T: Record>(
+        &self,
+        list: &Key,
+        request: PageRequest<'_>,
+    ) -> Result<Page<Stored<T>>, Refusal> {
+        let size = request.size()?;
+        let after = request.after(list)?;
+        let mut rows = self
+            .records
+            .scan::<T>(list.as_bytes(), after.as_ref(), size + 1)
+            .await?;
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let next = match rows.last() {
+            Some((key, _)) if more => URL_SAFE_NO_PAD.encode(&key.as_bytes()[list.as_bytes().len()..]),
+            _ => String::new(),
+        };
+        Ok(Page {
+            rows: rows.into_iter().map(|(_, row)| row).collect(),
+            next,
+        })
+    }
+}
+
+impl<T> Page<T> {
+    /// The same page with each row turned into something else.
+    pub fn map<U>(self, turn: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            rows: self.rows.into_iter().map(turn).collect(),
+            next: self.next,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Settling what a crash left open: effects that began and were not finished, and exchanges.
+
+use std::sync::Arc;
+
+use super::Broker;
+use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
+use crate::domain::reason::{Reason, Refusal};
+use crate::journal::OpenEffect;
+use crate::store::record::Changes;
+use crate::store::{MAX_SCAN, keys, model::Mark};
+
+impl Broker {
+    /// Settles what the last run left open. Called once, before anything is served.
+    pub async fn recover(self: &Arc<Self>, open: Vec<OpenEffect>) -> Result<(), Refusal> {
+        for begun in &open {
+            self.finish_effect(begun).await?;
+        }
+        self.remove_marks().await?;
+        self.refresher.recover().await
+    }
+
+    async fn finish_effect(&self, begun: &OpenEffect) -> Result<(), Refusal> {
+        let position = begun.position;
+        let happened = self.records.get::<Mark>(&keys::effect(position)).await?.is_some();
+        let outcome = if happened {
+            Outcome::Allowed
+        } else {
+            Outcome::Failed(Reason::Internal)
+        };
+        tracing::info!(
+            position = position.0,
+            happened,
+            "settled an effect that the last run left open"
+        );
+        let action = begun.entry.action().unwrap_or(Action::BrokerStart);
+        let record = Record::new(action, "broker", begun.entry.org)
+            .phase(Phase::Finish(position))
+            .about("recovered", happened)
+            .outcome(outcome);
+        self.journal.append(&record).await?;
+        Ok(())
+    }
+
+    /// All effects are finished now, so no mark is needed any more.
+    async fn remove_marks(&self) -> Result<(), Refusal> {
+        loop {
+            let marks = self
+                .records
+                .scan::<Mark>(keys::effects().as_bytes(), None, 100)
+                .await?;
+            let more = marks.len() == 100;
+            let mut changes = Changes::default();
+            for (key, _) in &marks {
+                changes = changes.delete::<Mark>(key);
+            }
+            if !marks.is_empty() {
+                let _applied = self.records.commit(changes).await?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Records that the broker has started or is stopping.
+    pub async fn record_lifecycle(&self, action: Action) -> Result<Position, Refusal> {
+        let version = env!("CARGO_PKG_VERSION");
+        Ok(self
+            .journal
+            .append(&Record::new(action, "broker", None).about("version", version))
+            .await?)
+    }
+
+    /// Removes what the store needs no longer: request ids of the days before yesterday.
+    pub async fn collect(&self) -> Result<(), Refusal> {
+        let today = super::request::day(self.now());
+        let mut after = None;
+        loop {
+            let orgs = self
+                .records
+                .scan::<crate::domain::directory::Org>(keys::orgs().as_bytes(), after.as_ref(), MAX_SCAN)
+                .await?;
+            for (_, org) in &orgs {
+                self.collect_requests(org.value.id, today).await?;
+            }
+            match orgs.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(()),
+            }
+        }
+    }
+}

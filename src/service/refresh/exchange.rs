@@ -1,0 +1,513 @@
+//! One flight: claim, exchange, stage, adopt; each step durable before the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::SecureRandom;
+
+use super::flights::Landing;
+use super::{Held, Need, Refresher};
+use crate::domain::credential::Credential;
+use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
+use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
+use crate::domain::time::Time;
+use crate::store::model::{CredentialSecret, Mark, StagedAnswer};
+use crate::store::record::{Changes, Stored};
+use crate::store::{Commit, Revision, keys};
+use crate::upstream::answer::{Answer, Granted, classify};
+use crate::upstream::connector::Connector;
+use crate::upstream::{Delivery, RefreshRequest};
+
+/// How often a flight begins again when the credential changes under it.
+const ATTEMPTS: usize = 8;
+/// The first pause after an exchange that was not processed; doubled each time.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause, also for what the provider asks with `Retry-After`.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// The pause after the provider rejected the broker's own client: only the configuration helps.
+const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
+
+/// A credential on its way through an exchange: what the store has, and at which revision.
+pub(super) struct Claim {
+    pub(super) credential: Credential,
+    pub(super) revision: Revision,
+    pub(super) fence: Fence,
+    /// The begin record, where this run of the broker wrote one.
+    pub(super) begin: Option<Position>,
+}
+
+/// The claim was lost: somebody replaced or removed the credential meanwhile. Nothing was changed.
+pub(super) enum Unsettled {
+    Superseded,
+    Refused(Refusal),
+}
+
+impl<E: Into<Refusal>> From<E> for Unsettled {
+    fn from(error: E) -> Self {
+        Unsettled::Refused(error.into())
+    }
+}
+
+impl Refresher {
+    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need) -> Landing {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(org, id, need).await {
+                Ok(landing) => return landing,
+                Err(Unsettled::Superseded) => {}
+                Err(Unsettled::Refused(refusal)) => return Landing::refused(refusal),
+            }
+        }
+        Landing::refused(Refusal::new(Reason::Conflict, "the credential keeps changing"))
+    }
+
+    async fn attempt(&self, org: OrgId, id: CredentialId, need: Need) -> Result<Landing, Unsettled> {
+        let held = self.held(org, id).await?;
+        let (lead, _) = self.rules(&held.credential.value);
+        if need.met_by(&held, self.now(), lead) {
+            return Ok(Landing::Current);
+        }
+        let connector = self.usable_connector(&held.credential.value)?;
+        // Waiting for a place comes before the claim, so that a claim is never old before it is used.
+        let _place =
+            self.exchanges.acquire().await.map_err(|_| {
+                Unsettled::Refused(Refusal::new(Reason::ShuttingDown, "the broker is stopping"))
+            })?;
+        let now = self.now();
+        let event = Event::Needed {
+            by: self.parts.incarnation,
+            deadline: now + self.parts.settings.exchange_timeout,
+            rule: ResendRule {
+                rotates: connector.rotates,
+                grace: connector.grace,
+            },
+        };
+        let Ok((next, step)) = held.credential.value.rotation.on(event, Fence(0), now) else {
+            return Err(Unsettled::Superseded);
+        };
+        match step {
+            Step::Exchange(fence) => {
+                let claim = self.claim(&held, next, fence).await?;
+                self.exchange(claim, &held, connector).await
+            }
+            Step::Adopt(fence) => {
+                let answer = self.staged(org, id).await?;
+                let Stored {
+                    value: credential,
+                    revision,
+                } = held.credential;
+                let credential = Credential::clone(&credential);
+                let claim = Claim {
+                    credential,
+                    revision,
+                    fence,
+                    begin: None,
+                };
+                self.adopt(claim, &held.secret.value, connector, answer).await
+            }
+            Step::Wait(until) => {
+                if next != held.credential.value.rotation {
+                    let credential = Credential {
+                        rotation: next,
+                        ..Credential::clone(&held.credential.value)
+                    };
+                    self.put(&credential, held.credential.revision, Changes::default())
+                        .await?;
+                    return Ok(Landing::refused(waiting(&credential, until, now)));
+                }
+                Ok(Landing::refused(waiting(&held.credential.value, until, now)))
+            }
+            Step::Rest | Step::Stop => Ok(Landing::refused(stopped(&held.credential.value))),
+        }
+    }
+
+    fn usable_connector(&self, credential: &Credential) -> Result<&Connector, Refusal> {
+        let name = &credential.connector;
+        let connector = self.parts.connectors.get(name).ok_or_else(|| {
+            Refusal::new(
+                Reason::ConnectorUnknown,
+                format!("connector {name} is no longer configured"),
+            )
+        })?;
+        connector
+            .usable()
+            .map_err(|off| Refusal::new(Reason::ConnectorDisabled, format!("connector {name}: {off}")))?;
+        Ok(connector)
+    }
+
+    /// The begin record, then the claim: both durable before anything is sent.
+    async fn claim(&self, held: &Held, rotation: Rotation, fence: Fence) -> Result<Claim, Unsettled> {
+        let credential = Credential {
+            rotation,
+            ..Credential::clone(&held.credential.value)
+        };
+        let record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
+        let begin = self.parts.journal.append(&record).await?;
+        let now = Mark { since: self.now() };
+        let mut changes = Changes::default();
+        changes = changes.put(&keys::effect(begin), &now);
+        changes = changes.put(&keys::exchange(credential.org, credential.id), &now);
+        match self.put(&credential, held.credential.revision, changes).await {
+            Ok(revision) => Ok(Claim {
+                credential,
+                revision,
+                fence,
+                begin: Some(begin),
+            }),
+            Err(unsettled) => {
+                let failed = refresh_record(&credential, fence)
+                    .phase(JournalPhase::Finish(begin))
+                    .outcome(Outcome::Failed(Reason::Conflict));
+                self.parts.journal.append(&failed).await?;
+                Err(unsettled)
+            }
+        }
+    }
+
+    async fn exchange(&self, claim: Claim, held: &Held, connector: &Connector) -> Result<Landing, Unsettled> {
+        let Some(refresh_token) = &held.secret.value.refresh else {
+            let event = Event::Lost {
+                message: "the credential has no refresh token".to_owned(),
+            };
+            return self.settle(claim, event).await;
+        };
+        let request = RefreshRequest {
+            connector,
+            refresh_token,
+            scopes: &claim.credential.scopes,
+        };
+        let sent = self.parts.endpoint.refresh(request);
+        // The endpoint keeps its own time; this holds even if it does not.
+        let limit = self.parts.settings.exchange_timeout + Duration::from_secs(5);
+        let delivery = tokio::time::timeout(limit, sent)
+            .await
+            .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
+        match delivery {
+            Delivery::Answered {
+                status,
+                retry_after,
+                body,
+            } => {
+                let answer = StagedAnswer {
+                    fence: claim.fence.0,
+                    status,
+                    retry_after_ms: retry_after
+                        .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+                    body,
+                    received: self.now(),
+                };
+                let claim = self.stage(claim, &answer).await?;
+                self.adopt(claim, &held.secret.value, connector, answer).await
+            }
+            Delivery::NotSent(message) => {
+                let not_before = self.now() + self.pause(claim.credential.rotation.failures, None);
+                self.settle(claim, Event::NotProcessed { not_before, message })
+                    .await
+            }
+            Delivery::Lost(message) => self.settle(claim, Event::Lost { message }).await,
+        }
+    }
+
+    /// Stores the answer, sealed and unparsed. From here on no crash loses it.
+    async fn stage(&self, claim: Claim, answer: &StagedAnswer) -> Result<Claim, Unsettled> {
+        let (rotation, _) = claim
+            .credential
+            .rotation
+            .on(Event::Answered, claim.fence, self.now())
+            .map_err(|_| Unsettled::Superseded)?;
+        let credential = Credential {
+            rotation,
+            ..claim.credential
+        };
+        let mut changes = Changes::default();
+        changes = changes.put(&keys::credential_answer(credential.org, credential.id), answer);
+        let revision = self.put(&credential, claim.revision, changes).await?;
+        Ok(Claim {
+            credential,
+            revision,
+            ..claim
+        })
+    }
+
+    /// The staged answer of a credential.
+    pub(super) async fn staged(&self, org: OrgId, id: CredentialId) -> Result<StagedAnswer, Refusal> {
+        let missing = || Refusal::new(Reason::CredentialUnusable, "a staged answer is missing");
+        let key = keys::credential_answer(org, id);
+        let stored = self
+            .parts
+            .records
+            .get::<StagedAnswer>(&key)
+            .await?
+            .ok_or_else(missing)?;
+        Arc::into_inner(stored.value).ok_or_else(missing)
+    }
+
+    /// Parses a staged answer and commits what it says.
+    pub(super) async fn adopt(
+        &self,
+        claim: Claim,
+        old: &CredentialSecret,
+        connector: &Connector,
+        answer: StagedAnswer,
+    ) -> Result<Landing, Unsettled> {
+        let retry_after = answer.retry_after_ms.map(Duration::from_millis);
+        let failures = claim.credential.rotation.failures;
+        match classify(connector, answer.status, retry_after, &answer.body) {
+            Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
+            Answer::Rotated(refresh_token) => {
+                // A new refresh token and no access token: kept at once, and refreshed again at the next need.
+                let granted = NewSecret {
+                    access: None,
+                    refresh: Some(refresh_token),
+                    expires: Some(answer.received),
+                    scopes: None,
+                    token_type: None,
+                    account: Vec::new(),
+                };
+                self.replace(claim, old, granted).await
+            }
+            Answer::Refused { code, message } => {
+                tracing::warn!(credential = %claim.credential.id, code, "the provider refused a grant");
+                let message = if message.is_empty() {
+                    code
+                } else {
+                    format!("{code}: {message}")
+                };
+                self.settle(claim, Event::Refused { message }).await
+            }
+            Answer::NotProcessed { retry_after, message } => {
+                let not_before = self.now() + self.pause(failures, retry_after);
+                self.settle(claim, Event::NotProcessed { not_before, message })
+                    .await
+            }
+            Answer::Misconfigured { code, message } => {
+                tracing::error!(connector = %connector.name, code, message, "the provider rejects this client");
+                let not_before = self.now() + PAUSE_MISCONFIGURED;
+                let message = format!("the provider rejects the broker's client: {code}: {message}");
+                self.settle(claim, Event::NotProcessed { not_before, message })
+                    .await
+            }
+            Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
+        }
+    }
+
+    async fn grant(
+        &self,
+        claim: Claim,
+        old: &CredentialSecret,
+        granted: Granted,
+        received: Time,
+    ) -> Result<Landing, Unsettled> {
+        let secret = NewSecret {
+            access: Some(granted.access_token),
+            refresh: granted.refresh_token,
+            expires: granted.expiry.map(|expiry| expiry.at(received)),
+            scopes: granted.scopes,
+            token_type: Some(granted.token_type),
+            account: granted.account,
+        };
+        self.replace(claim, old, secret).await
+    }
+
+    /// Commits a new generation; the claim and the staged answer go in the same batch.
+    async fn replace(
+        &self,
+        claim: Claim,
+        old: &CredentialSecret,
+        new: NewSecret,
+    ) -> Result<Landing, Unsettled> {
+        let now = self.now();
+        let (rotation, _) = claim
+            .credential
+            .rotation
+            .on(Event::Granted, claim.fence, now)
+            .map_err(|_| Unsettled::Superseded)?;
+        let mut credential = Credential {
+            rotation,
+            refreshed: now,
+            expires: new.expires,
+            ..claim.credential
+        };
+        if let Some(scopes) = new.scopes {
+            credential.scopes = scopes;
+        }
+        if let Some(token_type) = new.token_type {
+            credential.token_type = token_type;
+        }
+        for (fact, value) in new.account {
+            credential.account.retain(|(known, _)| *known != fact);
+            credential.account.push((fact, value));
+        }
+        // An answer without a refresh token keeps the old one (RFC 6749 section 6).
+        let kept = || {
+            old.refresh
+                .as_ref()
+                .map(|token| Secret::new(token.expose(Exposure::Seal).to_vec()))
+        };
+        let secret = CredentialSecret {
+            generation: credential.rotation.generation,
+            access: new.access,
+            refresh: new.refresh.or_else(kept),
+        };
+        let mut changes = self.settled(&credential, claim.begin);
+        changes = changes.put(&keys::credential_secret(credential.org, credential.id), &secret);
+        self.put(&credential, claim.revision, changes).await?;
+        self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
+            .await?;
+        Ok(Landing::Renewed)
+    }
+
+    /// Commits an outcome that brings no new generation.
+    async fn settle(&self, claim: Claim, event: Event) -> Result<Landing, Unsettled> {
+        let now = self.now();
+        let (rotation, step) = claim
+            .credential
+            .rotation
+            .on(event, claim.fence, now)
+            .map_err(|_| Unsettled::Superseded)?;
+        let credential = Credential {
+            rotation,
+            ..claim.credential
+        };
+        let mut changes = self.settled(&credential, claim.begin);
+        if matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
+            changes = changes.put(
+                &keys::exchange(credential.org, credential.id),
+                &Mark { since: now },
+            );
+        }
+        self.put(&credential, claim.revision, changes).await?;
+        let refusal = match step {
+            Step::Wait(until) => waiting(&credential, until, now),
+            _ => stopped(&credential),
+        };
+        self.finish(
+            &credential,
+            claim.fence,
+            claim.begin,
+            Outcome::Failed(refusal.reason),
+        )
+        .await?;
+        Ok(Landing::refused(refusal))
+    }
+
+    /// What goes with the end of an exchange: its marks and its staged answer.
+    fn settled(&self, credential: &Credential, begin: Option<Position>) -> Changes {
+        let mut changes = Changes::default();
+        changes = changes.delete::<StagedAnswer>(&keys::credential_answer(credential.org, credential.id));
+        if !matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
+            changes = changes.delete::<Mark>(&keys::exchange(credential.org, credential.id));
+        }
+        if let Some(begin) = begin {
+            changes = changes.delete::<Mark>(&keys::effect(begin));
+        }
+        changes
+    }
+
+    /// Commits a credential that stood at `revision`.
+    pub(super) async fn put(
+        &self,
+        credential: &Credential,
+        revision: Revision,
+        mut changes: Changes,
+    ) -> Result<Revision, Unsettled> {
+        let key = keys::credential(credential.org, credential.id);
+        changes = changes.at(&key, revision);
+        changes = changes.put(&key, credential);
+        match self.parts.records.commit(changes).await? {
+            Commit::Applied(revision) => Ok(revision),
+            Commit::Conflict => Err(Unsettled::Superseded),
+        }
+    }
+
+    async fn finish(
+        &self,
+        credential: &Credential,
+        fence: Fence,
+        begin: Option<Position>,
+        outcome: Outcome,
+    ) -> Result<(), Refusal> {
+        let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
+        let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        self.parts.journal.append(&record).await?;
+        Ok(())
+    }
+
+    /// How long to pause after an exchange that was not processed: what the provider asks for, or an
+    /// exponential pause with full jitter.
+    fn pause(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
+        if let Some(after) = retry_after {
+            return after.min(PAUSE_MAX);
+        }
+        let ceiling = PAUSE.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
+        let mut random = [0; 4];
+        // Without randomness the pause is the longest of those that jitter chooses from.
+        let part = self
+            .random
+            .fill(&mut random)
+            .map_or(u32::MAX, |()| u32::from_be_bytes(random));
+        ceiling.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    }
+}
+
+/// What a new generation consists of.
+struct NewSecret {
+    access: Option<Secret<AccessToken>>,
+    refresh: Option<Secret<RefreshToken>>,
+    expires: Option<Time>,
+    scopes: Option<Vec<String>>,
+    token_type: Option<String>,
+    account: Vec<(String, String)>,
+}
+
+pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
+    Record::new(Action::Refresh, "broker", Some(credential.org))
+        .about("credential", credential.id)
+        .about("provider", &credential.provider)
+        .about("connector", &credential.connector)
+        .about("generation", credential.rotation.generation)
+        .about("fence", fence.0)
+}
+
+/// Why a caller has to wait.
+fn waiting(credential: &Credential, until: Time, now: Time) -> Refusal {
+    let (reason, what) = match credential.rotation.phase {
+        Phase::Live { .. } => (
+            Reason::RefreshUnavailable,
+            "the provider did not process the refresh",
+        ),
+        _ => (
+            Reason::RefreshAmbiguous,
+            "a refresh was sent and its answer is not known",
+        ),
+    };
+    let message = credential.rotation.message();
+    Refusal::new(
+        reason,
+        if message.is_empty() {
+            what.to_owned()
+        } else {
+            format!("{what}: {message}")
+        },
+    )
+    .retry_after(until.since(now).max(Duration::from_millis(100)))
+    .with("credential", credential.id.to_string())
+    .with("provider_message", message)
+}
+
+/// Why a caller need not wait.
+fn stopped(credential: &Credential) -> Refusal {
+    let message = credential.rotation.message();
+    let what = match &credential.rotation.phase {
+        Phase::Dead {
+            cause: Death::AnswerLost,
+            ..
+        } => "the answer to a refresh was lost, and the provider no longer accepts the grant",
+        _ => "the provider no longer accepts the grant",
+    };
+    Refusal::new(Reason::ReauthRequired, format!("{what}: {message}"))
+        .with("credential", credential.id.to_string())
+        .with("provider_message", message)
+}

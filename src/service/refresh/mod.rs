@@ -1,0 +1,272 @@
+//! The refresh engine: a grant is refreshed once however many callers ask.
+//!
+//! Callers come to [`Refresher::fresh`] with what they need. If the stored secret meets it, they get it.
+//! Otherwise they join the credential's flight: one task of its own that asks
+//! [`Rotation`](crate::domain::rotation::Rotation) what to do and does it. A caller that goes away takes
+//! nothing with it.
+
+#[cfg(feature = "testing")]
+mod bypass;
+mod exchange;
+mod flights;
+mod forced;
+mod recover;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::Settings;
+use crate::clock::Clock;
+use crate::domain::actor::Actor;
+use crate::domain::credential::Credential;
+use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::mode::CredentialKind;
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::rotation::{Incarnation, Phase};
+use crate::domain::time::Time;
+use crate::journal::Journal;
+use crate::store::keys;
+use crate::store::model::CredentialSecret;
+use crate::store::record::{Records, Stored};
+use crate::upstream::TokenEndpoint;
+use crate::upstream::connector::Connector;
+use flights::{Flights, Landing};
+
+/// What the engine is made of.
+pub(super) struct Parts {
+    pub records: Arc<Records>,
+    pub journal: Journal,
+    pub clock: Arc<dyn Clock>,
+    pub connectors: Arc<BTreeMap<String, Connector>>,
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    pub settings: Settings,
+    pub incarnation: Incarnation,
+}
+
+/// The engine.
+pub struct Refresher {
+    parts: Parts,
+    flights: Flights,
+    exchanges: Semaphore,
+    tasks: TaskTracker,
+    forced: forced::Limits,
+    random: SystemRandom,
+    #[cfg(feature = "testing")]
+    bypass: std::sync::atomic::AtomicBool,
+}
+
+/// What a caller needs of a credential.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// How long it has to work.
+    pub remaining: Duration,
+    /// The generation that the provider rejected: only a newer one will do.
+    pub newer_than: Option<u64>,
+}
+
+/// A credential and its secret, of one generation.
+pub(super) struct Fresh {
+    pub credential: Arc<Credential>,
+    pub secret: Arc<CredentialSecret>,
+    /// Whether an exchange was waited for.
+    pub exchanged: bool,
+}
+
+/// A credential as stored, with its secret of the same generation.
+pub(super) struct Held {
+    pub credential: Stored<Credential>,
+    pub secret: Stored<CredentialSecret>,
+}
+
+/// How often a caller goes round: an answer that is stale for its need sends it once more.
+const ROUNDS: usize = 3;
+/// How often the two records are read again until they are of one generation.
+const READS: usize = 16;
+
+impl Need {
+    fn rejects(&self, held: &Held) -> bool {
+        self.newer_than
+            .is_some_and(|rejected| held.credential.value.rotation.generation <= rejected)
+    }
+
+    /// Whether what is held serves without looking further. `lead` is how long before its expiry the
+    /// connector wants a token refreshed.
+    fn met_by(&self, held: &Held, now: Time, lead: Duration) -> bool {
+        let credential = &held.credential.value;
+        held.secret.value.access.is_some()
+            && !self.rejects(held)
+            && credential.works_for(now, self.remaining.max(lead))
+            && !matches!(
+                credential.rotation.phase,
+                Phase::Quarantined { .. } | Phase::Dead { .. }
+            )
+    }
+
+    /// Whether what is held still serves where nothing better can be had now.
+    fn bearable(&self, held: &Held, now: Time, survives: bool) -> bool {
+        let credential = &held.credential.value;
+        let certain = match credential.rotation.phase {
+            Phase::Live { .. } => true,
+            // The provider may have rotated the grant; whether the access token lived through that is the
+            // connector's to say.
+            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => survives,
+            Phase::Quarantined { .. } | Phase::Dead { .. } => false,
+        };
+        certain
+            && held.secret.value.access.is_some()
+            && !self.rejects(held)
+            && credential.works_for(now, self.remaining)
+    }
+}
+
+impl Refresher {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            flights: Flights::new(parts.settings.max_waiters),
+            exchanges: Semaphore::new(parts.settings.max_exchanges),
+            tasks: TaskTracker::new(),
+            forced: forced::Limits::new(
+                parts.settings.forced_rotations_per_credential,
+                parts.settings.forced_rotations_per_agent,
+            ),
+            random: SystemRandom::new(),
+            #[cfg(feature = "testing")]
+            bypass: false.into(),
+            parts,
+        })
+    }
+
+    fn now(&self) -> Time {
+        self.parts.clock.wall()
+    }
+
+    /// The credential with a secret that meets `need`, refreshed first where it does not.
+    pub(super) async fn fresh(
+        self: &Arc<Self>,
+        org: OrgId,
+        id: CredentialId,
+        need: Need,
+    ) -> Result<Fresh, Refusal> {
+        let mut exchanged = false;
+        for _ in 0..ROUNDS {
+            let held = self.held(org, id).await?;
+            let credential = &held.credential.value;
+            let (lead, survives) = self.rules(credential);
+            if credential.kind != CredentialKind::OAuthGrant || need.met_by(&held, self.now(), lead) {
+                return Ok(fresh(held, exchanged));
+            }
+            // A token that was made just now and is still too short-lived is as good as this provider gets.
+            if exchanged && need.bearable(&held, self.now(), survives) {
+                return Ok(fresh(held, exchanged));
+            }
+            #[cfg(feature = "testing")]
+            if self.bypass.load(std::sync::atomic::Ordering::Relaxed) {
+                self.exchange_unserialized(&held).await?;
+                exchanged = true;
+                continue;
+            }
+            match self.join(org, id, need).await {
+                Landing::Renewed => exchanged = true,
+                Landing::Current => {}
+                Landing::Refused(refusal) => {
+                    let held = self.held(org, id).await?;
+                    if need.bearable(&held, self.now(), survives) {
+                        return Ok(fresh(held, exchanged));
+                    }
+                    return Err(Arc::unwrap_or_clone(refusal));
+                }
+            }
+        }
+        let held = self.held(org, id).await?;
+        if need.rejects(&held) || held.secret.value.access.is_none() {
+            return Err(Refusal::new(
+                Reason::RefreshUnavailable,
+                "no newer token could be had",
+            ));
+        }
+        // The provider's tokens live shorter than what was asked for: better a fresh one than none.
+        Ok(fresh(held, exchanged))
+    }
+
+    /// Refresh lead, and whether an old access token survives a rotation.
+    fn rules(&self, credential: &Credential) -> (Duration, bool) {
+        let connector = self.parts.connectors.get(&credential.connector);
+        connector.map_or((Duration::ZERO, false), |connector| {
+            (connector.lead, connector.old_access_survives)
+        })
+    }
+
+    /// The credential and its secret, of one generation: the two records are read one after the other, and a
+    /// rotation may come in between.
+    async fn held(&self, org: OrgId, id: CredentialId) -> Result<Held, Refusal> {
+        let missing = || Refusal::not_found("credential");
+        for _ in 0..READS {
+            let (at, secret_at) = (keys::credential(org, id), keys::credential_secret(org, id));
+            let credential: Stored<Credential> = self.parts.records.get(&at).await?.ok_or_else(missing)?;
+            let secret: Stored<CredentialSecret> =
+                self.parts.records.get(&secret_at).await?.ok_or_else(missing)?;
+            if secret.value.generation == credential.value.rotation.generation {
+                return Ok(Held { credential, secret });
+            }
+            tokio::task::yield_now().await;
+        }
+        tracing::error!(credential = %id, "a credential and its secret differ in generation");
+        Err(Refusal::new(
+            Reason::CredentialUnusable,
+            "the credential's secret is of another generation",
+        ))
+    }
+
+    async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need) -> Landing {
+        let start = || {
+            let refresher = Arc::clone(self);
+            let flight = self.tasks.spawn(async move {
+                let landing = refresher.fly(org, id, need).await;
+                // Out of the map before the result is told: who comes now starts by reading the new state.
+                refresher.flights.landed(id);
+                landing
+            });
+            async move {
+                flight.await.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a refresh ended abnormally");
+                    Landing::refused(Refusal::new(Reason::Internal, "the refresh ended abnormally"))
+                })
+            }
+        };
+        match self.flights.join(id, self.tasks.is_closed(), start) {
+            Ok(flight) => flight.await,
+            Err(refusal) => Landing::refused(refusal),
+        }
+    }
+
+    /// Counts a rotation that a caller forces.
+    pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
+        self.forced
+            .count(*credential.id.as_bytes(), actor, self.parts.clock.monotonic())
+    }
+
+    /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Lets every caller refresh for itself, as if there were no broker. Shows in tests that they bite.
+    #[cfg(feature = "testing")]
+    pub fn bypass_single_flight(&self) {
+        self.bypass.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn fresh(held: Held, exchanged: bool) -> Fresh {
+    Fresh {
+        credential: held.credential.value,
+        secret: held.secret.value,
+        exchanged,
+    }
+}

@@ -1,0 +1,112 @@
+//! After a start: every exchange that the last run left under way is settled. A staged answer is adopted; a
+//! claim without one becomes ambiguous.
+
+use std::sync::Arc;
+
+use super::exchange::{Claim, Unsettled, refresh_record};
+use super::flights::Landing;
+use super::{Held, Refresher};
+use crate::domain::credential::Credential;
+use crate::domain::journal::{Action, Outcome, Record};
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::rotation::{Event, Fence, Phase, Step};
+use crate::store::keys;
+use crate::store::model::Mark;
+use crate::store::record::Changes;
+
+const PAGE: usize = 100;
+
+impl Refresher {
+    /// Settles what the last run left under way. Called once, before anything is served.
+    pub(in crate::service) async fn recover(self: &Arc<Self>) -> Result<(), Refusal> {
+        let mut after = None;
+        loop {
+            let rows = self
+                .parts
+                .records
+                .scan::<Mark>(keys::exchanges().as_bytes(), after.as_ref(), PAGE)
+                .await?;
+            for (key, _) in &rows {
+                let Some((org, id)) = keys::exchange_of(key) else {
+                    continue;
+                };
+                match self.held(org, id).await {
+                    Ok(held) => self.recover_one(held).await?,
+                    // One damaged credential must not keep the broker from serving the others.
+                    Err(refusal) => tracing::error!(credential = %id, %refusal, "could not be recovered"),
+                }
+            }
+            match rows.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn recover_one(&self, held: Held) -> Result<(), Refusal> {
+        let credential = &held.credential.value;
+        let event = Event::Started {
+            by: self.parts.incarnation,
+        };
+        let Ok((next, step)) = credential.rotation.on(event, Fence(0), self.now()) else {
+            return Ok(());
+        };
+        let fence = credential.rotation.fence;
+        let record = Record {
+            action: Action::RefreshRecover,
+            ..refresh_record(credential, fence)
+        };
+        if let Step::Adopt(fence) = step {
+            let connector = self.parts.connectors.get(&credential.connector).ok_or_else(|| {
+                Refusal::new(
+                    Reason::ConnectorUnknown,
+                    format!(
+                        "a staged answer waits for connector {}, which is not configured",
+                        credential.connector
+                    ),
+                )
+            })?;
+            self.parts
+                .journal
+                .append(&record.about("found", "staged answer"))
+                .await?;
+            let answer = self.staged(credential.org, credential.id).await?;
+            let claim = Claim {
+                credential: Credential::clone(credential),
+                revision: held.credential.revision,
+                fence,
+                begin: None,
+            };
+            return match self.adopt(claim, &held.secret.value, connector, answer).await {
+                Ok(Landing::Renewed | Landing::Current) => Ok(()),
+                Ok(Landing::Refused(refusal)) => {
+                    tracing::warn!(credential = %credential.id, %refusal, "a staged answer was no grant");
+                    Ok(())
+                }
+                Err(Unsettled::Superseded) => Ok(()),
+                Err(Unsettled::Refused(refusal)) => Err(refusal),
+            };
+        }
+        if next == credential.rotation {
+            return Ok(());
+        }
+        let ambiguous = matches!(next.phase, Phase::Ambiguous { .. });
+        tracing::warn!(credential = %credential.id, ambiguous, "an exchange was cut off by the last stop");
+        let outcome = Outcome::Failed(Reason::RefreshAmbiguous);
+        self.parts
+            .journal
+            .append(&record.about("found", "claim without an answer").outcome(outcome))
+            .await?;
+        let credential = Credential {
+            rotation: next,
+            ..Credential::clone(credential)
+        };
+        match self
+            .put(&credential, held.credential.revision, Changes::default())
+            .await
+        {
+            Ok(_) | Err(Unsettled::Superseded) => Ok(()),
+            Err(Unsettled::Refused(refusal)) => Err(refusal),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! References: an id or a name becomes an id that the actor may see.
+//!
+//! What the actor may not see is reported exactly like what does not exist: same reason, same message.
+
+use super::Broker;
+use crate::domain::actor::Actor;
+use crate::domain::directory::{Environment, Member, Org, Project};
+use crate::domain::id::{EnvironmentId, Id, Kind, MemberId, OrgId, ProjectId};
+use crate::domain::name::Name;
+use crate::domain::reason::Refusal;
+use crate::store::keys::{self, Key};
+use crate::store::model::Pointer;
+use crate::store::record::Stored;
+
+/// A reference, as a request has it.
+enum Reference<K> {
+    Id(Id<K>),
+    Name(Name),
+}
+
+fn parse<K: Kind>(field: &'static str, text: &str) -> Result<Reference<K>, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::invalid(
+            field,
+            format!("{field} is required: an id or a name"),
+        ));
+    }
+    if let Ok(id) = text.parse() {
+        return Ok(Reference::Id(id));
+    }
+    text.parse().map(Reference::Name).map_err(|_| {
+        Refusal::invalid(
+            field,
+            format!("{field} is neither an id ({}_…) nor a name", K::PREFIX),
+        )
+    })
+}
+
+/// Parses an id of the field `field`.
+pub(super) fn parse_id<K: Kind>(field: &'static str, text: &str) -> Result<Id<K>, Refusal> {
+    text.parse()
+        .map_err(|malformed| Refusal::invalid(field, format!("{field}: {malformed}")))
+}
+
+impl Broker {
+    async fn pointed<K: Kind>(&self, key: &Key) -> Result<Option<Id<K>>, Refusal> {
+        let pointer = self.records.get::<Pointer>(key).await?;
+        Ok(pointer.map(|pointer| Id::from_bytes(*pointer.value.id)))
+    }
+
+    /// The org that `text` names. Empty means the actor's own, where it has one.
+    pub(super) async fn org(&self, actor: &Actor, text: &str) -> Result<Stored<Org>, Refusal> {
+        let missing = || Refusal::not_found("org");
+        let id = match (actor.org(), text) {
+            (Some(own), "") => own,
+            _ => match parse("org", text)? {
+                Reference::Id(id) => id,
+                Reference::Name(name) => self
+                    .pointed(&keys::org_name(name.as_str()))
+                    .await?
+                    .ok_or_else(missing)?,
+            },
+        };
+        let org = self.records.get::<Org>(&keys::org(id)).await?;
+        org.filter(|_| actor.org().is_none_or(|own| own == id))
+            .ok_or_else(missing)
+    }
+
+    /// As [`Broker::org`], the id only.
+    pub(super) async fn org_id(&self, actor: &Actor, text: &str) -> Result<OrgId, Refusal> {
+        Ok(self.org(actor, text).await?.value.id)
+    }
+
+    /// A project of the org.
+    pub(super) async fn project(&self, org: OrgId, text: &str) -> Result<Stored<Project>, Refusal> {
+        let missing = || Refusal::not_found("project");
+        let id: ProjectId = match parse("project", text)? {
+            Reference::Id(id) => id,
+            Reference::Name(name) => self
+                .pointed(&keys::project_name(org, name.as_str()))
+                .await?
+                .ok_or_else(missing)?,
+        };
+        self.records
+            .get(&keys::project(org, id))
+            .await?
+            .ok_or_else(missing)
+    }
+
+    /// An environment of the org; by name only together with its project.
+    pub(super) async fn environment(
+        &self,
+        org: OrgId,
+        project: &str,
+        text: &str,
+    ) -> Result<Stored<Environment>, Refusal> {
+        let missing = || Refusal::not_found("environment");
+        let id: EnvironmentId = match parse("environment", text)? {
+            Reference::Id(id) => id,
+            Reference::Name(name) => {
+                let project = self.project(org, project).await?.value.id;
+                let key = keys::environment_name(org, project, name.as_str());
+                self.pointed(&key).await?.ok_or_else(missing)?
+            }
+        };
+        self.records
+            .get(&keys::environment(org, id))
+            .await?
+            .ok_or_else(missing)
+    }
+
+    /// A member of the org.
+    pub(super) async fn member(&self, org: OrgId, text: &str) -> Result<Stored<Member>, Refusal> {
+        let missing = || Refusal::not_found("member");
+        let id: MemberId = match parse("member", text)? {
+            Reference::Id(id) => id,
+            Reference::Name(name) => self
+                .pointed(&keys::member_name(org, name.as_str()))
+                .await?
+                .ok_or_else(missing)?,
+        };
+        self.records
+            .get(&keys::member(org, id))
+            .await?
+            .ok_or_else(missing)
+    }
+
+    /// A member of the org by name or id or, where that is empty, by outside identity.
+    pub(super) async fn member_or_identity(
+        &self,
+        org: OrgId,
+        text: &str,
+        identity: &str,
+    ) -> Result<Stored<Member>, Refusal> {
+        if !text.is_empty() || identity.is_empty() {
+            return self.member(org, text).await;
+        }
+        let missing = || Refusal::not_found("member");
+        let id: MemberId = self
+            .pointed(&keys::member_identity(org, identity))
+            .await?
+            .ok_or_else(missing)?;
+        self.records
+            .get(&keys::member(org, id))
+            .await?
+            .ok_or_else(missing)
+    }
+}

@@ -1,0 +1,289 @@
+//! Tasks: made, assigned and ended by the control plane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Broker;
+use super::access::checked_ttl;
+use super::page::{Page, PageRequest};
+use super::request::Repeatable;
+use super::scope::parse_id;
+use crate::domain::actor::Actor;
+use crate::domain::agent::Agent;
+use crate::domain::id::{AgentId, OrgId, TaskId};
+use crate::domain::journal::{Action, Record};
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::task::{Capacity, Task, TaskClaims};
+use crate::store::keys;
+use crate::store::model::Mark;
+use crate::store::record::{Changes, Stored};
+
+/// What is asked for when making a task.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTask<'a> {
+    /// The org.
+    pub org: &'a str,
+    /// The member, by id or name.
+    pub member: &'a str,
+    /// The member, by outside identity, where `member` is empty.
+    pub member_identity: &'a str,
+    /// The project.
+    pub project: &'a str,
+    /// The agent program.
+    pub executor: &'a str,
+    /// The provider; empty: the executor's native one.
+    pub provider: &'a str,
+    /// The model profile.
+    pub profile: &'a str,
+    /// Where the program runs.
+    pub capacity: Capacity,
+    /// The hash of the task specification.
+    pub spec_hash: &'a str,
+    /// How long it may run.
+    pub ttl: Option<Duration>,
+    /// Agents to assign at once.
+    pub agents: &'a [String],
+    /// From the request.
+    pub request_id: &'a str,
+}
+
+/// A task and the agents assigned to it.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// The task.
+    pub task: Arc<Task>,
+    /// The agents, at most 100 of them.
+    pub agents: Vec<AgentId>,
+}
+
+const TASK_TTL: Duration = Duration::from_secs(86_400);
+const TASK_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// The most agents named at once.
+const MAX_AGENTS: usize = 100;
+/// How many assignments one commit stores: two records and a guard each.
+const ASSIGNMENTS_PER_COMMIT: usize = 30;
+
+impl Broker {
+    /// Makes a task.
+    pub async fn create_task(self: &Arc<Self>, actor: &Actor, new: NewTask<'_>) -> Result<TaskView, Refusal> {
+        let org = self.org_id(actor, new.org).await?;
+        let member = self
+            .member_or_identity(org, new.member, new.member_identity)
+            .await?
+            .value
+            .id;
+        let project = self.project(org, new.project).await?.value.id;
+        let executor = self.registry.executor(new.executor).ok_or_else(|| {
+            let known: Vec<_> = self
+                .registry
+                .executors()
+                .map(|known| known.name.as_str())
+                .collect();
+            Refusal {
+                field: Some("executor"),
+                ..Refusal::new(
+                    Reason::ExecutorUnknown,
+                    format!("there is no executor {:?}", new.executor),
+                )
+                .with("known", known.join(", "))
+            }
+        })?;
+        let provider = (!new.provider.is_empty()).then_some(new.provider);
+        self.supported(executor, provider.unwrap_or(&executor.native_provider))?;
+        for (field, text) in [("profile", new.profile), ("spec_hash", new.spec_hash)] {
+            if text.len() > 128 || text.chars().any(char::is_control) {
+                return Err(Refusal::invalid(
+                    field,
+                    format!("{field} is at most 128 printable characters"),
+                ));
+            }
+        }
+        let ttl = checked_ttl(new.ttl, TASK_TTL, TASK_TTL_MAX)?;
+        let agents = self.checked_agents(org, new.agents).await?;
+
+        let seconds = ttl.as_secs().to_be_bytes();
+        let mut content: Vec<&[u8]> = vec![
+            member.as_bytes(),
+            project.as_bytes(),
+            new.executor.as_bytes(),
+            new.provider.as_bytes(),
+            new.profile.as_bytes(),
+            new.capacity.name().as_bytes(),
+            new.spec_hash.as_bytes(),
+            &seconds,
+        ];
+        content.extend(agents.iter().map(|agent| &agent.as_bytes()[..]));
+        let create = Repeatable {
+            actor,
+            call: "task",
+            request_id: new.request_id,
+            content: &content,
+        };
+        if let Some(id) = self.made_before(org, create).await? {
+            // The first call may have been cut off before it assigned the agents.
+            let made = self.task_view(org, id).await?;
+            let missing: Vec<_> = agents
+                .into_iter()
+                .filter(|id| !made.agents.contains(id))
+                .collect();
+            self.assign(actor, &made.task, &missing).await?;
+            return self.task_view(org, id).await;
+        }
+
+        let now = self.now();
+        let task = Task {
+            id: self.new_id()?,
+            org,
+            member,
+            project,
+            executor: new.executor.to_owned(),
+            provider: provider.map(str::to_owned),
+            profile: new.profile.to_owned(),
+            capacity: new.capacity,
+            spec_hash: new.spec_hash.to_owned(),
+            created: now,
+            expires: now + ttl,
+            ended: None,
+        };
+        let key = keys::task(org, task.id);
+        let mut changes = Changes::default();
+        changes = changes.absent(&key);
+        changes = changes.put(&key, &task);
+        changes = self.remember(changes, org, create, task.id);
+        let record = Record::new(Action::TaskCreate, actor.to_string(), Some(org))
+            .about("task", task.id)
+            .about("member", member)
+            .about("project", project)
+            .about("executor", new.executor)
+            .request(new.request_id);
+        self.effect(record, changes).await?;
+        self.assign(actor, &task, &agents).await?;
+        self.task_view(org, task.id).await
+    }
+
+    async fn checked_agents(&self, org: OrgId, agents: &[String]) -> Result<Vec<AgentId>, Refusal> {
+        if agents.len() > MAX_AGENTS {
+            return Err(Refusal::invalid("agents", "at most 100 agents at once"));
+        }
+        let mut checked = Vec::new();
+        for agent in agents {
+            let id = parse_id("agents", agent)?;
+            let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
+            agent
+                .filter(|agent| agent.value.revoked.is_none())
+                .ok_or_else(|| Refusal::not_found("agent"))?;
+            checked.push(id);
+        }
+        checked.sort_unstable();
+        checked.dedup();
+        Ok(checked)
+    }
+
+    async fn assign(self: &Arc<Self>, actor: &Actor, task: &Task, agents: &[AgentId]) -> Result<(), Refusal> {
+        let since = Mark { since: self.now() };
+        for some in agents.chunks(ASSIGNMENTS_PER_COMMIT) {
+            let mut changes = Changes::default();
+            for agent in some {
+                changes = changes.put(&keys::task_agent(task.org, task.id, *agent), &since);
+                changes = changes.put(&keys::agent_task(task.org, *agent, task.id), &since);
+            }
+            let ids: Vec<_> = some.iter().map(ToString::to_string).collect();
+            let record = Record::new(Action::TaskAssign, actor.to_string(), Some(task.org))
+                .about("task", task.id)
+                .about("agents", ids.join(","));
+            self.effect(record, changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn task_view(&self, org: OrgId, id: TaskId) -> Result<TaskView, Refusal> {
+        let task: Stored<Task> = self
+            .records
+            .get(&keys::task(org, id))
+            .await?
+            .ok_or_else(|| Refusal::not_found("task"))?;
+        self.with_agents(task).await
+    }
+
+    async fn with_agents(&self, task: Stored<Task>) -> Result<TaskView, Refusal> {
+        let list = keys::task_agents(task.value.org, task.value.id);
+        let rows = self
+            .records
+            .scan::<Mark>(list.as_bytes(), None, MAX_AGENTS)
+            .await?;
+        let agents = rows.iter().filter_map(|(key, _)| key.last_id()).collect();
+        Ok(TaskView {
+            task: task.value,
+            agents,
+        })
+    }
+
+    /// A task.
+    pub async fn get_task(&self, actor: &Actor, org: &str, task: &str) -> Result<TaskView, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        self.task_view(org, parse_id("task", task)?).await
+    }
+
+    /// The org's tasks.
+    pub async fn list_tasks(
+        &self,
+        actor: &Actor,
+        org: &str,
+        page: PageRequest<'_>,
+    ) -> Result<Page<TaskView>, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let Page { rows, next } = self.page::<Task>(&keys::tasks(org), page).await?;
+        let mut views = Vec::with_capacity(rows.len());
+        for task in rows {
+            views.push(self.with_agents(task).await?);
+        }
+        Ok(Page { rows: views, next })
+    }
+
+    /// Lets agents resolve for a task.
+    pub async fn assign_task(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        task: &str,
+        agents: &[String],
+    ) -> Result<TaskView, Refusal> {
+        let TaskView { task, .. } = self.get_task(actor, org, task).await?;
+        task.live(self.now(), TaskClaims::default())?;
+        if agents.is_empty() {
+            return Err(Refusal::invalid("agents", "name at least one agent"));
+        }
+        let agents = self.checked_agents(task.org, agents).await?;
+        self.assign(actor, &task, &agents).await?;
+        self.task_view(task.org, task.id).await
+    }
+
+    /// Ends a task. Ending it again changes nothing.
+    pub async fn end_task(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: &str,
+        task: &str,
+    ) -> Result<TaskView, Refusal> {
+        let org = self.org_id(actor, org).await?;
+        let id: TaskId = parse_id("task", task)?;
+        let key = keys::task(org, id);
+        let stored: Stored<Task> = self
+            .records
+            .get(&key)
+            .await?
+            .ok_or_else(|| Refusal::not_found("task"))?;
+        if stored.value.ended.is_none() {
+            let task = Task {
+                ended: Some(self.now()),
+                ..Task::clone(&stored.value)
+            };
+            let mut changes = Changes::default();
+            changes = changes.at(&key, stored.revision);
+            changes = changes.put(&key, &task);
+            let record = Record::new(Action::TaskEnd, actor.to_string(), Some(org)).about("task", id);
+            self.effect(record, changes).await?;
+        }
+        self.task_view(org, id).await
+    }
+}

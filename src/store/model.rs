@@ -1,0 +1,205 @@
+//! What is stored: the table of every record, and the few structs that exist only to be stored.
+//!
+//! Field numbers are for good. `tests/golden` holds the bytes of each record as first released; a test
+//! decodes them with today's tables.
+
+use minicbor::bytes::{ByteArray, ByteVec};
+
+use super::record::Record;
+use super::table::{choice, table};
+use crate::domain::agent::Agent;
+use crate::domain::credential::Credential;
+use crate::domain::directory::{ApiKey, Environment, Member, Operator, Org, Project};
+use crate::domain::enrollment::EnrollmentToken;
+use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
+use crate::domain::lease::{Holder, Lease};
+use crate::domain::rotation::{Death, Phase, Rotation, Sent};
+use crate::domain::secret::{AccessToken, KeyMaterial, RawAnswer, RefreshToken, Secret};
+use crate::domain::task::{Capacity, Task};
+
+/// The CA: certificates and the keys that sign.
+pub struct StoredAuthority {
+    /// The root's certificate, DER.
+    pub root: ByteVec,
+    /// The root's key, PKCS#8.
+    pub root_key: Secret<KeyMaterial>,
+    /// The issuing CA's certificate, DER.
+    pub issuing: ByteVec,
+    /// The issuing CA's key, PKCS#8.
+    pub issuing_key: Secret<KeyMaterial>,
+}
+
+/// The journal's signing key.
+pub struct StoredJournalKey {
+    /// Ed25519, PKCS#8.
+    pub key: Secret<KeyMaterial>,
+}
+
+/// Which org an API key or enrollment token belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    /// The org.
+    pub org: OrgId,
+}
+
+/// The id a name or another natural key stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Pointer {
+    /// The id's 16 bytes.
+    pub id: ByteArray<16>,
+}
+
+/// That something is so; the key says what.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// When it came to be so.
+    pub since: crate::domain::time::Time,
+}
+
+/// A slot of an enrollment token.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// The agent that enrolled in it.
+    pub agent: AgentId,
+}
+
+/// A credential's secret. Of the same generation as the credential, or older while the two are being read
+/// apart.
+pub struct CredentialSecret {
+    /// The generation it belongs to.
+    pub generation: u64,
+    /// The access token, or the API key. `None` where only a refresh token is known yet.
+    pub access: Option<Secret<AccessToken>>,
+    /// The refresh token of a grant.
+    pub refresh: Option<Secret<RefreshToken>>,
+}
+
+/// A token endpoint's answer, stored before it is looked at.
+pub struct StagedAnswer {
+    /// The fence of the exchange.
+    pub fence: u64,
+    /// The HTTP status.
+    pub status: u16,
+    /// What `Retry-After` said, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// The body.
+    pub body: Secret<RawAnswer>,
+    /// When it came in.
+    pub received: crate::domain::time::Time,
+}
+
+/// A task's first choice. A choice, never a permission.
+#[derive(Clone, Copy, Debug)]
+pub struct Pin {
+    /// The credential.
+    pub credential: CredentialId,
+    /// Which entry of the permit.
+    pub position: u32,
+}
+
+/// Which lease serves a holder for a task and credential.
+#[derive(Clone, Copy, Debug)]
+pub struct LeasePointer {
+    /// The lease.
+    pub lease: LeaseId,
+}
+
+/// What a create with a request id made.
+#[derive(Clone, Debug)]
+pub struct RequestOutcome {
+    /// SHA-256 of the request's content.
+    pub content: ByteArray<32>,
+    /// The id it made.
+    pub id: ByteArray<16>,
+    /// When.
+    pub at: crate::domain::time::Time,
+}
+
+macro_rules! records {
+    ($($type:ty, $version:literal $(, large: $large:literal)? $(, cache: $cache:literal)?;)*) => {
+        $(impl Record for $type {
+            const VERSION: u8 = $version;
+            $(const LARGE: bool = $large;)?
+            $(const CACHE: bool = $cache;)?
+        })*
+    };
+}
+
+records! {
+    StoredAuthority, 1, cache: false;
+    StoredJournalKey, 1, cache: false;
+    Home, 1;
+    Pointer, 1;
+    Mark, 1;
+    Slot, 1;
+    Operator, 1;
+    Org, 1;
+    Project, 1;
+    Environment, 1;
+    Member, 1;
+    ApiKey, 1;
+    EnrollmentToken, 1;
+    Agent, 1;
+    Task, 1;
+    Credential, 1;
+    CredentialSecret, 1, large: true;
+    StagedAnswer, 1, large: true, cache: false;
+    Lease, 1;
+    LeasePointer, 1;
+    Pin, 1;
+    RequestOutcome, 1, cache: false;
+}
+
+table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
+table!(StoredJournalKey { 0 => key });
+table!(Home { 0 => org });
+table!(Pointer { 0 => id });
+table!(Mark { 0 => since });
+table!(Slot { 0 => agent });
+table!(Pin { 0 => credential, 1 => position });
+table!(LeasePointer { 0 => lease });
+table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
+table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
+table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
+
+table!(Operator { 0 => id, 1 => token, 2 => display_name, 3 => created, 4 => expires, 5 => revoked });
+table!(Org { 0 => id, 1 => name, 2 => display_name, 3 => created });
+table!(Project { 0 => id, 1 => org, 2 => name, 3 => display_name, 4 => created });
+table!(Environment { 0 => id, 1 => org, 2 => project, 3 => name, 4 => display_name, 5 => created });
+table!(Member { 0 => id, 1 => org, 2 => name, 3 => display_name, 4 => identities, 5 => created });
+table!(ApiKey { 0 => id, 1 => org, 2 => token, 3 => display_name, 4 => created, 5 => expires, 6 => revoked });
+table!(EnrollmentToken {
+    0 => id, 1 => org, 2 => environment, 3 => token, 4 => max_agents, 5 => bound, 6 => task, 7 => labels,
+    8 => created, 9 => expires, 10 => revoked,
+});
+table!(Agent {
+    0 => id, 1 => org, 2 => environment, 3 => key, 4 => runtime_key, 5 => next_runtime_key, 6 => used,
+    7 => enrollment_token, 8 => labels, 9 => attributes, 10 => created, 11 => certificate_expires,
+    12 => revoked,
+});
+table!(Task {
+    0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,
+    8 => spec_hash, 9 => created, 10 => expires, 11 => ended,
+});
+table!(Credential {
+    0 => id, 1 => org, 2 => owner, 3 => provider, 4 => kind, 5 => connector, 6 => rotation, 7 => expires,
+    8 => created, 9 => refreshed, 10 => hint, 11 => scopes, 12 => token_type, 13 => account,
+});
+table!(Lease {
+    0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
+    8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
+});
+table!(Rotation { 0 => generation, 1 => fence, 2 => failures, 3 => phase });
+table!(Sent { 0 => first, 1 => unanswered });
+
+choice!(Phase {
+    0 => Live { not_before, message },
+    1 => Claimed { by, deadline, sent },
+    2 => Staged { sent },
+    3 => Ambiguous { sent, not_before, message },
+    4 => Quarantined { since, message },
+    5 => Dead { since, cause, message },
+});
+choice!(Death { 0 => Refused, 1 => AnswerLost });
+choice!(Capacity { 0 => Cloud, 1 => Local });
+choice!(Holder { 0 => Agent(id), 1 => ApiKey(id), 2 => Operator(id) });
