@@ -73,18 +73,19 @@ pub enum RegistryFault {
     BadLength,
 }
 
-/// The shipped registry, with `extra` over it.
-pub fn load(extra: Option<Extra<'_>>) -> Result<Registry, RegistryError> {
+/// The shipped registry, with `extras` over it in their order.
+pub fn load(extras: &[Extra<'_>]) -> Result<Registry, RegistryError> {
     let mut tables = parse(PROVIDERS.0, PROVIDERS.1)?;
     merge(&mut tables, parse(EXECUTORS.0, EXECUTORS.1)?);
-    let file = extra.map_or("registry", |extra| extra.file);
-    if let Some(extra) = extra {
+    let mut registry = build("registry", tables.clone())?;
+    for extra in extras {
         merge(&mut tables, parse(extra.file, extra.text)?);
+        registry = build(extra.file, tables.clone())?;
     }
-    build(file, tables)
+    Ok(registry)
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sections {
     #[serde(default)]
@@ -300,16 +301,16 @@ mod tests {
     use super::*;
 
     fn extra(text: &str) -> Result<Registry, RegistryError> {
-        load(Some(Extra {
+        load(&[Extra {
             file: "extra.toml",
             text,
-        }))
+        }])
     }
 
     // req: A3
     #[test]
     fn the_shipped_registry_has_the_promised_modes() {
-        let registry = load(None).unwrap();
+        let registry = load(&[]).unwrap();
         for executor in ["claude-code", "codex", "gemini-cli"] {
             let native = &registry.executor(executor).unwrap().native_provider;
             let modes = registry.modes(executor, native);
@@ -325,7 +326,7 @@ mod tests {
     // req: B9
     #[test]
     fn the_shipped_shapes_tell_the_providers_apart() {
-        let registry = load(None).unwrap();
+        let registry = load(&[]).unwrap();
         let gemini = format!("AIza{}", "a-_".repeat(12).get(..35).unwrap());
         let keys = [
             ("anthropic", "sk-ant-api03-abc"),

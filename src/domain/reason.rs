@@ -42,6 +42,8 @@ pub enum Class {
     Exhausted,
     /// Not now; trying again later may help.
     Unavailable,
+    /// There is no such call.
+    Unimplemented,
     /// A fault of the broker.
     Internal,
 }
@@ -178,6 +180,14 @@ reasons! {
         "The broker has as much to do as it may take on. Try again after the time given.";
     ShuttingDown, "SHUTTING_DOWN", Unavailable, Broker,
         "The broker is stopping. Try again; another or a restarted one will answer.";
+    MessageTooLarge, "MESSAGE_TOO_LARGE", Exhausted, Caller,
+        "Send less in one message; no call needs as much as the limit.";
+    MessageMalformed, "MESSAGE_MALFORMED", Invalid, Caller,
+        "The message does not decode. Use the API's own definitions, by reflection or from proto/.";
+    UnknownMethod, "UNKNOWN_METHOD", Unimplemented, Caller,
+        "This broker does not have that call. Check the name, and the broker's version.";
+    DeadlineExceeded, "DEADLINE_EXCEEDED", Unavailable, Broker,
+        "The call took longer than it may. What it began goes on; try again.";
     Internal, "INTERNAL", Internal, Broker,
         "A fault of the broker. Its log has the cause under the request id.";
 }

@@ -1,1 +1,21 @@
-//! mod
+//! The gRPC API: translates between the wire and the use cases, and decides nothing but who may call what.
+//!
+//! A request passes, in this order: the limit on requests in flight, its span, its time limit, the access
+//! table ([`access`]), authentication ([`gate`]), its handler. Every failure leaves through [`status`].
+
+mod access;
+mod access_service;
+mod agents;
+mod broker;
+mod convert;
+mod credentials;
+mod directory;
+mod enrollment;
+mod gate;
+mod journal;
+mod server;
+mod status;
+mod tasks;
+
+pub use access::{ACCESS, Access, Row};
+pub use server::{HealthTask, Limits, serve};

@@ -102,8 +102,8 @@ impl Broker {
             .with(
                 "known",
                 self.connectors
-                    .keys()
-                    .map(String::as_str)
+                    .iter()
+                    .map(|known| known.name.as_str())
                     .collect::<Vec<_>>()
                     .join(", "),
             )

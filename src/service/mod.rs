@@ -22,7 +22,6 @@ mod resolve;
 mod scope;
 mod tasks;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ use crate::pki::authority::Authority;
 use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
-use crate::upstream::connector::Connector;
+use crate::upstream::connector::load::Connectors;
 
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
@@ -90,7 +89,7 @@ pub struct Parts {
     /// Executors and providers.
     pub registry: Registry,
     /// The connectors by name.
-    pub connectors: BTreeMap<String, Connector>,
+    pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Times and limits.
@@ -104,7 +103,7 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
     authority: Authority,
     registry: Registry,
-    connectors: Arc<BTreeMap<String, Connector>>,
+    connectors: Arc<Connectors>,
     settings: Settings,
     random: SystemRandom,
     refresher: Arc<Refresher>,

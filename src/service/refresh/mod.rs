@@ -12,7 +12,6 @@ mod flights;
 mod forced;
 mod recover;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ use crate::store::keys;
 use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
-use crate::upstream::connector::Connector;
+use crate::upstream::connector::load::Connectors;
 use flights::{Flights, Landing};
 
 /// What the engine is made of.
@@ -42,7 +41,7 @@ pub(super) struct Parts {
     pub records: Arc<Records>,
     pub journal: Journal,
     pub clock: Arc<dyn Clock>,
-    pub connectors: Arc<BTreeMap<String, Connector>>,
+    pub connectors: Arc<Connectors>,
     pub endpoint: Arc<dyn TokenEndpoint>,
     pub settings: Settings,
     pub incarnation: Incarnation,

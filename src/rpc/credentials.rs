@@ -1,0 +1,131 @@
+//! `CredentialService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{actor, credential, pairs, secret_text, time};
+use super::status::status;
+use crate::domain::credential::Credential;
+use crate::domain::reason::Refusal;
+use crate::domain::secret::Secret;
+use crate::proto;
+use crate::service::{Broker, ImportGrant, OwnerRef, PageRequest, SetKey};
+
+pub(super) struct CredentialService(pub(super) Arc<Broker>);
+
+impl CredentialService {
+    fn shown(&self, stored: &Credential) -> proto::Credential {
+        credential(stored, self.0.health(stored))
+    }
+}
+
+fn owner(owner: Option<&proto::Owner>) -> Result<OwnerRef<'_>, Refusal> {
+    match owner.and_then(|owner| owner.owner.as_ref()) {
+        Some(proto::owner::Owner::Member(member)) => Ok(OwnerRef::Member(member)),
+        Some(proto::owner::Owner::Org(true)) => Ok(OwnerRef::Org),
+        Some(proto::owner::Owner::Org(false)) | None => Err(Refusal::invalid(
+            "owner",
+            "owner is required: a member, or the org",
+        )),
+    }
+}
+
+#[tonic::async_trait]
+impl proto::credential_service_server::CredentialService for CredentialService {
+    async fn set_credential(
+        &self,
+        request: Request<proto::SetCredentialRequest>,
+    ) -> Result<Response<proto::SetCredentialResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.into_inner();
+        let set = SetKey {
+            org: &message.org,
+            owner: owner(message.owner.as_ref()).map_err(status)?,
+            provider: &message.provider,
+            key: Secret::from(secret_text(message.api_key)),
+            force: message.force,
+        };
+        let stored = self.0.set_key(&actor, set).await.map_err(status)?;
+        Ok(Response::new(proto::SetCredentialResponse {
+            credential: Some(self.shown(&stored)),
+        }))
+    }
+
+    async fn import_grant(
+        &self,
+        request: Request<proto::ImportGrantRequest>,
+    ) -> Result<Response<proto::ImportGrantResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.into_inner();
+        let access = secret_text(message.access_token);
+        let expires = message.access_token_expire_time.as_ref();
+        let import = ImportGrant {
+            org: &message.org,
+            owner: owner(message.owner.as_ref()).map_err(status)?,
+            connector: &message.connector,
+            refresh: Secret::from(secret_text(message.refresh_token)),
+            access: (!access.is_empty()).then(|| Secret::from(access)),
+            expires: expires
+                .map(|expires| time("access_token_expire_time", expires))
+                .transpose()
+                .map_err(status)?,
+            scopes: message.scopes,
+            account: pairs(message.account),
+        };
+        let stored = self.0.import_grant(&actor, import).await.map_err(status)?;
+        Ok(Response::new(proto::ImportGrantResponse {
+            credential: Some(self.shown(&stored)),
+        }))
+    }
+
+    async fn get_credential(
+        &self,
+        request: Request<proto::GetCredentialRequest>,
+    ) -> Result<Response<proto::GetCredentialResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.get_ref();
+        let stored = self
+            .0
+            .get_credential(&actor, &message.org, &message.credential)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::GetCredentialResponse {
+            credential: Some(self.shown(&stored)),
+        }))
+    }
+
+    async fn list_credentials(
+        &self,
+        request: Request<proto::ListCredentialsRequest>,
+    ) -> Result<Response<proto::ListCredentialsResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.get_ref();
+        let page = PageRequest {
+            size: message.page_size,
+            token: &message.page_token,
+        };
+        let page = self
+            .0
+            .list_credentials(&actor, &message.org, page)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::ListCredentialsResponse {
+            credentials: page.rows.iter().map(|stored| self.shown(stored)).collect(),
+            next_page_token: page.next,
+        }))
+    }
+
+    async fn remove_credential(
+        &self,
+        request: Request<proto::RemoveCredentialRequest>,
+    ) -> Result<Response<proto::RemoveCredentialResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.get_ref();
+        self.0
+            .remove_credential(&actor, &message.org, &message.credential)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::RemoveCredentialResponse {}))
+    }
+}

@@ -1,0 +1,399 @@
+//! `DirectoryService`.
+
+use std::sync::Arc;
+
+use prost_types::FieldMask;
+use tonic::{Request, Response, Status};
+
+use super::convert::{actor, timestamp};
+use super::status::status;
+use crate::domain::directory::{Environment, Member, Org, Project};
+use crate::domain::reason::Refusal;
+use crate::proto;
+use crate::service::{Broker, Change, NewNamed, PageRequest};
+use crate::store::record::Stored;
+
+pub(super) struct DirectoryService(pub(super) Arc<Broker>);
+
+/// The revision that an etag stands for; `None` where the caller gave none.
+fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
+    match etag {
+        "" => Ok(None),
+        etag => etag
+            .parse()
+            .map(Some)
+            .map_err(|_| Refusal::invalid("etag", "etag is not one of this broker")),
+    }
+}
+
+/// The paths of a mask, each of which has to be one of `known` (AIP-134).
+fn paths(mask: Option<FieldMask>, known: &[&str]) -> Result<Vec<String>, Refusal> {
+    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+    if paths.is_empty() {
+        return Err(Refusal::invalid(
+            "update_mask",
+            format!("update_mask names what to change: {}", known.join(", ")),
+        ));
+    }
+    match paths.iter().find(|path| !known.contains(&path.as_str())) {
+        Some(_) => Err(Refusal::invalid(
+            "update_mask",
+            format!("only these can be changed: {}", known.join(", ")),
+        )),
+        None => Ok(paths),
+    }
+}
+
+fn org(stored: &Stored<Org>) -> Option<proto::Org> {
+    let org = &stored.value;
+    Some(proto::Org {
+        id: org.id.to_string(),
+        name: org.name.clone(),
+        display_name: org.display_name.clone(),
+        create_time: Some(timestamp(org.created)),
+        etag: stored.revision.0.to_string(),
+    })
+}
+
+fn project(stored: &Stored<Project>) -> Option<proto::Project> {
+    let project = &stored.value;
+    Some(proto::Project {
+        id: project.id.to_string(),
+        org: project.org.to_string(),
+        name: project.name.clone(),
+        display_name: project.display_name.clone(),
+        create_time: Some(timestamp(project.created)),
+        etag: stored.revision.0.to_string(),
+    })
+}
+
+fn environment(stored: &Stored<Environment>) -> Option<proto::Environment> {
+    let environment = &stored.value;
+    Some(proto::Environment {
+        id: environment.id.to_string(),
+        org: environment.org.to_string(),
+        project: environment.project.to_string(),
+        name: environment.name.clone(),
+        display_name: environment.display_name.clone(),
+        create_time: Some(timestamp(environment.created)),
+        etag: stored.revision.0.to_string(),
+    })
+}
+
+fn member(stored: &Stored<Member>) -> Option<proto::Member> {
+    let member = &stored.value;
+    Some(proto::Member {
+        id: member.id.to_string(),
+        org: member.org.to_string(),
+        name: member.name.clone(),
+        display_name: member.display_name.clone(),
+        create_time: Some(timestamp(member.created)),
+        etag: stored.revision.0.to_string(),
+        identities: member.identities.clone(),
+    })
+}
+
+#[tonic::async_trait]
+impl proto::directory_service_server::DirectoryService for DirectoryService {
+    async fn create_org(
+        &self,
+        request: Request<proto::CreateOrgRequest>,
+    ) -> Result<Response<proto::CreateOrgResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let new = NewNamed {
+            name: &m.name,
+            display_name: &m.display_name,
+            request_id: &m.request_id,
+        };
+        let made = self.0.create_org(&actor, new).await.map_err(status)?;
+        Ok(Response::new(proto::CreateOrgResponse { org: org(&made) }))
+    }
+
+    async fn get_org(
+        &self,
+        request: Request<proto::GetOrgRequest>,
+    ) -> Result<Response<proto::GetOrgResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let found = self.0.get_org(&actor, &m.org).await.map_err(status)?;
+        Ok(Response::new(proto::GetOrgResponse { org: org(&found) }))
+    }
+
+    async fn list_orgs(
+        &self,
+        request: Request<proto::ListOrgsRequest>,
+    ) -> Result<Response<proto::ListOrgsResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let page = PageRequest {
+            size: m.page_size,
+            token: &m.page_token,
+        };
+        let page = self.0.list_orgs(&actor, page).await.map_err(status)?;
+        let orgs = page.rows.iter().filter_map(org).collect();
+        Ok(Response::new(proto::ListOrgsResponse {
+            orgs,
+            next_page_token: page.next,
+        }))
+    }
+
+    async fn update_org(
+        &self,
+        request: Request<proto::UpdateOrgRequest>,
+    ) -> Result<Response<proto::UpdateOrgResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.into_inner();
+        let known: &[&str] = &["display_name"];
+        let paths = paths(message.update_mask, known).map_err(status)?;
+        let m = message.org.unwrap_or_default();
+        let named = |path: &str| paths.iter().any(|named| named == path);
+        let change = Change {
+            revision: revision(&m.etag).map_err(status)?,
+            display_name: named("display_name").then_some(m.display_name.as_str()),
+            identities: None,
+        };
+        let changed = self.0.update_org(&actor, &m.id, change).await.map_err(status)?;
+        Ok(Response::new(proto::UpdateOrgResponse { org: org(&changed) }))
+    }
+
+    async fn create_project(
+        &self,
+        request: Request<proto::CreateProjectRequest>,
+    ) -> Result<Response<proto::CreateProjectResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let new = NewNamed {
+            name: &m.name,
+            display_name: &m.display_name,
+            request_id: &m.request_id,
+        };
+        let made = self.0.create_project(&actor, &m.org, new).await.map_err(status)?;
+        Ok(Response::new(proto::CreateProjectResponse {
+            project: project(&made),
+        }))
+    }
+
+    async fn get_project(
+        &self,
+        request: Request<proto::GetProjectRequest>,
+    ) -> Result<Response<proto::GetProjectResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let found = self
+            .0
+            .get_project(&actor, &m.org, &m.project)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::GetProjectResponse {
+            project: project(&found),
+        }))
+    }
+
+    async fn list_projects(
+        &self,
+        request: Request<proto::ListProjectsRequest>,
+    ) -> Result<Response<proto::ListProjectsResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let page = PageRequest {
+            size: m.page_size,
+            token: &m.page_token,
+        };
+        let page = self.0.list_projects(&actor, &m.org, page).await.map_err(status)?;
+        let projects = page.rows.iter().filter_map(project).collect();
+        Ok(Response::new(proto::ListProjectsResponse {
+            projects,
+            next_page_token: page.next,
+        }))
+    }
+
+    async fn update_project(
+        &self,
+        request: Request<proto::UpdateProjectRequest>,
+    ) -> Result<Response<proto::UpdateProjectResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.into_inner();
+        let known: &[&str] = &["display_name"];
+        let paths = paths(message.update_mask, known).map_err(status)?;
+        let m = message.project.unwrap_or_default();
+        let named = |path: &str| paths.iter().any(|named| named == path);
+        let change = Change {
+            revision: revision(&m.etag).map_err(status)?,
+            display_name: named("display_name").then_some(m.display_name.as_str()),
+            identities: None,
+        };
+        let changed = self
+            .0
+            .update_project(&actor, &m.org, &m.id, change)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::UpdateProjectResponse {
+            project: project(&changed),
+        }))
+    }
+
+    async fn create_environment(
+        &self,
+        request: Request<proto::CreateEnvironmentRequest>,
+    ) -> Result<Response<proto::CreateEnvironmentResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let new = NewNamed {
+            name: &m.name,
+            display_name: &m.display_name,
+            request_id: &m.request_id,
+        };
+        let made = self
+            .0
+            .create_environment(&actor, &m.org, &m.project, new)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::CreateEnvironmentResponse {
+            environment: environment(&made),
+        }))
+    }
+
+    async fn get_environment(
+        &self,
+        request: Request<proto::GetEnvironmentRequest>,
+    ) -> Result<Response<proto::GetEnvironmentResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let found = self
+            .0
+            .get_environment(&actor, &m.org, &m.project, &m.environment)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::GetEnvironmentResponse {
+            environment: environment(&found),
+        }))
+    }
+
+    async fn list_environments(
+        &self,
+        request: Request<proto::ListEnvironmentsRequest>,
+    ) -> Result<Response<proto::ListEnvironmentsResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let page = PageRequest {
+            size: m.page_size,
+            token: &m.page_token,
+        };
+        let page = self
+            .0
+            .list_environments(&actor, &m.org, &m.project, page)
+            .await
+            .map_err(status)?;
+        let environments = page.rows.iter().filter_map(environment).collect();
+        Ok(Response::new(proto::ListEnvironmentsResponse {
+            environments,
+            next_page_token: page.next,
+        }))
+    }
+
+    async fn update_environment(
+        &self,
+        request: Request<proto::UpdateEnvironmentRequest>,
+    ) -> Result<Response<proto::UpdateEnvironmentResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.into_inner();
+        let known: &[&str] = &["display_name"];
+        let paths = paths(message.update_mask, known).map_err(status)?;
+        let m = message.environment.unwrap_or_default();
+        let named = |path: &str| paths.iter().any(|named| named == path);
+        let change = Change {
+            revision: revision(&m.etag).map_err(status)?,
+            display_name: named("display_name").then_some(m.display_name.as_str()),
+            identities: None,
+        };
+        let changed = self
+            .0
+            .update_environment(&actor, &m.org, &m.id, change)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::UpdateEnvironmentResponse {
+            environment: environment(&changed),
+        }))
+    }
+
+    async fn create_member(
+        &self,
+        request: Request<proto::CreateMemberRequest>,
+    ) -> Result<Response<proto::CreateMemberResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let new = NewNamed {
+            name: &m.name,
+            display_name: &m.display_name,
+            request_id: &m.request_id,
+        };
+        let made = self
+            .0
+            .create_member(&actor, &m.org, new, &m.identities)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::CreateMemberResponse {
+            member: member(&made),
+        }))
+    }
+
+    async fn get_member(
+        &self,
+        request: Request<proto::GetMemberRequest>,
+    ) -> Result<Response<proto::GetMemberResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let found = self
+            .0
+            .get_member(&actor, &m.org, &m.member)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::GetMemberResponse {
+            member: member(&found),
+        }))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<proto::ListMembersRequest>,
+    ) -> Result<Response<proto::ListMembersResponse>, Status> {
+        let actor = actor(&request)?;
+        let m = request.into_inner();
+        let page = PageRequest {
+            size: m.page_size,
+            token: &m.page_token,
+        };
+        let page = self.0.list_members(&actor, &m.org, page).await.map_err(status)?;
+        let members = page.rows.iter().filter_map(member).collect();
+        Ok(Response::new(proto::ListMembersResponse {
+            members,
+            next_page_token: page.next,
+        }))
+    }
+
+    async fn update_member(
+        &self,
+        request: Request<proto::UpdateMemberRequest>,
+    ) -> Result<Response<proto::UpdateMemberResponse>, Status> {
+        let actor = actor(&request)?;
+        let message = request.into_inner();
+        let known: &[&str] = &["display_name", "identities"];
+        let paths = paths(message.update_mask, known).map_err(status)?;
+        let m = message.member.unwrap_or_default();
+        let named = |path: &str| paths.iter().any(|named| named == path);
+        let change = Change {
+            revision: revision(&m.etag).map_err(status)?,
+            display_name: named("display_name").then_some(m.display_name.as_str()),
+            identities: named("identities").then_some(m.identities.as_slice()),
+        };
+        let changed = self
+            .0
+            .update_member(&actor, &m.org, &m.id, change)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::UpdateMemberResponse {
+            member: member(&changed),
+        }))
+    }
+}

@@ -1,0 +1,159 @@
+//! What every request passes before its handler: limits, its span, the access table, authentication.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+use tonic::Code;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use super::access::{Access, access};
+use super::status::{status, transport_refusal};
+use crate::domain::actor::Actor;
+use crate::domain::reason::{Reason, Refusal};
+use crate::pki::accept::PeerInfo;
+use crate::service::{Broker, Presented};
+
+/// The gate, as a layer over the services.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) broker: Arc<Broker>,
+    /// A place for every request in flight.
+    pub(super) places: Arc<Semaphore>,
+    /// How long a request may take, streams left out.
+    pub(super) time_limit: Duration,
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated {
+            gate: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The services behind the gate.
+#[derive(Clone)]
+pub(super) struct Gated<S> {
+    gate: Gate,
+    inner: S,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        let gate = self.gate.clone();
+        // The clone is the one left behind, so that the service called is the one that was ready.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        Box::pin(async move {
+            let Ok(_place) = Arc::clone(&gate.places).try_acquire_owned() else {
+                let refusal = Refusal::new(Reason::Overloaded, "too many requests are in flight");
+                return Ok(answer(refusal.retry_after(Duration::from_millis(200))));
+            };
+            let span = tracing::info_span!(
+                "request",
+                method = request.uri().path(),
+                peer = tracing::field::Empty,
+                actor = tracing::field::Empty,
+            );
+            let admitted = async {
+                let admitted = gate.admit(&mut request, &span);
+                match tokio::time::timeout(gate.time_limit, admitted).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(refusal)) => Some(refusal),
+                    Err(_) => Some(late()),
+                }
+            };
+            if let Some(refusal) = admitted.instrument(span.clone()).await {
+                return Ok(span.in_scope(|| answer(refusal)));
+            }
+            let handled = inner.call(request).instrument(span.clone());
+            match tokio::time::timeout(gate.time_limit, handled).await {
+                Ok(Ok(response)) => Ok(span.in_scope(|| with_details(response))),
+                Err(_) => Ok(span.in_scope(|| answer(late()))),
+            }
+        })
+    }
+}
+
+impl Gate {
+    /// Lets the request in, with its actor in the extensions, or refuses it.
+    async fn admit(&self, request: &mut Request<Body>, span: &tracing::Span) -> Result<(), Refusal> {
+        let Some(row) = access(request.uri().path()) else {
+            return Err(Refusal::new(Reason::UnknownMethod, "there is no such call"));
+        };
+        let peer = request.extensions().get::<PeerInfo>().cloned();
+        if let Some(peer) = &peer {
+            span.record("peer", tracing::field::display(peer.remote));
+        }
+        let Access::Actors(accepts) = row.access else {
+            return Ok(());
+        };
+        let bearer = request.headers_mut().remove(http::header::AUTHORIZATION);
+        let bearer = bearer
+            .as_ref()
+            .and_then(|value| value.to_str().ok())
+            .and_then(bearer_token);
+        let certificate = peer.as_ref().and_then(|peer| peer.identity.as_deref());
+        let actor: Actor = self
+            .broker
+            .authenticate(Presented { bearer, certificate }, accepts)
+            .await?;
+        span.record("actor", tracing::field::display(&actor));
+        request.extensions_mut().insert(actor);
+        Ok(())
+    }
+}
+
+/// The token of an `authorization` value; the scheme is case-insensitive (RFC 9110 section 11.1).
+fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn late() -> Refusal {
+    Refusal::new(Reason::DeadlineExceeded, "the call took longer than it may")
+}
+
+fn answer(refusal: Refusal) -> Response<Body> {
+    status(refusal).into_http()
+}
+
+/// Gives a failure that the transport made by itself the details every failure has.
+fn with_details(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    if headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    let code = headers
+        .get("grpc-status")
+        .map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
+    match transport_refusal(code) {
+        Some(refusal) => answer(refusal),
+        None => response,
+    }
+}

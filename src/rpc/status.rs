@@ -1,0 +1,84 @@
+//! The only place where a refusal becomes a gRPC status: the code from its class, and `google.rpc` details.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::domain::reason::{Class, Reason, Refusal};
+
+/// The domain of every `ErrorInfo`.
+const DOMAIN: &str = "credbroker";
+/// Where a reason is explained.
+const HELP: &str = "https://credbroker.dev/docs/errors";
+
+/// The code of a class.
+fn code(reason: Reason) -> Code {
+    match reason.class() {
+        _ if reason == Reason::DeadlineExceeded => Code::DeadlineExceeded,
+        Class::Unauthenticated => Code::Unauthenticated,
+        Class::Denied => Code::PermissionDenied,
+        Class::NotFound => Code::NotFound,
+        Class::Invalid => Code::InvalidArgument,
+        Class::Precondition => Code::FailedPrecondition,
+        Class::Exists => Code::AlreadyExists,
+        Class::Aborted => Code::Aborted,
+        Class::Exhausted => Code::ResourceExhausted,
+        Class::Unavailable => Code::Unavailable,
+        Class::Unimplemented => Code::Unimplemented,
+        Class::Internal => Code::Internal,
+    }
+}
+
+/// The status of a refusal.
+pub(super) fn status(refusal: Refusal) -> Status {
+    let reason = refusal.reason;
+    match reason.class() {
+        Class::Internal => tracing::error!(reason = reason.code(), message = refusal.message, "failed"),
+        _ => tracing::info!(reason = reason.code(), message = refusal.message, "refused"),
+    }
+    let mut metadata: HashMap<String, String> = refusal
+        .metadata
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+    if let Some(decision) = &refusal.decision {
+        let looked_at = decision.candidates.iter().map(|candidate| {
+            let outcome = candidate.passed_over.map_or("chosen", Reason::code);
+            format!("{}/{}={outcome}", candidate.mode.name(), candidate.owner)
+        });
+        metadata.insert("candidates".to_owned(), looked_at.collect::<Vec<_>>().join(" "));
+    }
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason.code(), DOMAIN, metadata);
+    if let Some(field) = refusal.field {
+        details.add_bad_request_violation(field, refusal.message.clone());
+    }
+    let retry_after = refusal.retry_after.or_else(|| {
+        matches!(reason.class(), Class::Exhausted | Class::Unavailable).then_some(Duration::from_secs(1))
+    });
+    details.set_retry_info(retry_after);
+    if reason.class() == Class::Precondition {
+        details.add_precondition_failure_violation(reason.code(), DOMAIN, reason.remedy());
+    }
+    details.add_help_link(
+        reason.remedy(),
+        format!("{HELP}#{}", reason.code().to_lowercase()),
+    );
+    Status::with_error_details(code(reason), refusal.message, details)
+}
+
+/// A status that the transport made by itself, without details, as the refusal it stands for.
+pub(super) fn transport_refusal(code: Code) -> Option<Refusal> {
+    Some(match code {
+        Code::OutOfRange => Refusal::new(
+            Reason::MessageTooLarge,
+            "the message is larger than the broker takes",
+        ),
+        // tonic answers INTERNAL where a message does not decode; handlers never do without details.
+        Code::Internal => Refusal::new(Reason::MessageMalformed, "the message does not decode"),
+        Code::Unimplemented => Refusal::new(Reason::UnknownMethod, "there is no such call"),
+        _ => return None,
+    })
+}
