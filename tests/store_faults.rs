@@ -432,14 +432,20 @@ async fn no_reader_gets_from_the_cache_what_an_answered_commit_replaced() {
             let mut commit = Box::pin(commit);
             let _ = futures_util::poll!(&mut commit);
             drop(commit);
-            // Its order among later commits is its place in the queue; wait so that it is known.
-            while count(&records, "hot").await.unwrap() != Some(i) {
-                tokio::task::yield_now().await;
-            }
+            // Nothing answers it, so wait until it can be read.
+            let arrived = async {
+                while count(&records, "hot").await.unwrap() != Some(i) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let within = std::time::Duration::from_secs(5);
+            tokio::time::timeout(within, arrived).await.unwrap();
         } else {
             assert!(matches!(commit.await.unwrap(), Commit::Applied(_)));
         }
         floor.store(i, Ordering::SeqCst);
+        // Puts it in the cache, for the next commit to replace.
+        assert_eq!(count(&records, "hot").await, Ok(Some(i)));
     }
     done.store(true, Ordering::SeqCst);
     for reader in readers {
