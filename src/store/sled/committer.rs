@@ -217,7 +217,10 @@ impl Committer {
             return Ok(*revision);
         }
         // A value too short to have a revision stands at none that a guard could name: a conflict.
-        let stored = self.engine.latest(key)?;
+        let stored = match group.before.get(key) {
+            Some(stored) => stored.clone(),
+            None => self.engine.latest(key)?,
+        };
         Ok(stored.map(|stored| split(key, &stored).map_or(Revision(0), |(revision, _)| revision)))
     }
 
