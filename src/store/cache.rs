@@ -3,8 +3,9 @@
 //! Coherence, which makes a cached read as good as one of the store:
 //! - While a commit that touches a key is on its way, the key is *in flux*: it has no cached value, and nobody
 //!   may insert one. This begins before the commit is handed to the store and ends after it was answered.
-//! - A reader takes a [`Stamp`] before it reads the store, and its insertion counts only if the shard has seen
-//!   no beginning or end of flux since. So what is inserted was read while no commit was on its way.
+//! - A reader takes a [`Stamp`] before it reads the store, which is void while the key is in flux, and its
+//!   insertion counts only if no key of the shard has come into flux since. So what is inserted was read while
+//!   no commit was on its way.
 //!
 //! All writes must come through the one [`super::record::Records`] that owns the cache. Cached plaintext of
 //! secrets is zeroized by their own drop, when the last holder lets go after eviction.
@@ -36,7 +37,7 @@ struct Shard {
     capacity: usize,
     /// How many commits on their way touch a key.
     flux: HashMap<Vec<u8>, usize>,
-    /// Counts beginnings and ends of flux.
+    /// Counts how often a key came into flux.
     generation: u64,
 }
 
@@ -131,7 +132,6 @@ impl Flux {
     pub(super) fn end(self) {
         for key in self.keys {
             let mut shard = self.cache.shard(&key);
-            shard.generation += 1;
             if let Some(count) = shard.flux.get_mut(&key) {
                 *count -= 1;
                 if *count == 0 {
@@ -229,6 +229,8 @@ mod tests {
         let after = stamp(&cache, b"k");
         put(&cache, b"k", after, 2);
         assert_eq!(read(&cache, b"k"), Some(2));
+        cache.begin(vec![b"k".to_vec()]).end();
+        assert_eq!(read(&cache, b"k"), None);
     }
 
     #[test]

@@ -137,8 +137,8 @@ pub const MAX_OPERATIONS: usize = 128;
 pub const MAX_VALUE: usize = 4096;
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 512;
-/// The most one batch may come to, in bytes, by the count of [`Batch::cost`]. A batch is never split, so this
-/// is also the most that is ever written and not yet synced.
+/// The most one batch may come to, in bytes, by the count of [`Batch::cost`]. It is a bound, not a good size:
+/// a batch is never split, and the less is unsynced when the power fails, the better.
 pub const MAX_BATCH: usize = 128 * 1024;
 /// The most rows one scan returns.
 pub const MAX_SCAN: usize = 1000;

@@ -3,7 +3,7 @@
 //!
 //! Promises:
 //! - What is sealed for one key of the store opens at no other: the key is authenticated with it, and the
-//!   tenant with the key, for keys begin with the org.
+//!   tenant with the key, for keys name the org.
 //! - No data key seals more than 2^28 times. Nonces are random, and for those NIST SP 800-38D section 8.3
 //!   allows 2^32 invocations at a collision probability of 2^-32; 2^28 keeps it below 2^-40. Uses are reserved
 //!   durably, in blocks, before they are made, so no restart forgets any.

@@ -1,7 +1,7 @@
 //! The embedded engine: sled 0.34, with a committer of our own that makes acknowledged mean durable.
 //!
 //! Promises:
-//! - One thread writes. It takes what is queued as a group of at most 128 KiB, judges guards in commit order,
+//! - One thread writes. It takes what is queued as a group of at most 128 KiB as written, judges guards in commit order,
 //!   applies one sled batch, flushes, and then syncs sled's file itself, because sled's own flush does not
 //!   reach the disk on Linux. Only then does it answer.
 //! - What readers see is durable. While a group is applied but not synced, the values from before it are kept
@@ -148,5 +148,56 @@ impl Meta for SledStore {
             .collect();
         self.submit(Job::Meta { entries, answer })?;
         outcome.recv().unwrap_or_else(|_| Err(self.gone()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::Write;
+    use super::*;
+
+    fn put(key: &str, value: &str) -> Batch {
+        Batch {
+            guards: vec![],
+            writes: vec![Write::Put(key.into(), value.into())],
+        }
+    }
+
+    /// A store whose file cannot be synced: `/dev/null` refuses it.
+    fn unsyncable(dir: &std::path::Path, newest: u64) -> Arc<SledStore> {
+        let db = ::sled::open(dir).unwrap();
+        let state = db.open_tree(engine::STATE).unwrap();
+        let meta = db.open_tree(engine::META).unwrap();
+        let log = File::open("/dev/null").unwrap();
+        assert!(log.sync_data().is_err());
+        let engine = Arc::new(Engine::new(db, state, meta, log, 64, Revision(newest)));
+        let info = StoreInfo {
+            id: [0; 16],
+            trust_domain: String::new(),
+            schema: SCHEMA,
+            epoch: 1,
+        };
+        let lock = File::create(dir.join("lock")).unwrap();
+        SledStore::start(engine, 16, newest, info, lock).unwrap()
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_sync_writes_are_refused_and_readers_see_nothing_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = unsyncable(dir.path(), 0);
+        let mut watch = store.watch(b"", None).unwrap();
+        let failed = |outcome| matches!(outcome, Err(StoreError::Failed(_)));
+        assert!(store.healthy());
+        assert!(failed(store.commit(put("a", "1")).await.map(|_| ())));
+        assert!(!store.healthy());
+        assert!(failed(store.commit(put("a", "2")).await.map(|_| ())));
+        assert!(failed(store.set_meta(&[("name", b"value")])));
+        assert_eq!(store.get(b"a").await, Ok(None));
+        assert_eq!(store.scan(b"", None, 10).await, Ok(vec![]));
+        store.close();
+        assert_eq!(watch.next().await, Err(WatchError::Closed));
     }
 }

@@ -45,13 +45,14 @@ pub enum WatchError {
     Closed,
 }
 
-struct Remembered {
-    revision: Revision,
-    changes: Vec<(Vec<u8>, Change)>,
+/// A commit as the ring remembers it.
+pub(super) struct Committed {
+    pub(super) revision: Revision,
+    pub(super) changes: Vec<(Vec<u8>, Change)>,
 }
 
 struct State {
-    commits: VecDeque<Remembered>,
+    commits: VecDeque<Committed>,
     /// How many changes `commits` holds.
     changes: usize,
     /// The newest revision that is no longer in `commits`.
@@ -89,13 +90,13 @@ impl Ring {
     }
 
     /// Adds commits, oldest first, each newer than all before.
-    pub(super) fn publish(&self, commits: Vec<(Revision, Vec<(Vec<u8>, Change)>)>) {
+    pub(super) fn publish(&self, commits: Vec<Committed>) {
         {
             let mut state = self.state();
-            for (revision, changes) in commits {
-                state.newest = revision;
-                state.changes += changes.len();
-                state.commits.push_back(Remembered { revision, changes });
+            for commit in commits {
+                state.newest = commit.revision;
+                state.changes += commit.changes.len();
+                state.commits.push_back(commit);
             }
             while state.changes > self.capacity {
                 let Some(oldest) = state.commits.pop_front() else {

@@ -18,7 +18,7 @@ use super::super::{Kv, MAX_VALUE, StoreError, Write};
 /// The longest record, in bytes, its version included. Its batch stays within
 /// [`MAX_BATCH`](super::super::MAX_BATCH) and leaves room for others.
 pub const MAX_RECORD: usize = 96 * 1024;
-/// The first byte of the keys of chunks. No record's key begins with it: an id would, in 10 000 years.
+/// The first byte of the keys of chunks. Keys of records begin with a letter.
 pub(super) const CHUNK_REGION: u8 = 0xff;
 
 /// First byte of a record in one value; the sealed bytes follow.

@@ -234,3 +234,56 @@ fn is_empty(start: &Bound<Vec<u8>>, end: &Bound<Vec<u8>>) -> bool {
 pub(super) fn failed(error: ::sled::Error) -> StoreError {
     StoreError::Failed(error.to_string())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> IVec {
+        join(Revision(1), text.as_bytes()).into()
+    }
+
+    /// A group that was applied but whose sync failed (`/dev/null` cannot be synced) is in sled, and must be
+    /// in no answer.
+    #[test]
+    fn what_is_not_synced_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = ::sled::open(dir.path()).unwrap();
+        let state = db.open_tree(STATE).unwrap();
+        let meta = db.open_tree(META).unwrap();
+        for key in ["a", "c", "e", "g"] {
+            state.insert(key, value("old")).unwrap();
+        }
+        let log = File::open("/dev/null").unwrap();
+        let engine = Engine::new(db, state.clone(), meta, log, 1, Revision(1));
+
+        let mut batch = Batch::default();
+        let mut before = Before::new();
+        for key in ["b", "c", "d", "h"] {
+            batch.insert(key, value("new"));
+            before.insert(key.into(), state.get(key).unwrap());
+        }
+        for key in ["a", "g"] {
+            batch.remove(key);
+            before.insert(key.into(), state.get(key).unwrap());
+        }
+        assert!(engine.write_group(batch, before).is_err());
+        assert_eq!(state.get("b").unwrap(), Some(value("new")), "sled has it");
+
+        assert_eq!(engine.get(b"b"), Ok(None));
+        assert_eq!(engine.get(b"a").unwrap().unwrap().value, b"old");
+        for limit in 1..6 {
+            let mut seen: Vec<Vec<u8>> = Vec::new();
+            loop {
+                let page = engine.scan(b"", seen.last().map(Vec::as_slice), limit).unwrap();
+                assert!(page.iter().all(|row| row.value == b"old"));
+                seen.extend(page.iter().map(|row| row.key.clone()));
+                if page.len() < limit {
+                    break;
+                }
+            }
+            assert_eq!(seen, [b"a", b"c", b"e", b"g"], "by {limit}");
+        }
+    }
+}

@@ -111,17 +111,24 @@ impl SledStore {
             });
         }
 
+        Self::start(engine, options.queue, newest, info, lock)
+    }
+
+    /// Starts the committer of an engine whose newest revision is `newest`.
+    pub(super) fn start(
+        engine: Arc<Engine>,
+        queue: usize,
+        newest: u64,
+        info: StoreInfo,
+        lock: File,
+    ) -> Result<Arc<SledStore>, StoreError> {
         let queued = Arc::new(AtomicUsize::new(0));
-        let (jobs, committer) = Committer::new(
-            Arc::clone(&engine),
-            Arc::clone(&queued),
-            options.queue.max(1),
-            newest,
-        );
+        let (jobs, committer) =
+            Committer::new(Arc::clone(&engine), Arc::clone(&queued), queue.max(1), newest);
         let committer = std::thread::Builder::new()
             .name("store-committer".to_owned())
             .spawn(move || committer.run())
-            .map_err(|error| io(dir, &error))?;
+            .map_err(|error| StoreError::Failed(format!("starting the committer: {error}")))?;
         Ok(Arc::new(SledStore {
             engine,
             jobs,
@@ -187,10 +194,10 @@ fn open_db(dir: &Path, options: &Options) -> Result<Db, StoreError> {
             Ok(db) => return Ok(db),
             Err(::sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
                 tries += 1;
-                if tries > 100 {
+                if tries > 50 {
                     return Err(StoreError::InUse);
                 }
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(10));
             }
             Err(error) => return Err(failed(error)),
         }
