@@ -15,8 +15,9 @@ const PREFIXES: [&str; 14] = [
 pub(super) fn redact(text: &str, max: usize) -> String {
     let mut out = String::new();
     let mut run = String::new();
-    // A run that the limit would cut is judged whole, but no text is read without end.
-    for c in text.chars().take(max.saturating_mul(8)) {
+    // No text is read without end; a run cut off there could not be judged, so it is left out.
+    let mut chars = text.chars();
+    for c in chars.by_ref().take(max.saturating_mul(8)) {
         if is_token_char(c) {
             run.push(c);
         } else {
@@ -24,7 +25,9 @@ pub(super) fn redact(text: &str, max: usize) -> String {
             out.push(c);
         }
     }
-    flush(&mut out, &mut run);
+    if chars.next().is_none() {
+        flush(&mut out, &mut run);
+    }
     clip(&out, max)
 }
 
