@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use super::*;
-use crate::upstream::connector::Off;
+use crate::upstream::connector::{Encoding, ExpirySource, Off, RedirectKind, SecretRef, Sharing};
 
 const MINIMAL: &str = "[connectors.acme]\ntoken_url = \"https://id.example/token\"\nclient_id = \"c\"\n";
 
