@@ -4,9 +4,8 @@
 const MARK: &str = "[redacted]";
 
 /// Beginnings of well-known secrets; what follows is hidden however short it is.
-const PREFIXES: [&str; 14] = [
-    "sk-", "sk_", "eyJ", "ya29.", "1//", "AIza", "AKIA", "ASIA", "ABSK", "ghp_", "gho_", "xox", "Bearer-",
-    "cb_",
+const PREFIXES: [&str; 12] = [
+    "sk-", "sk_", "eyJ", "ya29.", "1//", "AIza", "AKIA", "ASIA", "ABSK", "ghp_", "gho_", "xox",
 ];
 
 /// `text` in one line of at most `max` characters, with everything that looks like a token hidden: known
