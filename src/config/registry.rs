@@ -297,8 +297,10 @@ fn key_shape(provider: &str, raw: RawShape) -> KeyShape {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::domain::key_shape::ShapeMismatch;
 
     fn extra(text: &str) -> Result<Registry, RegistryError> {
         load(&[Extra {
@@ -356,8 +358,6 @@ mod tests {
             assert!(matches!(refused, ShapeMismatch::OAuthToken { .. }));
         }
     }
-
-    use crate::domain::key_shape::ShapeMismatch;
 
     #[test]
     fn an_extra_file_extends_and_overrides_key_by_key() {

@@ -171,6 +171,7 @@ impl KeyShapes {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

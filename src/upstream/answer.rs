@@ -199,4 +199,5 @@ fn granted(connector: &Connector, access_token: Secret<AccessToken>, body: &mut 
 
 #[cfg(test)]
 #[path = "answer_tests.rs"]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -8,6 +8,7 @@
 //! URL's host is on its allow-list; one with terms of use is off until they are accepted, and its grants
 //! are personal.
 
+mod check;
 pub mod load;
 
 use std::collections::BTreeMap;
@@ -84,7 +85,7 @@ pub struct Connector {
     pub sharing: Sharing,
     /// What an answer tells of the account.
     pub account: Vec<AccountFact>,
-    _validated: load::Validated,
+    _validated: check::Validated,
 }
 
 /// Why a connector may not be used.

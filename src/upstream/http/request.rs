@@ -175,7 +175,10 @@ fn quote_into(out: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use reqwest::Url;
+
     use super::*;
 
     const ODD: &str = "a b+c&d=e/\"\\\n\u{e9}~*";
@@ -203,8 +206,6 @@ mod tests {
         assert_eq!(value["k"], ODD);
         assert_eq!(value["l"], "x");
     }
-
-    use reqwest::Url;
 
     #[test]
     fn buffers_do_not_grow() {

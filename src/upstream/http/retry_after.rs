@@ -23,6 +23,7 @@ pub(super) fn parse(headers: &HeaderMap, now: Time) -> Option<Duration> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

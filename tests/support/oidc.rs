@@ -1,0 +1,179 @@
+//! A real OAuth server for tests: npm's `oidc-provider`, which rotates refresh tokens and revokes the whole
+//! grant when a used one comes again. Use as `#[path = "support/oidc.rs"] mod oidc;`.
+//!
+//! The first use installs it below the target directory, under a lock; later uses take what is there.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdin};
+
+/// The client secret of [`BASIC_CLIENT`] and [`POST_CLIENT`].
+pub const CLIENT_SECRET: &str = "test/secret+with:odd%chars&";
+/// A public client.
+pub const PUBLIC_CLIENT: &str = "credbroker-public";
+/// A confidential client that authenticates with HTTP Basic.
+pub const BASIC_CLIENT: &str = "credbroker-basic";
+/// A confidential client that authenticates in the body.
+pub const POST_CLIENT: &str = "credbroker-post";
+
+const FILES: [(&str, &str); 3] = [
+    ("package.json", include_str!("oidc/package.json")),
+    ("package-lock.json", include_str!("oidc/package-lock.json")),
+    ("server.mjs", include_str!("oidc/server.mjs")),
+];
+/// How long the server may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// A running server. It ends with this value, or with the test process.
+pub struct OidcServer {
+    port: u16,
+    client: reqwest::Client,
+    child: Child,
+    _stdin: ChildStdin,
+}
+
+/// A freshly minted grant. No access token was issued for it yet.
+#[derive(Debug, Deserialize)]
+pub struct Grant {
+    /// Its id, for [`OidcServer::stats`].
+    pub grant_id: String,
+    /// Its refresh token.
+    pub refresh_token: String,
+}
+
+/// What became of a grant.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct Stats {
+    /// Whether it still is.
+    pub alive: bool,
+    /// The life of its access tokens, in seconds.
+    pub ttl: u64,
+    /// Calls of the token endpoint with any of its refresh tokens.
+    pub calls: u64,
+    /// Those that gave new tokens.
+    pub successes: u64,
+    /// Those that were answered `invalid_grant`.
+    pub refused: u64,
+    /// Those of them that presented a used refresh token and so killed the grant.
+    pub replays: u64,
+}
+
+impl OidcServer {
+    /// Starts a server on a port of its own. Panics with what to do where node or npm is missing.
+    pub async fn start() -> Self {
+        let folder = tokio::task::spawn_blocking(install).await.unwrap();
+        let mut child = tokio::process::Command::new("node")
+            .arg(folder.join("server.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|e| missing("node", &e));
+        let stdin = child.stdin.take().unwrap();
+        let mut ready = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(START, ready.next_line())
+            .await
+            .expect("oidc-provider did not start in time")
+            .unwrap()
+            .unwrap_or_else(|| {
+                panic!(
+                    "oidc-provider ended at once; run: node {}/server.mjs",
+                    folder.display()
+                )
+            });
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            port: u16::try_from(ready["port"].as_u64().unwrap()).unwrap(),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            child,
+            _stdin: stdin,
+        }
+    }
+
+    /// Its token endpoint.
+    pub fn token_url(&self) -> String {
+        format!("http://127.0.0.1:{}/token", self.port)
+    }
+
+    /// Makes a grant of the public client, whose access tokens live for `ttl` (whole seconds).
+    pub async fn mint(&self, ttl: Duration) -> Grant {
+        self.mint_for(PUBLIC_CLIENT, ttl).await
+    }
+
+    /// Makes a grant of `client`.
+    pub async fn mint_for(&self, client: &str, ttl: Duration) -> Grant {
+        let url = format!(
+            "http://127.0.0.1:{}/test/grants?client={client}&ttl={}",
+            self.port,
+            ttl.as_secs()
+        );
+        let minted = self.client.post(url).send().await.unwrap();
+        minted.error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// What became of `grant`.
+    pub async fn stats(&self, grant: &Grant) -> Stats {
+        let url = format!("http://127.0.0.1:{}/test/grants/{}", self.port, grant.grant_id);
+        let told = self.client.get(url).send().await.unwrap();
+        told.error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// Ends the server at once.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// The folder with everything in it, by what is in it, so that a changed lock file installs anew.
+fn install() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    FILES.hash(&mut hasher);
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = root.join(format!("oidc-{:016x}", hasher.finish()));
+    fs::create_dir_all(&folder).unwrap();
+    // Other test processes install at the same time; the lock goes with the handle.
+    let lock = File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let done = folder.join("done");
+    if done.exists() {
+        return folder;
+    }
+    for (name, text) in FILES {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let npm = Command::new("npm")
+        .args([
+            "ci",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--loglevel=error",
+        ])
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| missing("npm", &e));
+    assert!(
+        npm.status.success(),
+        "npm ci in {} failed; is the package registry reachable?\n{}",
+        folder.display(),
+        String::from_utf8_lossy(&npm.stderr)
+    );
+    fs::write(done, "").unwrap();
+    folder
+}
+
+fn missing(program: &str, error: &io::Error) -> ! {
+    panic!("{program} cannot be run ({error}); these tests need Node.js 20 or later with npm on the PATH")
+}
