@@ -70,7 +70,10 @@ fn errors_md_lists_every_reason_as_the_code_has_it() {
         std::fs::write(&path, &expected).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let first_difference = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
+    let first_difference = expected
+        .lines()
+        .zip(found.lines())
+        .find(|(expected, found)| expected != found);
     assert!(
         found == expected,
         "docs/errors.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs. \
