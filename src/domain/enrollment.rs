@@ -40,7 +40,8 @@ pub struct EnrollmentToken {
 pub struct BoundSlot {
     /// The agent that enrolled with this key.
     pub agent: AgentId,
-    /// Whether its runtime key has been used, or it has been revoked: no repeat any more.
+    /// Whether no repeat is taken any more: its runtime key has been used, it was revoked, or the time for
+    /// repeats is over.
     pub closed: bool,
 }
 
@@ -95,7 +96,7 @@ impl EnrollmentToken {
         match slot {
             Some(slot) if slot.closed => reject(
                 Reason::EnrollmentTokenSpent,
-                "this key has enrolled already, and its runtime key has been used",
+                "this key has enrolled already, and the time to repeat that is over",
                 false,
             ),
             _ if now >= self.expires => reject(

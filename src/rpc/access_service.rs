@@ -35,7 +35,7 @@ impl proto::access_service_server::AccessService for AccessService {
             family: who.actor.family().to_owned(),
             org: who.actor.org().map(|org| org.to_string()).unwrap_or_default(),
             broker_version: env!("CARGO_PKG_VERSION").to_owned(),
-            trust_domain: who.trust_domain.to_owned(),
+            trust_domain: who.trust_domain,
         }))
     }
 

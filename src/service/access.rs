@@ -17,12 +17,12 @@ use crate::store::model::Home;
 use crate::store::record::{Changes, Stored};
 
 /// Who the broker takes the caller for.
-#[derive(Clone, Copy, Debug)]
-pub struct WhoAmI<'a> {
+#[derive(Clone, Debug)]
+pub struct WhoAmI {
     /// The actor.
     pub actor: Actor,
     /// The broker's trust domain.
-    pub trust_domain: &'a str,
+    pub trust_domain: String,
 }
 
 /// A new API key, with its token.
@@ -53,10 +53,10 @@ pub(super) fn checked_ttl(
 
 impl Broker {
     /// Who the caller is.
-    pub fn who_am_i(&self, actor: &Actor) -> WhoAmI<'_> {
+    pub fn who_am_i(&self, actor: &Actor) -> WhoAmI {
         WhoAmI {
             actor: *actor,
-            trust_domain: &self.settings.trust_domain,
+            trust_domain: self.authority.trust_domain().to_string(),
         }
     }
 

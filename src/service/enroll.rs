@@ -108,7 +108,9 @@ impl Broker {
         let bound = self.bound_agent(org, token, csr.key_fingerprint()).await?;
         let slot = bound.as_ref().map(|agent| BoundSlot {
             agent: agent.value.id,
-            closed: agent.value.used || agent.value.revoked.is_some(),
+            closed: agent.value.used
+                || agent.value.revoked.is_some()
+                || self.now() >= agent.value.created + self.settings().enrollment_window,
         });
         match stored.value.admit(&token.hash(), slot, self.now()) {
             Err(rejected) => Err(self
@@ -268,7 +270,7 @@ impl Broker {
     }
 
     fn issue(&self, csr: &CheckedCsr, subject: AgentSubject) -> Result<IssuedCertificate, Refusal> {
-        let lifetime = self.settings.certificate_lifetime;
+        let lifetime = self.settings().certificate_lifetime;
         self.authority
             .issue_agent(csr, subject, self.now(), lifetime)
             .map_err(|error: CaError| {

@@ -25,6 +25,7 @@ mod tasks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
@@ -56,8 +57,8 @@ pub use tasks::{NewTask, TaskView};
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The SPIFFE trust domain.
-    pub trust_domain: String,
+    /// How long an enrollment may be repeated with the same key.
+    pub enrollment_window: Duration,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
@@ -68,7 +69,7 @@ pub struct Settings {
     pub exchange_timeout: Duration,
     /// How many exchanges run at once.
     pub max_exchanges: usize,
-    /// How many callers may wait for one credential.
+    /// How many callers may wait for exchanges, over all credentials.
     pub max_waiters: usize,
     /// How many rotations of one credential callers may force in an hour.
     pub forced_rotations_per_credential: u32,
@@ -104,7 +105,7 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
-    settings: Settings,
+    settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
@@ -116,13 +117,14 @@ impl Broker {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
         let connectors = Arc::new(parts.connectors);
+        let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
             clock: Arc::clone(&parts.clock),
             connectors: Arc::clone(&connectors),
             endpoint: parts.endpoint,
-            settings: parts.settings.clone(),
+            settings: Arc::clone(&settings),
             incarnation,
         });
         Ok(Arc::new(Self {
@@ -132,7 +134,7 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
-            settings: parts.settings,
+            settings,
             random,
             refresher,
             finished_effects: effect::Finished::default(),
@@ -152,6 +154,16 @@ impl Broker {
     /// Whether both store and journal still take writes.
     pub fn healthy(&self) -> bool {
         self.records.healthy() && self.journal.healthy()
+    }
+
+    /// Takes other times and limits, from the next request on. How many exchanges run at once and how many
+    /// callers may wait is fixed at the start.
+    pub fn reload(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
     }
 
     fn now(&self) -> Time {

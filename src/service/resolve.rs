@@ -151,7 +151,9 @@ impl Broker {
                 "model is at most 128 printable characters",
             ));
         }
-        let remaining = input.minimum_remaining.unwrap_or(self.settings.minimum_remaining);
+        let remaining = input
+            .minimum_remaining
+            .unwrap_or(self.settings().minimum_remaining);
         if remaining > MAX_MINIMUM {
             return Err(Refusal::invalid(
                 "minimum_remaining",
@@ -541,7 +543,7 @@ impl Broker {
         now: Time,
     ) -> Result<Lease, Refusal> {
         let entry = &permit.entries()[choice.position];
-        let latest = now + self.settings.lease_lifetime;
+        let latest = now + self.settings().lease_lifetime;
         let task_end = subject.task.as_ref().map(|task| task.value.expires);
         Ok(Lease {
             id: self.new_id()?,
@@ -690,7 +692,7 @@ impl Broker {
             self.refresher.count_forced(&credential, actor)?;
         }
         let need = Need {
-            remaining: self.settings.minimum_remaining,
+            remaining: self.settings().minimum_remaining,
             newer_than: Some(rejected),
         };
         let (material, exchanged) = self.material(&credential, need).await?;
@@ -710,7 +712,7 @@ impl Broker {
             provider: None,
         };
         self.still_allowed(actor, &subject).await?;
-        let vended = self.vend(lease, material, self.settings.minimum_remaining);
+        let vended = self.vend(lease, material, self.settings().minimum_remaining);
         Ok(Refreshed {
             vended,
             exchanged,

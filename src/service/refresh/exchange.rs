@@ -78,7 +78,7 @@ impl Refresher {
         let now = self.now();
         let event = Event::Needed {
             by: self.parts.incarnation,
-            deadline: now + self.parts.settings.exchange_timeout,
+            deadline: now + self.parts.settings.load().exchange_timeout,
             rule: ResendRule {
                 rotates: connector.rotates,
                 grace: connector.grace,
@@ -180,7 +180,7 @@ impl Refresher {
         };
         let sent = self.parts.endpoint.refresh(request);
         // The endpoint keeps its own time; this holds even if it does not.
-        let limit = self.parts.settings.exchange_timeout + Duration::from_secs(5);
+        let limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
         let delivery = tokio::time::timeout(limit, sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));

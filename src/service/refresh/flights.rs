@@ -34,7 +34,8 @@ impl Landing {
 type Flight = Shared<BoxFuture<'static, Landing>>;
 
 pub(super) struct Flights {
-    under_way: Mutex<HashMap<CredentialId, (Flight, Arc<AtomicUsize>)>>,
+    under_way: Mutex<HashMap<CredentialId, Flight>>,
+    waiters: Arc<AtomicUsize>,
     max_waiters: usize,
 }
 
@@ -51,6 +52,7 @@ impl Flights {
     pub(super) fn new(max_waiters: usize) -> Self {
         Self {
             under_way: Mutex::default(),
+            waiters: Arc::default(),
             max_waiters,
         }
     }
@@ -67,28 +69,26 @@ impl Flights {
         F: Future<Output = Landing> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let (flight, waiters) = match under_way.get(&id) {
-            Some((flight, waiters)) => (flight.clone(), Arc::clone(waiters)),
+        let waiting = Waiting(Arc::clone(&self.waiters));
+        if self.waiters.fetch_add(1, Ordering::Relaxed) >= self.max_waiters {
+            return Err(
+                Refusal::new(Reason::Overloaded, "too many callers wait for refreshes")
+                    .retry_after(std::time::Duration::from_secs(1)),
+            );
+        }
+        let flight = match under_way.get(&id) {
+            Some(flight) => flight.clone(),
             None if closing => {
                 return Err(Refusal::new(Reason::ShuttingDown, "the broker is stopping")
                     .retry_after(std::time::Duration::from_secs(1)));
             }
             None => {
                 let flight = start().boxed().shared();
-                let waiters = Arc::default();
-                under_way.insert(id, (flight.clone(), Arc::clone(&waiters)));
-                (flight, waiters)
+                under_way.insert(id, flight.clone());
+                flight
             }
         };
         drop(under_way);
-        if waiters.fetch_add(1, Ordering::Relaxed) >= self.max_waiters {
-            waiters.fetch_sub(1, Ordering::Relaxed);
-            return Err(
-                Refusal::new(Reason::Overloaded, "too many callers wait for this credential")
-                    .retry_after(std::time::Duration::from_secs(1)),
-            );
-        }
-        let waiting = Waiting(waiters);
         Ok(async move {
             let landing = flight.await;
             drop(waiting);

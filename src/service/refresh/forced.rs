@@ -18,33 +18,39 @@ enum Counted {
     Agent([u8; 16]),
 }
 
+/// How many an hour.
+#[derive(Clone, Copy)]
 pub(super) struct Limits {
-    per_credential: u32,
-    per_agent: u32,
-    /// When the window began, and how many since.
-    counts: Mutex<HashMap<Counted, (Duration, u32)>>,
+    pub(super) per_credential: u32,
+    pub(super) per_agent: u32,
 }
 
-impl Limits {
-    pub(super) fn new(per_credential: u32, per_agent: u32) -> Self {
-        Self {
-            per_credential,
-            per_agent,
-            counts: Mutex::default(),
-        }
-    }
+/// When each window began, and how many since.
+#[derive(Default)]
+pub(super) struct Counts(Mutex<HashMap<Counted, (Duration, u32)>>);
 
+impl Counts {
     /// Counts one forced rotation at `now` (monotonic), or refuses it.
-    pub(super) fn count(&self, credential: [u8; 16], actor: &Actor, now: Duration) -> Result<(), Refusal> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn count(
+        &self,
+        limits: Limits,
+        credential: [u8; 16],
+        actor: &Actor,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() > SWEEP {
             counts.retain(|_, (began, _)| now.saturating_sub(*began) < WINDOW);
         }
-        let mut limits = vec![(Counted::Credential(credential), self.per_credential, "credential")];
+        let mut counted = vec![(
+            Counted::Credential(credential),
+            limits.per_credential,
+            "credential",
+        )];
         if let Actor::Agent(agent) = actor {
-            limits.push((Counted::Agent(*agent.id.as_bytes()), self.per_agent, "agent"));
+            counted.push((Counted::Agent(*agent.id.as_bytes()), limits.per_agent, "agent"));
         }
-        for (counted, limit, what) in &limits {
+        for (counted, limit, what) in &counted {
             let (began, count) = counts.get(counted).copied().unwrap_or((now, 0));
             let age = now.saturating_sub(began);
             if age < WINDOW && count >= *limit {
@@ -55,7 +61,7 @@ impl Limits {
                 .retry_after(WINDOW - age));
             }
         }
-        for (counted, ..) in limits {
+        for (counted, ..) in counted {
             let entry = counts.entry(counted).or_insert((now, 0));
             if now.saturating_sub(entry.0) >= WINDOW {
                 *entry = (now, 0);
@@ -82,16 +88,25 @@ mod tests {
 
     #[test]
     fn one_agent_wears_out_neither_one_credential_nor_many() {
-        let limits = Limits::new(3, 2);
+        let (counts, limits) = (
+            Counts::default(),
+            Limits {
+                per_credential: 3,
+                per_agent: 2,
+            },
+        );
         let hour = |hours| WINDOW * hours;
-        assert!(limits.count([1; 16], &agent(1), hour(0)).is_ok());
-        assert!(limits.count([2; 16], &agent(1), hour(0)).is_ok());
-        let refusal = limits.count([3; 16], &agent(1), hour(0)).unwrap_err();
+        assert!(counts.count(limits, [1; 16], &agent(1), hour(0)).is_ok());
+        assert!(counts.count(limits, [2; 16], &agent(1), hour(0)).is_ok());
+        let refusal = counts.count(limits, [3; 16], &agent(1), hour(0)).unwrap_err();
         assert_eq!(refusal.reason, Reason::RotationLimited);
         // Another agent still may, up to the credential's own limit.
-        assert!(limits.count([1; 16], &agent(2), hour(0)).is_ok());
-        assert!(limits.count([1; 16], &agent(2), hour(0)).is_ok());
-        assert!(limits.count([1; 16], &agent(3), hour(0)).is_err());
-        assert!(limits.count([1; 16], &agent(1), hour(1)).is_ok(), "a new hour");
+        assert!(counts.count(limits, [1; 16], &agent(2), hour(0)).is_ok());
+        assert!(counts.count(limits, [1; 16], &agent(2), hour(0)).is_ok());
+        assert!(counts.count(limits, [1; 16], &agent(3), hour(0)).is_err());
+        assert!(
+            counts.count(limits, [1; 16], &agent(1), hour(1)).is_ok(),
+            "a new hour"
+        );
     }
 }

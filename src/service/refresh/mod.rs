@@ -15,6 +15,7 @@ mod recover;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -43,7 +44,7 @@ pub(super) struct Parts {
     pub clock: Arc<dyn Clock>,
     pub connectors: Arc<Connectors>,
     pub endpoint: Arc<dyn TokenEndpoint>,
-    pub settings: Settings,
+    pub settings: Arc<ArcSwap<Settings>>,
     pub incarnation: Incarnation,
 }
 
@@ -53,7 +54,7 @@ pub struct Refresher {
     flights: Flights,
     exchanges: Semaphore,
     tasks: TaskTracker,
-    forced: forced::Limits,
+    forced: forced::Counts,
     random: SystemRandom,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
@@ -126,13 +127,10 @@ impl Need {
 impl Refresher {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            flights: Flights::new(parts.settings.max_waiters),
-            exchanges: Semaphore::new(parts.settings.max_exchanges),
+            flights: Flights::new(parts.settings.load().max_waiters),
+            exchanges: Semaphore::new(parts.settings.load().max_exchanges),
             tasks: TaskTracker::new(),
-            forced: forced::Limits::new(
-                parts.settings.forced_rotations_per_credential,
-                parts.settings.forced_rotations_per_agent,
-            ),
+            forced: forced::Counts::default(),
             random: SystemRandom::new(),
             #[cfg(feature = "testing")]
             bypass: false.into(),
@@ -245,8 +243,17 @@ impl Refresher {
 
     /// Counts a rotation that a caller forces.
     pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
-        self.forced
-            .count(*credential.id.as_bytes(), actor, self.parts.clock.monotonic())
+        let settings = self.parts.settings.load();
+        let limits = forced::Limits {
+            per_credential: settings.forced_rotations_per_credential,
+            per_agent: settings.forced_rotations_per_agent,
+        };
+        self.forced.count(
+            limits,
+            *credential.id.as_bytes(),
+            actor,
+            self.parts.clock.monotonic(),
+        )
     }
 
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
