@@ -21,6 +21,8 @@ pub enum Exposure {
     Vend,
     /// To be compared, hashed or checked for its shape; it goes nowhere.
     Inspect,
+    /// To be presented to the broker by the program that was given it.
+    Present,
     /// To be shown once to the person who asked for it to be made.
     ShowOnce,
 }
