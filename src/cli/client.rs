@@ -120,10 +120,11 @@ pub async fn connect(
     let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
         return Err(malformed());
     };
-    if uri
+    // A path or a user name in it would be ignored silently; better to say that it does not belong there.
+    let whole = uri
         .authority()
-        .is_none_or(|authority| authority.as_str() != address)
-    {
+        .is_some_and(|authority| authority.as_str() == address);
+    if !whole || address.contains('@') {
         return Err(malformed());
     }
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();

@@ -156,10 +156,8 @@ async fn showing_the_pinned_root_without_being_signed_by_it_is_refused() {
     let mut chain = thief.chain();
     chain.push(genuine.root.certificate.clone());
     let refused = outcome(&thief, chain, genuine.pin()).await;
-    assert_eq!(
-        certificate_error(refused),
-        rustls::CertificateError::UnknownIssuer
-    );
+    // Both roots have the same name, so that only the signature tells them apart.
+    assert_eq!(certificate_error(refused), rustls::CertificateError::BadSignature);
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ pub struct Failure {
     /// The broker's reason code; see docs/errors.md.
     pub reason: Option<String>,
     /// Which broker was meant.
-    pub target: Option<Target>,
+    pub target: Option<Box<Target>>,
 }
 
 impl Failure {
@@ -104,7 +104,7 @@ impl Failure {
     /// Adds which broker was meant.
     #[must_use]
     pub fn at(mut self, target: &Target) -> Self {
-        self.target = Some(target.clone());
+        self.target = Some(Box::new(target.clone()));
         self
     }
 

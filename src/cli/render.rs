@@ -147,7 +147,7 @@ pub fn list<R: Resource>(items: &[R], output: Output, now: Time) -> String {
                     field.map(|(_, field)| field.cell(now)).unwrap_or_default()
                 }));
             }
-            format!("{}\n", table.trim_fmt())
+            finish(table)
         }
     }
 }
@@ -172,7 +172,7 @@ pub fn pairs(rows: impl IntoIterator<Item = (String, String)>) -> String {
     for (name, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
         table.add_row([name, value]);
     }
-    format!("{}\n", table.trim_fmt())
+    finish(table)
 }
 
 /// JSON as programs and people read it.
@@ -189,6 +189,13 @@ fn new_table() -> Table {
         table.force_no_tty();
     }
     table
+}
+
+fn finish(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    format!("{}\n", table.trim_fmt())
 }
 
 /// The width of the terminal; 80 where there is none.
