@@ -386,4 +386,4 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure
 
 #[cfg(test)]
 #[path = "client_tests.rs"]
-mod tests;
+pub(super) mod tests;

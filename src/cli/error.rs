@@ -186,7 +186,7 @@ impl From<Status> for Failure {
 
 /// A status that is not in the broker's own words: made by the transport, or by something in between.
 fn without_details(kind: Kind, status: &Status) -> Failure {
-    if status.code() == Code::DeadlineExceeded || is_client_timeout(status) {
+    if is_timeout(status) {
         return Failure::new(Kind::Unavailable, "the broker did not answer in time")
             .remedy("Try again, or give it longer with --timeout.");
     }
@@ -209,11 +209,16 @@ fn without_details(kind: Kind, status: &Status) -> Failure {
     failure
 }
 
-/// The channel's own deadline comes as `CANCELLED` with this source.
-fn is_client_timeout(status: &Status) -> bool {
-    status
-        .source()
-        .is_some_and(|source| source.is::<tonic::TimeoutExpired>())
+/// The deadline passed here, or at the server, which then cancels the call.
+fn is_timeout(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    status.source().is_none() && matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
 const fn kind_of_class(class: Class) -> Kind {

@@ -26,11 +26,14 @@ pub mod operator;
 pub mod pin;
 pub mod render;
 
+#[cfg(test)]
+mod grpc_tests;
+
 const AFTER_HELP: &str = "\
-Where a setting comes from: a flag wins over the environment, that over the context. The environment has
-CREDBROKER_CONTEXT, _ADDRESS, _CA_PIN, _CA_FILE, _TOKEN_FILE, _ORG, _TIMEOUT, _IDENTITY and _CONFIG_DIR. An
-address given together with a pin or CA file is another broker: the current context's token is not sent there.
-Tokens and keys are read from files, standard input or a prompt, never from arguments.
+Where a setting comes from: a flag wins over the environment, that over the context. The environment has \
+CREDBROKER_CONTEXT, _ADDRESS, _CA_PIN, _CA_FILE, _TOKEN_FILE, _ORG, _TIMEOUT, _IDENTITY and _CONFIG_DIR. \
+An address given together with a pin or CA file is another broker: the current context's token is not sent \
+there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
 Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise.";
 
@@ -44,7 +47,6 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// See what the broker is for: eight agents, one refresh.
     Demo(demo::DemoArgs),
     Enroll(agent::enroll::EnrollArgs),
     Resolve(agent::resolve::ResolveArgs),

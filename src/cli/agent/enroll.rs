@@ -15,7 +15,9 @@ use crate::cli::{input, key_value, render};
 use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::proto;
 
-/// Enroll this sandbox as an agent. An enrollment that breaks off is taken up again with the same key.
+/// Enroll this sandbox as an agent.
+///
+/// An enrollment that breaks off is taken up again with the same key.
 #[derive(Args, Debug)]
 pub struct EnrollArgs {
     /// The broker's address.

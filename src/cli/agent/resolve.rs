@@ -26,8 +26,10 @@ pub enum ResolveOutput {
     Value,
 }
 
-/// Ask for the credential of a task. An agent names its task where it has several; with an operator token or
-/// API key, a task or a member and project are named.
+/// Ask for the credential of a task.
+///
+/// An agent names its task where it has several; with an operator token or API key, a task or a member and
+/// project are named.
 #[derive(Args, Debug)]
 pub struct ResolveArgs {
     #[command(flatten)]

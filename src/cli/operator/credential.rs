@@ -39,7 +39,9 @@ impl OwnerArgs {
 /// What is done with credentials.
 #[derive(Subcommand, Debug)]
 pub enum Action {
-    /// Store an API key, in place of the one there was. The key is read from standard input, or asked for.
+    /// Store an API key, in place of the one there was.
+    ///
+    /// The key is read from standard input, or asked for without echo.
     Set {
         #[command(flatten)]
         owner: OwnerArgs,
@@ -55,8 +57,9 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
-    /// Take over an OAuth grant. From then on only the broker may refresh it. The refresh token is read from
-    /// standard input, or asked for.
+    /// Take over an OAuth grant: from then on only the broker may refresh it.
+    ///
+    /// The refresh token is read from standard input, or asked for without echo.
     Import(ImportArgs),
     /// List the org's credentials.
     List(#[command(flatten)] ListArgs),
