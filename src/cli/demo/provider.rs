@@ -239,3 +239,7 @@ mod tests {
         assert_eq!(encoded("a&b=c d+é"), "a%26b%3Dc%20d%2B%C3%A9");
     }
 }
+
+#[cfg(test)]
+#[path = "provider_tests.rs"]
+mod server_tests;
