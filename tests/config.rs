@@ -190,7 +190,6 @@ fn further_faults_are_refused() {
         "[listen]\nserver_names = [\"https://broker\"]",
         "[listen]\nmax_message_bytes = -1",
         "[identity]\ntrust_domain = \"\"",
-        "[identity]\nagent_unseen_expiry = \"2h\"",
         "[leases]\nlifetime = \"2m\"\n[refresh]\nminimum_remaining_default = \"3m\"",
         "[log]\nformat = \"xml\"",
         "[log]\nfilter = \"credbroker=loud\"",

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `credbroker` command.
+
+fn main() -> std::process::ExitCode {
+    credbroker::cli::main()
+}

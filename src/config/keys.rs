@@ -136,7 +136,6 @@ pub const KEYS: &[Key] = &[
 
     key("identity.trust_domain", Limit::Own, Apply::Restart),
     key("identity.certificate_lifetime", time(minutes(5), days(90)), Apply::Restart),
-    key("identity.agent_unseen_expiry", time(hours(1), days(3650)), Apply::Restart),
 
     key("enrollment.retry_window", time(seconds(10), hours(24)), Apply::Restart),
 

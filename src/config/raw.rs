@@ -81,7 +81,6 @@ section!(Listen {
 section!(Identity {
     trust_domain: String = "credbroker.local".into(),
     certificate_lifetime: Span = Span::seconds(24 * 3600),
-    agent_unseen_expiry: Span = Span::seconds(30 * 24 * 3600),
 });
 
 section!(Enrollment {

@@ -73,8 +73,6 @@ pub struct Identity {
     pub trust_domain: String,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
-    /// An agent unseen for so long has to enroll again.
-    pub agent_unseen_expiry: Duration,
 }
 
 /// `[enrollment]`.
@@ -177,7 +175,6 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         identity: Identity {
             trust_domain: trust_domain(&raw, origins)?,
             certificate_lifetime: raw.identity.certificate_lifetime.0,
-            agent_unseen_expiry: raw.identity.agent_unseen_expiry.0,
         },
         enrollment: Enrollment {
             retry_window: raw.enrollment.retry_window.0,
@@ -267,17 +264,6 @@ fn check_pairs(config: &Config, origins: &Origins) -> Result<(), ConfigError> {
             config.refresh.minimum_remaining_default.as_millis(),
         ),
         "a lease cannot promise more than its own life",
-    )?;
-    at_least(
-        (
-            "identity.agent_unseen_expiry",
-            config.identity.agent_unseen_expiry.as_millis(),
-        ),
-        (
-            "identity.certificate_lifetime",
-            config.identity.certificate_lifetime.as_millis(),
-        ),
-        "an agent would end before its certificate",
     )
 }
 

@@ -23,6 +23,8 @@ pub enum Exposure {
     Inspect,
     /// To be used as a key inside this process; it goes nowhere.
     Use,
+    /// To be presented to the broker by the program that was given it.
+    Present,
     /// To be shown once to the person who asked for it to be made.
     ShowOnce,
 }

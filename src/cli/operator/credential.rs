@@ -1,0 +1,243 @@
+//! `credbroker credential`: what the broker keeps for members and orgs. Secrets go in, never out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{pages, print_list, print_one};
+use crate::cli::client::Session;
+use crate::cli::error::Failure;
+use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
+use crate::cli::{input, key_value, owner_field};
+use crate::domain::secret::{AccessToken, ApiKey, Exposure, RefreshToken, Secret};
+use crate::proto;
+
+/// Whose a credential is.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct OwnerArgs {
+    /// It is this member's own: id or name.
+    #[arg(long)]
+    member: Option<String>,
+    /// It is the org's, for all members who have none of their own.
+    #[arg(long)]
+    org_owned: bool,
+}
+
+impl OwnerArgs {
+    fn into_wire(self) -> proto::Owner {
+        proto::Owner {
+            owner: Some(match self.member {
+                Some(member) => proto::owner::Owner::Member(member),
+                None => proto::owner::Owner::Org(true),
+            }),
+        }
+    }
+}
+
+/// What is done with credentials.
+#[derive(Subcommand, Debug)]
+pub enum Action {
+    /// Store an API key, in place of the one there was.
+    ///
+    /// The key is read from standard input, or asked for without echo.
+    Set {
+        #[command(flatten)]
+        owner: OwnerArgs,
+        /// The provider, such as `anthropic`.
+        #[arg(long)]
+        provider: String,
+        /// The file with the key, `-` for standard input.
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+        /// Store it even when it does not look like a key of this provider.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Take over an OAuth grant: from then on only the broker may refresh it.
+    ///
+    /// The refresh token is read from standard input, or asked for without echo.
+    Import(ImportArgs),
+    /// List the org's credentials.
+    List(#[command(flatten)] ListArgs),
+    /// Show a credential.
+    Show {
+        /// The credential, `crd_…`.
+        credential: String,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Remove a credential and its secret.
+    Remove {
+        /// The credential, `crd_…`.
+        credential: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// The grant that is taken over.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    owner: OwnerArgs,
+    /// The connector that keeps it alive.
+    #[arg(long)]
+    connector: String,
+    /// The file with the refresh token, `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    refresh_token_file: Option<PathBuf>,
+    /// The file with the current access token; without it the broker refreshes at the first use.
+    #[arg(long, value_name = "FILE")]
+    access_token_file: Option<PathBuf>,
+    /// How long the access token is still good for.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "access_token_file")]
+    expires_in: Option<Duration>,
+    /// A scope that was granted; may be repeated.
+    #[arg(long)]
+    scope: Vec<String>,
+    /// A fact about the account, no secret, that the official programs want to see; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    account: Vec<(String, String)>,
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+/// Runs the command.
+pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
+    let mut credentials = session.credentials();
+    let failed = |status| session.failure(status);
+    let org = session.org()?;
+    match action {
+        Action::Set {
+            owner,
+            provider,
+            key_file,
+            force,
+            show,
+        } => {
+            let key: Secret<ApiKey> = input::secret(key_file.as_deref(), "API key")?;
+            let request = proto::SetCredentialRequest {
+                org,
+                owner: Some(owner.into_wire()),
+                provider,
+                api_key: Some(to_wire(&key)),
+                force,
+            };
+            let answer = credentials.set_credential(request).await.map_err(failed)?;
+            print_one(answer.into_inner().credential, show)
+        }
+        Action::Import(args) => {
+            let show = args.show;
+            let request = import_request(org, args)?;
+            let answer = credentials.import_grant(request).await.map_err(failed)?;
+            print_one(answer.into_inner().credential, show)
+        }
+        Action::List(list) => {
+            let items = pages(list.limit, |page_size, page_token| {
+                let (mut credentials, org) = (session.credentials(), org.clone());
+                async move {
+                    let request = proto::ListCredentialsRequest {
+                        org,
+                        page_size,
+                        page_token,
+                    };
+                    let page = credentials.list_credentials(request).await?.into_inner();
+                    Ok((page.credentials, page.next_page_token))
+                }
+            });
+            print_list(&items.await.map_err(failed)?, list)
+        }
+        Action::Show { credential, show } => {
+            let request = proto::GetCredentialRequest { org, credential };
+            let answer = credentials.get_credential(request).await.map_err(failed)?;
+            print_one(answer.into_inner().credential, show)
+        }
+        Action::Remove { credential, yes } => {
+            let consequence =
+                format!("This removes {credential} and its secret: tasks that use it stop working.");
+            input::confirm(&consequence, yes)?;
+            let request = proto::RemoveCredentialRequest {
+                org,
+                credential: credential.clone(),
+            };
+            credentials.remove_credential(request).await.map_err(failed)?;
+            render::print(&format!("removed {credential}\n"))
+        }
+    }
+}
+
+fn import_request(org: String, args: ImportArgs) -> Result<proto::ImportGrantRequest, Failure> {
+    let access_token: Option<Secret<AccessToken>> = args
+        .access_token_file
+        .as_deref()
+        .map(input::secret_in_file)
+        .transpose()?;
+    let refresh_token: Secret<RefreshToken> =
+        input::secret(args.refresh_token_file.as_deref(), "refresh token")?;
+    let expire_time = args.expires_in.map(|span| {
+        let at = render::now() + span;
+        prost_types::Timestamp {
+            seconds: at.seconds(),
+            nanos: 0,
+        }
+    });
+    Ok(proto::ImportGrantRequest {
+        org,
+        owner: Some(args.owner.into_wire()),
+        connector: args.connector,
+        refresh_token: Some(to_wire(&refresh_token)),
+        access_token: access_token.as_ref().map(to_wire),
+        access_token_expire_time: expire_time,
+        scopes: args.scope,
+        account: args.account.into_iter().collect(),
+    })
+}
+
+fn to_wire<K>(secret: &Secret<K>) -> proto::Secret {
+    proto::Secret {
+        value: secret.expose_str(Exposure::Seal).unwrap_or_default().to_owned(),
+    }
+}
+
+impl Resource for proto::Credential {
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "provider",
+        "kind",
+        "owner",
+        "health",
+        "generation",
+        "expire_time",
+        "hint",
+    ];
+
+    fn fields(&self) -> Vec<(&'static str, Field)> {
+        let kind = enum_name(self.kind().as_str_name(), "CREDENTIAL_KIND_");
+        let health = enum_name(self.health().as_str_name(), "CREDENTIAL_HEALTH_");
+        vec![
+            ("id", Field::Text(self.id.clone())),
+            ("org", Field::Text(self.org.clone())),
+            ("owner", owner_field(self.owner.as_ref())),
+            ("provider", Field::Text(self.provider.clone())),
+            ("kind", Field::Text(kind)),
+            ("connector", Field::Text(self.connector.clone())),
+            ("health", Field::Text(health)),
+            ("last_error", Field::Text(self.last_error.clone())),
+            ("generation", Field::Number(self.generation)),
+            ("hint", Field::Text(self.hint.clone())),
+            ("scopes", Field::List(self.scopes.clone())),
+            ("create_time", Field::Time(self.create_time)),
+            ("refresh_time", Field::Time(self.refresh_time)),
+            ("expire_time", Field::Time(self.expire_time)),
+        ]
+    }
+
+    fn handle(&self) -> String {
+        self.id.clone()
+    }
+}

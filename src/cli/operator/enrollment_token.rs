@@ -1,0 +1,217 @@
+//! `credbroker enrollment-token`: the one-time tokens that agents enroll with.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{MintOutput, pages, print_list, print_one};
+use crate::cli::client::Session;
+use crate::cli::error::Failure;
+use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs};
+use crate::cli::{input, key_value, wire_duration};
+use crate::proto;
+
+/// What is done with enrollment tokens.
+#[derive(Subcommand, Debug)]
+pub enum Action {
+    /// Mint enrollment tokens. They are shown this once.
+    Create(CreateArgs),
+    /// List the org's enrollment tokens, never the tokens themselves.
+    List(#[command(flatten)] ListArgs),
+    /// Revoke an enrollment token. Agents enrolled by it stay.
+    Revoke {
+        /// The enrollment token's id, `etk_…`.
+        enrollment_token: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+}
+
+/// What is minted.
+#[derive(Args, Debug)]
+pub struct CreateArgs {
+    /// The environment: id or name.
+    #[arg(long)]
+    environment: String,
+    /// The project: id or name; needed when the environment is given by name.
+    #[arg(long, default_value = "")]
+    project: String,
+    /// How many tokens.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How many agents each may enroll.
+    #[arg(long, default_value_t = 1)]
+    max_agents: u32,
+    /// How long they are good for; otherwise the broker's default.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+    /// A task that their agents are assigned to.
+    #[arg(long, default_value = "")]
+    task: String,
+    /// A label for their agents; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    label: Vec<(String, String)>,
+    /// How they are shown.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: MintOutput,
+}
+
+/// Runs the command.
+pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
+    let mut agents = session.agents();
+    let failed = |status| session.failure(status);
+    let org = session.org()?;
+    match action {
+        Action::Create(args) => {
+            let output = args.output;
+            let request = proto::CreateEnrollmentTokensRequest {
+                org,
+                project: args.project,
+                environment: args.environment,
+                count: args.count,
+                max_agents: args.max_agents,
+                ttl: args.ttl.map(wire_duration).transpose()?,
+                task: args.task,
+                labels: args.label.into_iter().collect(),
+            };
+            let answer = agents.create_enrollment_tokens(request).await.map_err(failed)?;
+            render::print(&minted(answer.get_ref(), output))?;
+            if output == MintOutput::Table {
+                render::remark("Shown this once. Enroll with the token on standard input:");
+                render::remark(&format!(
+                    "credbroker enroll --address {} --ca-pin {}",
+                    session.target.address,
+                    answer.get_ref().ca_pin
+                ));
+            }
+            Ok(())
+        }
+        Action::List(list) => {
+            let items = pages(list.limit, |page_size, page_token| {
+                let (mut agents, org) = (session.agents(), org.clone());
+                async move {
+                    let request = proto::ListEnrollmentTokensRequest {
+                        org,
+                        page_size,
+                        page_token,
+                    };
+                    let page = agents.list_enrollment_tokens(request).await?.into_inner();
+                    Ok((page.enrollment_tokens, page.next_page_token))
+                }
+            });
+            print_list(&items.await.map_err(failed)?, list)
+        }
+        Action::Revoke {
+            enrollment_token,
+            yes,
+            show,
+        } => {
+            let consequence =
+                format!("This revokes {enrollment_token} for good: it enrolls no one any more.");
+            input::confirm(&consequence, yes)?;
+            let request = proto::RevokeEnrollmentTokenRequest {
+                org,
+                enrollment_token,
+            };
+            let answer = agents.revoke_enrollment_token(request).await.map_err(failed)?;
+            print_one(answer.into_inner().enrollment_token, show)
+        }
+    }
+}
+
+/// The tokens, with their secrets: the only time they are seen.
+fn minted(answer: &proto::CreateEnrollmentTokensResponse, output: MintOutput) -> String {
+    let tokens = answer.tokens.iter().map(|minted| {
+        let secret = minted.token.as_ref().map_or("", |secret| secret.value.as_str());
+        (minted.enrollment_token.clone().unwrap_or_default(), secret)
+    });
+    match output {
+        MintOutput::Value => tokens.map(|(_, secret)| format!("{secret}\n")).collect(),
+        MintOutput::Json => render::json(&json!({
+            "tokens": tokens
+                .map(|(token, secret)| json!({
+                    "enrollment_token": render::object(&token),
+                    "token": secret,
+                }))
+                .collect::<Vec<_>>(),
+            "ca_pin": answer.ca_pin,
+        })),
+        MintOutput::Table => {
+            let rows = tokens.map(|(token, secret)| (token.id, secret.to_owned()));
+            let pin = ("CA PIN".to_owned(), answer.ca_pin.clone());
+            render::pairs(
+                [("ID".to_owned(), "TOKEN".to_owned())]
+                    .into_iter()
+                    .chain(rows)
+                    .chain([pin]),
+            )
+        }
+    }
+}
+
+impl Resource for proto::EnrollmentToken {
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "environment",
+        "bound_agents",
+        "max_agents",
+        "task",
+        "expire_time",
+        "revoke_time",
+    ];
+
+    fn fields(&self) -> Vec<(&'static str, Field)> {
+        vec![
+            ("id", Field::Text(self.id.clone())),
+            ("org", Field::Text(self.org.clone())),
+            ("environment", Field::Text(self.environment.clone())),
+            ("max_agents", Field::Number(self.max_agents.into())),
+            ("bound_agents", Field::Number(self.bound_agents.into())),
+            ("task", Field::Text(self.task.clone())),
+            ("labels", Field::Pairs(self.labels.clone())),
+            ("create_time", Field::Time(self.create_time)),
+            ("expire_time", Field::Time(self.expire_time)),
+            ("revoke_time", Field::Time(self.revoke_time)),
+        ]
+    }
+
+    fn handle(&self) -> String {
+        self.id.clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minted_token_is_shown_once_in_every_form() {
+        let answer = proto::CreateEnrollmentTokensResponse {
+            tokens: vec![proto::MintedEnrollmentToken {
+                enrollment_token: Some(proto::EnrollmentToken {
+                    id: "etk_1".into(),
+                    ..Default::default()
+                }),
+                token: Some(proto::Secret {
+                    value: "cbe_secret".into(),
+                }),
+            }],
+            ca_pin: "sha256:aa".into(),
+        };
+        for output in [MintOutput::Table, MintOutput::Json, MintOutput::Value] {
+            assert_eq!(
+                minted(&answer, output).matches("cbe_secret").count(),
+                1,
+                "{output:?}"
+            );
+        }
+        assert_eq!(minted(&answer, MintOutput::Value), "cbe_secret\n");
+        let value: serde_json::Value = serde_json::from_str(&minted(&answer, MintOutput::Json)).unwrap();
+        assert_eq!(value["tokens"][0]["enrollment_token"]["id"], "etk_1");
+    }
+}

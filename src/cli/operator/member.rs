@@ -1,0 +1,145 @@
+//! `credbroker member`: the human users of an org.
+
+use clap::Subcommand;
+use prost_types::FieldMask;
+
+use super::{pages, print_list, print_one, request_id};
+use crate::cli::client::Session;
+use crate::cli::error::Failure;
+use crate::cli::render::{Field, ListArgs, Resource, ShowArgs};
+use crate::proto;
+
+/// What is done with members.
+#[derive(Subcommand, Debug)]
+pub enum Action {
+    /// Make a member.
+    Create {
+        /// Its name: 1 to 63 of a-z, 0-9 and '-', beginning with a letter; unique in the org; for good.
+        name: String,
+        /// What people call it.
+        #[arg(long, default_value = "")]
+        display_name: String,
+        /// An outside identity, such as `github:octocat`; may be repeated.
+        #[arg(long, value_name = "SYSTEM:SUBJECT")]
+        identity: Vec<String>,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// List the members of the org.
+    List(#[command(flatten)] ListArgs),
+    /// Show a member.
+    Show {
+        /// The member: id or name.
+        name: String,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Change a member.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// The member: id or name.
+        name: String,
+        /// What people call it.
+        #[arg(long, group = "change")]
+        display_name: Option<String>,
+        /// The outside identities, in place of those there are; may be repeated.
+        #[arg(long, value_name = "SYSTEM:SUBJECT", group = "change")]
+        identity: Vec<String>,
+        /// Take all outside identities away.
+        #[arg(long, group = "change", conflicts_with = "identity")]
+        no_identities: bool,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+}
+
+/// Runs the command.
+pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
+    let mut directory = session.directory();
+    let failed = |status| session.failure(status);
+    let org = session.org()?;
+    match action {
+        Action::Create {
+            name,
+            display_name,
+            identity,
+            show,
+        } => {
+            let request = proto::CreateMemberRequest {
+                org,
+                name,
+                display_name,
+                request_id: request_id()?,
+                identities: identity,
+            };
+            let answer = directory.create_member(request).await.map_err(failed)?;
+            print_one(answer.into_inner().member, show)
+        }
+        Action::List(list) => {
+            let items = pages(list.limit, |page_size, page_token| {
+                let (mut directory, org) = (session.directory(), org.clone());
+                async move {
+                    let request = proto::ListMembersRequest {
+                        org,
+                        page_size,
+                        page_token,
+                    };
+                    let page = directory.list_members(request).await?.into_inner();
+                    Ok((page.members, page.next_page_token))
+                }
+            });
+            print_list(&items.await.map_err(failed)?, list)
+        }
+        Action::Show { name, show } => {
+            let request = proto::GetMemberRequest { org, member: name };
+            let answer = directory.get_member(request).await.map_err(failed)?;
+            print_one(answer.into_inner().member, show)
+        }
+        Action::Update {
+            name,
+            display_name,
+            identity,
+            no_identities,
+            show,
+        } => {
+            let mut paths = Vec::new();
+            if display_name.is_some() {
+                paths.push("display_name".to_owned());
+            }
+            if no_identities || !identity.is_empty() {
+                paths.push("identities".to_owned());
+            }
+            let request = proto::UpdateMemberRequest {
+                member: Some(proto::Member {
+                    id: name,
+                    org,
+                    display_name: display_name.unwrap_or_default(),
+                    identities: identity,
+                    ..Default::default()
+                }),
+                update_mask: Some(FieldMask { paths }),
+            };
+            let answer = directory.update_member(request).await.map_err(failed)?;
+            print_one(answer.into_inner().member, show)
+        }
+    }
+}
+
+impl Resource for proto::Member {
+    const COLUMNS: &'static [&'static str] = &["name", "id", "display_name", "identities", "create_time"];
+
+    fn fields(&self) -> Vec<(&'static str, Field)> {
+        vec![
+            ("id", Field::Text(self.id.clone())),
+            ("org", Field::Text(self.org.clone())),
+            ("name", Field::Text(self.name.clone())),
+            ("display_name", Field::Text(self.display_name.clone())),
+            ("identities", Field::List(self.identities.clone())),
+            ("create_time", Field::Time(self.create_time)),
+        ]
+    }
+
+    fn handle(&self) -> String {
+        self.name.clone()
+    }
+}
