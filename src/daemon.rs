@@ -1,1 +1,188 @@
-//! daemon
+//! The composition root: a configuration becomes a broker, the broker serves, drains and ends.
+
+pub mod commands;
+mod error;
+pub mod folder;
+mod inputs;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::journal::Action;
+use crate::journal::Journal;
+use crate::pki::accept::{AcceptLimits, listen};
+use crate::pki::tls::{TlsConfig, server_config};
+use crate::rpc;
+use crate::service::{Broker, Parts, Settings};
+use crate::store::sled::SledStore;
+
+pub use error::DaemonError;
+pub use inputs::Inputs;
+
+/// How long the broker's own certificate lasts, and how often it is made anew.
+const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
+const SERVER_RENEWAL: Duration = Duration::from_secs(86_400);
+/// How often what is no longer needed is removed.
+const COLLECTION: Duration = Duration::from_secs(3_600);
+
+/// A broker that is ready to serve.
+pub struct App {
+    broker: Arc<Broker>,
+    store: Arc<SledStore>,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    tls: Arc<TlsConfig>,
+}
+
+/// The times and limits that a configuration sets.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        enrollment_window: config.enrollment.retry_window,
+        certificate_lifetime: config.identity.certificate_lifetime,
+        lease_lifetime: config.leases.lifetime,
+        minimum_remaining: config.refresh.minimum_remaining_default,
+        exchange_timeout: config.refresh.exchange_timeout,
+        max_exchanges: config.refresh.max_concurrent_exchanges,
+        max_waiters: config.refresh.max_waiters,
+        forced_rotations_per_credential: config.refresh.forced_rotations_per_hour_per_credential,
+        forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
+    }
+}
+
+impl App {
+    /// Opens the data folder and settles what the last run left open.
+    pub async fn open(inputs: Inputs) -> Result<App, DaemonError> {
+        let Inputs { config, connectors, registry, endpoint, clock } = inputs;
+        let opened = folder::open(&config, Arc::clone(&clock)).await?;
+        let broker = Broker::new(Parts {
+            records: opened.records,
+            journal: opened.journal.clone(),
+            clock: Arc::clone(&clock),
+            authority: opened.authority,
+            registry,
+            connectors,
+            endpoint,
+            settings: settings(&config),
+        })?;
+        broker.recover(opened.open_effects).await?;
+        broker.record_lifecycle(Action::BrokerStart).await?;
+        let tls = Arc::new(TlsConfig::new(certificate(&broker, &config, &clock)?));
+        Ok(App { broker, store: opened.store, journal: opened.journal, clock, config, tls })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A listener on the configured address.
+    pub async fn bind(&self) -> Result<TcpListener, DaemonError> {
+        let address = self.config.listen.address;
+        TcpListener::bind(address).await.map_err(|source| DaemonError::Bind { address, source })
+    }
+
+    /// Serves until `stopping`, then drains: requests and exchanges under way are finished, within the
+    /// configured time; store and journal are closed.
+    pub async fn serve(self, listener: TcpListener, stopping: CancellationToken) -> Result<(), DaemonError> {
+        let listen_config = &self.config.listen;
+        let limits = AcceptLimits {
+            handshake_timeout: listen_config.handshake_timeout,
+            handshakes: listen_config.max_concurrent_handshakes,
+            connections: listen_config.max_connections,
+        };
+        let trust_domain = self.broker.authority().trust_domain().clone();
+        let incoming = listen(listener, Arc::clone(&self.tls), trust_domain, limits, stopping.clone());
+        let chores = tokio::spawn(chores(
+            Arc::clone(&self.broker),
+            Arc::clone(&self.tls),
+            self.config.clone(),
+            Arc::clone(&self.clock),
+            stopping.clone(),
+        ));
+        let limits = rpc::Limits {
+            max_message_bytes: listen_config.max_message_bytes,
+            max_requests_in_flight: listen_config.max_requests_in_flight,
+            max_concurrent_streams: listen_config.max_concurrent_streams,
+            request_timeout: listen_config.request_timeout,
+            drain: self.config.drain.timeout,
+        };
+        let served = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping).await;
+        let _ended = chores.await;
+        self.close().await;
+        Ok(served?)
+    }
+
+    /// Waits for the exchanges under way, then closes journal and store.
+    pub async fn close(self) {
+        if tokio::time::timeout(self.config.drain.timeout, self.broker.refresher().drain()).await.is_err() {
+            tracing::warn!("exchanges were still under way when the time to drain was over");
+        }
+        if let Err(refusal) = self.broker.record_lifecycle(Action::BrokerStop).await {
+            tracing::warn!(%refusal, "the stop could not be recorded");
+        }
+        if let Err(error) = self.journal.close().await {
+            tracing::error!(%error, "the journal did not close cleanly");
+        }
+        let store = self.store;
+        let _closed = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+}
+
+/// The TLS configuration with a certificate made now.
+fn certificate(
+    broker: &Broker,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<rustls::ServerConfig, DaemonError> {
+    let names: Vec<String> =
+        config.listen.server_names.iter().map(|name| name.to_str().into_owned()).collect();
+    let authority = broker.authority();
+    let server = authority.issue_server(&names, clock.wall(), SERVER_CERTIFICATE)?;
+    Ok(server_config(&authority.trust_bundle_der(), &server, Arc::clone(clock))?)
+}
+
+/// What has to be done every now and then.
+async fn chores(
+    broker: Arc<Broker>,
+    tls: Arc<TlsConfig>,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    stopping: CancellationToken,
+) {
+    let mut renewal = tokio::time::interval(SERVER_RENEWAL);
+    let mut collection = tokio::time::interval(COLLECTION);
+    renewal.tick().await;
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            _ = renewal.tick() => match certificate(&broker, &config, &clock) {
+                Ok(new) => tls.replace(new),
+                Err(error) => tracing::error!(%error, "the server certificate could not be renewed"),
+            },
+            _ = collection.tick() => if let Err(refusal) = broker.collect().await {
+                tracing::warn!(%refusal, "what is no longer needed could not be removed");
+            },
+        }
+    }
+}
+
+/// What is known of a running server before anybody connects.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What clients pin.
+    pub ca_pin: String,
+}

@@ -18,4 +18,4 @@ mod status;
 mod tasks;
 
 pub use access::{ACCESS, Access, Row};
-pub use server::{HealthTask, Limits, serve};
+pub use server::{Limits, ServeError, serve};

@@ -57,7 +57,7 @@ const SERVICES: [&str; 9] = [
 ];
 
 /// Keeps what the health service says true.
-pub struct HealthTask {
+struct HealthTask {
     broker: Arc<Broker>,
     reporter: HealthReporter,
 }

@@ -139,15 +139,25 @@ impl Connectors {
     /// As [`Connectors::load`], from the text of a TOML file with tables `[connectors.NAME]` and nothing
     /// else.
     pub fn load_text(file: &str, text: &str) -> Result<Self, ConnectorError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct File {
-            #[serde(default)]
-            connectors: BTreeMap<String, Table>,
+        Self::load(file, &tables(file, text)?)
+    }
+
+    /// These, with the connectors of one more file. `accepted` names those whose terms the operator has
+    /// accepted.
+    pub fn with_file(mut self, file: &str, text: &str, accepted: &[String]) -> Result<Self, ConnectorError> {
+        let mut tables = tables(file, text)?;
+        for (name, table) in &mut tables {
+            if accepted.contains(name) {
+                table.insert("accept_terms".to_owned(), toml::Value::Boolean(true));
+            }
         }
-        let parsed: File =
-            toml::from_str(text).map_err(|e| error(file, "", "", ConnectorFault::Form(e.to_string())))?;
-        Self::load(file, &parsed.connectors)
+        let loaded = Self::load(file, &tables)?;
+        for name in tables.into_keys() {
+            if let Some(connector) = loaded.0.get(&name) {
+                self.0.insert(name, Arc::clone(connector));
+            }
+        }
+        Ok(self)
     }
 
     /// The connector of this name.

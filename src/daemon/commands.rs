@@ -1,0 +1,206 @@
+//! `credbrokerd`: init, serve, check, dev, version.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::error::DaemonError;
+use super::folder::initialize;
+use super::{App, Inputs, settings};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::dev;
+use crate::domain::secret::Exposure;
+use crate::telemetry::{self, TelemetryHandle};
+
+/// The credential broker.
+#[derive(Debug, Parser)]
+#[command(name = "credbrokerd", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a broker: its keys, its CA, its first operator. Prints the operator's token once.
+    Init(InitArgs),
+    /// Serve, in the foreground. SIGTERM drains and stops, SIGHUP reloads.
+    Serve(ConfigArgs),
+    /// Read a configuration and the files it names, and start nothing.
+    Check(ConfigArgs),
+    /// A whole broker on loopback to try things with: demo org, demo OAuth server, ready context.
+    Dev(dev::DevArgs),
+    /// Show the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file. Without it the defaults hold.
+    #[arg(long, value_name = "FILE", env = "CREDBROKER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// The data folder; over what the configuration says.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Config, DaemonError> {
+        let env = |name: &str| std::env::var(name).ok();
+        Ok(match &self.config {
+            Some(path) => Config::load(path, &env)?,
+            None => Config::parse("", &PathBuf::from("credbrokerd.toml"), &env)?,
+        })
+    }
+}
+
+/// Runs `credbrokerd` with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return fail(&DaemonError::System { what: "the runtime does not start", source }),
+    };
+    if let Err(source) = harden() {
+        return fail(&DaemonError::System { what: "core dumps cannot be switched off", source });
+    }
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Init(args) => init(args).await,
+            Command::Serve(args) => serve(args).await,
+            Command::Check(args) => check(&args),
+            Command::Dev(args) => dev::run(args).await,
+            Command::Version => {
+                say(concat!("credbrokerd ", env!("CARGO_PKG_VERSION")));
+                Ok(())
+            }
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// No core dump and no debugger shall see the keys in memory.
+fn harden() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked to see")]
+pub(crate) fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a person has to see why it did not start, with or without a log")]
+fn fail(error: &DaemonError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn init(args: InitArgs) -> Result<(), DaemonError> {
+    let mut config = args.config.load()?;
+    if let Some(data_dir) = args.data_dir {
+        config.data_dir = data_dir;
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    initialize(&config, &clock).await?;
+    let folder = config.data_dir.clone();
+    let app = App::open(Inputs::load(config)?).await?;
+    let token = app.broker().create_operator("first operator").await?;
+    let pin = app.broker().authority().ca_pin().to_owned();
+    app.close().await;
+    say(&format!("Made a broker in {}.", folder.display()));
+    say(&format!("Clients pin its CA:  --ca-pin {pin}"));
+    say("The first operator's token, shown this once:");
+    say(token.expose_str(Exposure::ShowOnce).unwrap_or_default());
+    say("Keep master.key apart from the backups of the rest: together they are everything.");
+    Ok(())
+}
+
+fn check(args: &ConfigArgs) -> Result<(), DaemonError> {
+    let inputs = Inputs::load(args.load()?)?;
+    say(&format!("The configuration is good. The broker would listen on {}.", inputs.config.listen.address));
+    Ok(())
+}
+
+async fn serve(args: ConfigArgs) -> Result<(), DaemonError> {
+    let config = args.load()?;
+    let telemetry = telemetry::init(&config.log)?;
+    let app = App::open(Inputs::load(config)?).await?;
+    let listener = app.bind().await?;
+    let stopping = stop_signal()?;
+    reload_signal(&app, args, telemetry)?;
+    tracing::info!(
+        address = %app.config().listen.address,
+        data_dir = %app.config().data_dir.display(),
+        ca_pin = app.broker().authority().ca_pin(),
+        "serving"
+    );
+    app.serve(listener, stopping).await
+}
+
+fn on(kind: SignalKind) -> Result<Signal, DaemonError> {
+    signal(kind).map_err(|source| DaemonError::System { what: "signals cannot be listened to", source })
+}
+
+/// Cancelled by SIGTERM or SIGINT. A second one ends the process at once.
+pub(crate) fn stop_signal() -> Result<CancellationToken, DaemonError> {
+    let stopping = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let token = stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tracing::info!("stopping: requests and exchanges under way are finished first");
+        token.cancel();
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tracing::warn!("stopped the hard way");
+        std::process::exit(1);
+    });
+    Ok(stopping)
+}
+
+/// At SIGHUP, takes what may change while the broker runs, and says what has to wait for a restart.
+fn reload_signal(app: &App, args: ConfigArgs, telemetry: TelemetryHandle) -> Result<(), DaemonError> {
+    let mut hangup = on(SignalKind::hangup())?;
+    let (broker, mut in_force) = (Arc::clone(app.broker()), app.config().clone());
+    let drain = app.drain_handle();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let new = match args.load() {
+                Ok(new) => new,
+                Err(error) => {
+                    tracing::error!(%error, "the configuration was not reloaded");
+                    continue;
+                }
+            };
+            let difference = in_force.reloadable_diff(&new);
+            if let Err(error) = telemetry.set_filter(&new.log.filter) {
+                tracing::error!(%error, "the log filter was not reloaded");
+            }
+            // What waits for a restart stays as it is in force.
+            in_force.take_reloadable(&new);
+            broker.reload(settings(&in_force));
+            drain.set(in_force.drain.timeout);
+            tracing::info!(
+                reloaded = ?difference.changed_reloadable,
+                needs_restart = ?difference.needs_restart,
+                "reloaded the configuration"
+            );
+        }
+    });
+    Ok(())
+}

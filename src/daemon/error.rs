@@ -1,0 +1,110 @@
+//! Why the daemon does not start, and what to do about it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::config::registry::RegistryError;
+use crate::domain::reason::Refusal;
+use crate::journal::{JournalError, KeyError};
+use crate::pki::authority::CaError;
+use crate::pki::tls::TlsError;
+use crate::rpc::ServeError;
+use crate::store::StoreError;
+use crate::store::seal::MasterKeyError;
+use crate::telemetry::TelemetryError;
+use crate::upstream::connector::load::ConnectorError;
+use crate::upstream::http::HttpSetupError;
+
+/// Why the daemon does not start or ended. The operator's to mend; each says how.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A registry file.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A connector file.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    /// The log.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// There is no broker in the data folder.
+    #[error("{} holds no broker. Make one with: credbrokerd init --data-dir {}", .0.display(), .0.display())]
+    NotInitialized(PathBuf),
+    /// There is one already.
+    #[error("{} holds a broker already. Start it with credbrokerd serve, or name another folder.", .0.display())]
+    AlreadyInitialized(PathBuf),
+    /// Another daemon has the folder open.
+    #[error("another credbrokerd already runs on {}. Stop it first, or name another data folder.", .0.display())]
+    InUse(PathBuf),
+    /// The store.
+    #[error("the store in {}: {source}", folder.display())]
+    Store {
+        /// The data folder.
+        folder: PathBuf,
+        /// What went wrong.
+        source: StoreError,
+    },
+    /// The journal.
+    #[error("the journal in {}: {source}", folder.display())]
+    Journal {
+        /// The data folder.
+        folder: PathBuf,
+        /// What went wrong.
+        source: JournalError,
+    },
+    /// The journal's signing key.
+    #[error("the journal's signing key: {0}")]
+    JournalKey(#[from] KeyError),
+    /// The master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The CA.
+    #[error("the certificate authority: {0}")]
+    Authority(#[from] CaError),
+    /// The TLS configuration.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The trust domain.
+    #[error("{0}")]
+    TrustDomain(#[from] crate::pki::spiffe::MalformedTrustDomain),
+    /// The client for token endpoints.
+    #[error("the client for token endpoints: {0}")]
+    Http(#[from] HttpSetupError),
+    /// The port.
+    #[error("cannot listen on {address}: {source}. Stop what listens there, or set another listen.address.")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A use case refused.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The server ended.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The command's own folder for contexts.
+    #[error("the context for the credbroker command: {0}")]
+    Context(#[from] crate::cli::context::ContextError),
+    /// Something of the operating system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
