@@ -452,11 +452,11 @@ async fn acknowledged_records_survive_a_kill() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).split(b'\n');
+        let lines = BufReader::new(child.stdout.take().unwrap()).split(b'\n');
         let enough = acknowledged.len() + 100 + 37 * round;
         let mut killed = false;
         // What was in the pipe when it was killed was acknowledged too; the last line may be half.
-        while let Some(line) = lines.next() {
+        for line in lines {
             let line = String::from_utf8(line.unwrap()).unwrap();
             let mut words = line
                 .split(' ')
