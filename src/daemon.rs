@@ -5,11 +5,11 @@ mod error;
 pub mod folder;
 mod inputs;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -39,6 +39,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     config: Config,
     tls: Arc<TlsConfig>,
+    drain: watch::Sender<Duration>,
 }
 
 /// The times and limits that a configuration sets.
@@ -59,7 +60,13 @@ fn settings(config: &Config) -> Settings {
 impl App {
     /// Opens the data folder and settles what the last run left open.
     pub async fn open(inputs: Inputs) -> Result<App, DaemonError> {
-        let Inputs { config, connectors, registry, endpoint, clock } = inputs;
+        let Inputs {
+            config,
+            connectors,
+            registry,
+            endpoint,
+            clock,
+        } = inputs;
         let opened = folder::open(&config, Arc::clone(&clock)).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -74,7 +81,16 @@ impl App {
         broker.recover(opened.open_effects).await?;
         broker.record_lifecycle(Action::BrokerStart).await?;
         let tls = Arc::new(TlsConfig::new(certificate(&broker, &config, &clock)?));
-        Ok(App { broker, store: opened.store, journal: opened.journal, clock, config, tls })
+        let drain = watch::Sender::new(config.drain.timeout);
+        Ok(App {
+            drain,
+            broker,
+            store: opened.store,
+            journal: opened.journal,
+            clock,
+            config,
+            tls,
+        })
     }
 
     /// The broker.
@@ -87,10 +103,17 @@ impl App {
         &self.config
     }
 
+    /// Sets how long draining may take.
+    pub fn drain_limit(&self) -> watch::Sender<Duration> {
+        self.drain.clone()
+    }
+
     /// A listener on the configured address.
     pub async fn bind(&self) -> Result<TcpListener, DaemonError> {
         let address = self.config.listen.address;
-        TcpListener::bind(address).await.map_err(|source| DaemonError::Bind { address, source })
+        TcpListener::bind(address)
+            .await
+            .map_err(|source| DaemonError::Bind { address, source })
     }
 
     /// Serves until `stopping`, then drains: requests and exchanges under way are finished, within the
@@ -103,7 +126,13 @@ impl App {
             connections: listen_config.max_connections,
         };
         let trust_domain = self.broker.authority().trust_domain().clone();
-        let incoming = listen(listener, Arc::clone(&self.tls), trust_domain, limits, stopping.clone());
+        let incoming = listen(
+            listener,
+            Arc::clone(&self.tls),
+            trust_domain,
+            limits,
+            stopping.clone(),
+        );
         let chores = tokio::spawn(chores(
             Arc::clone(&self.broker),
             Arc::clone(&self.tls),
@@ -116,7 +145,7 @@ impl App {
             max_requests_in_flight: listen_config.max_requests_in_flight,
             max_concurrent_streams: listen_config.max_concurrent_streams,
             request_timeout: listen_config.request_timeout,
-            drain: self.config.drain.timeout,
+            drain: self.drain.subscribe(),
         };
         let served = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping).await;
         let _ended = chores.await;
@@ -126,7 +155,11 @@ impl App {
 
     /// Waits for the exchanges under way, then closes journal and store.
     pub async fn close(self) {
-        if tokio::time::timeout(self.config.drain.timeout, self.broker.refresher().drain()).await.is_err() {
+        let limit = *self.drain.borrow();
+        if tokio::time::timeout(limit, self.broker.refresher().drain())
+            .await
+            .is_err()
+        {
             tracing::warn!("exchanges were still under way when the time to drain was over");
         }
         if let Err(refusal) = self.broker.record_lifecycle(Action::BrokerStop).await {
@@ -146,11 +179,19 @@ fn certificate(
     config: &Config,
     clock: &Arc<dyn Clock>,
 ) -> Result<rustls::ServerConfig, DaemonError> {
-    let names: Vec<String> =
-        config.listen.server_names.iter().map(|name| name.to_str().into_owned()).collect();
+    let names: Vec<String> = config
+        .listen
+        .server_names
+        .iter()
+        .map(|name| name.to_str().into_owned())
+        .collect();
     let authority = broker.authority();
     let server = authority.issue_server(&names, clock.wall(), SERVER_CERTIFICATE)?;
-    Ok(server_config(&authority.trust_bundle_der(), &server, Arc::clone(clock))?)
+    Ok(server_config(
+        &authority.trust_bundle_der(),
+        &server,
+        Arc::clone(clock),
+    )?)
 }
 
 /// What has to be done every now and then.
@@ -176,13 +217,4 @@ async fn chores(
             },
         }
     }
-}
-
-/// What is known of a running server before anybody connects.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// What clients pin.
-    pub ca_pin: String,
 }

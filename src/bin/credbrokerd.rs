@@ -1,1 +1,5 @@
-fn main() {}
+//! The credential broker's daemon.
+
+fn main() -> std::process::ExitCode {
+    credbroker::daemon::commands::main()
+}

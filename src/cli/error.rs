@@ -226,7 +226,7 @@ const fn kind_of_class(class: Class) -> Kind {
         Class::Unauthenticated | Class::Denied => Kind::Denied,
         Class::Invalid => Kind::Usage,
         Class::Exhausted | Class::Unavailable => Kind::Unavailable,
-        Class::Internal => Kind::Internal,
+        Class::Unimplemented | Class::Internal => Kind::Internal,
         Class::NotFound | Class::Precondition | Class::Exists | Class::Aborted => Kind::Failed,
     }
 }

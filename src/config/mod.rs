@@ -132,6 +132,18 @@ impl Config {
         }
         reload
     }
+
+    /// Takes from `new` what may change while the daemon runs: the keys marked reload in [`KEYS`].
+    pub fn take_reloadable(&mut self, new: &Config) {
+        self.refresh.minimum_remaining_default = new.refresh.minimum_remaining_default;
+        self.refresh.forced_rotations_per_hour_per_credential =
+            new.refresh.forced_rotations_per_hour_per_credential;
+        self.refresh.forced_rotations_per_hour_per_agent = new.refresh.forced_rotations_per_hour_per_agent;
+        self.leases = new.leases.clone();
+        self.log.filter.clone_from(&new.log.filter);
+        self.drain = new.drain.clone();
+        self.raw = new.raw.clone();
+    }
 }
 
 /// The keys that differ between two configurations, dotted.

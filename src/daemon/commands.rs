@@ -70,10 +70,18 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(source) => return fail(&DaemonError::System { what: "the runtime does not start", source }),
+        Err(source) => {
+            return fail(&DaemonError::System {
+                what: "the runtime does not start",
+                source,
+            });
+        }
     };
     if let Err(source) = harden() {
-        return fail(&DaemonError::System { what: "core dumps cannot be switched off", source });
+        return fail(&DaemonError::System {
+            what: "core dumps cannot be switched off",
+            source,
+        });
     }
     let done = runtime.block_on(async {
         match cli.command {
@@ -96,7 +104,13 @@ pub fn main() -> ExitCode {
 /// No core dump and no debugger shall see the keys in memory.
 fn harden() -> std::io::Result<()> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
@@ -105,7 +119,10 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "a person has to see why it did not start, with or without a log")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a person has to see why it did not start, with or without a log"
+)]
 fn fail(error: &DaemonError) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE
@@ -133,7 +150,10 @@ async fn init(args: InitArgs) -> Result<(), DaemonError> {
 
 fn check(args: &ConfigArgs) -> Result<(), DaemonError> {
     let inputs = Inputs::load(args.load()?)?;
-    say(&format!("The configuration is good. The broker would listen on {}.", inputs.config.listen.address));
+    say(&format!(
+        "The configuration is good. The broker would listen on {}.",
+        inputs.config.listen.address
+    ));
     Ok(())
 }
 
@@ -154,7 +174,10 @@ async fn serve(args: ConfigArgs) -> Result<(), DaemonError> {
 }
 
 fn on(kind: SignalKind) -> Result<Signal, DaemonError> {
-    signal(kind).map_err(|source| DaemonError::System { what: "signals cannot be listened to", source })
+    signal(kind).map_err(|source| DaemonError::System {
+        what: "signals cannot be listened to",
+        source,
+    })
 }
 
 /// Cancelled by SIGTERM or SIGINT. A second one ends the process at once.
@@ -177,7 +200,7 @@ pub(crate) fn stop_signal() -> Result<CancellationToken, DaemonError> {
 fn reload_signal(app: &App, args: ConfigArgs, telemetry: TelemetryHandle) -> Result<(), DaemonError> {
     let mut hangup = on(SignalKind::hangup())?;
     let (broker, mut in_force) = (Arc::clone(app.broker()), app.config().clone());
-    let drain = app.drain_handle();
+    let drain = app.drain_limit();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             let new = match args.load() {
@@ -194,7 +217,7 @@ fn reload_signal(app: &App, args: ConfigArgs, telemetry: TelemetryHandle) -> Res
             // What waits for a restart stays as it is in force.
             in_force.take_reloadable(&new);
             broker.reload(settings(&in_force));
-            drain.set(in_force.drain.timeout);
+            drain.send_replace(in_force.drain.timeout);
             tracing::info!(
                 reloaded = ?difference.changed_reloadable,
                 needs_restart = ?difference.needs_restart,

@@ -60,7 +60,11 @@ pub async fn initialize(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), D
         let path = path.to_owned();
         move |source| DaemonError::File { path, source }
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file(folder))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(file(folder))?;
     let empty = fs::read_dir(folder).map_err(file(folder))?.next().is_none();
     if !empty {
         // Most likely a store whose master key was lost or moved: making another key would hide that.
@@ -82,7 +86,10 @@ pub async fn initialize(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), D
         .absent(&keys::authority())
         .put(&keys::authority(), &stored_authority(&parts))
         .put(&keys::journal_key(), &StoredJournalKey { key: journal_key });
-    let failed = |source| DaemonError::Store { folder: folder.clone(), source };
+    let failed = |source| DaemonError::Store {
+        folder: folder.clone(),
+        source,
+    };
     let _applied = records.commit(changes).await.map_err(failed)?;
     let pem = pem(&authority.trust_bundle_der());
     let ca = folder.join("ca.pem");
@@ -92,7 +99,9 @@ pub async fn initialize(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), D
     drop(store);
     let path = master_key(folder);
     fs::rename(&unfinished, &path).map_err(file(&path))?;
-    fs::File::open(folder).and_then(|dir| dir.sync_all()).map_err(file(folder))
+    fs::File::open(folder)
+        .and_then(|dir| dir.sync_all())
+        .map_err(file(folder))
 }
 
 /// Opens the data folder.
@@ -103,11 +112,21 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     }
     let master = LocalMasterKey::load(&master_key(folder))?;
     let (store, records) = open_store(config, master)?;
-    let failed = |source| DaemonError::Store { folder: folder.clone(), source };
+    let failed = |source| DaemonError::Store {
+        folder: folder.clone(),
+        source,
+    };
     let missing = || failed(StoreError::Failed("it was not initialized to its end".to_owned()));
-    let stored = records.get::<StoredAuthority>(&keys::authority()).await.map_err(failed)?;
-    let authority = Authority::from_parts(&authority_parts(&stored.ok_or_else(missing)?.value), clock.wall())?;
-    let stored = records.get::<StoredJournalKey>(&keys::journal_key()).await.map_err(failed)?;
+    let stored = records
+        .get::<StoredAuthority>(&keys::authority())
+        .await
+        .map_err(failed)?;
+    let authority =
+        Authority::from_parts(&authority_parts(&stored.ok_or_else(missing)?.value), clock.wall())?;
+    let stored = records
+        .get::<StoredJournalKey>(&keys::journal_key())
+        .await
+        .map_err(failed)?;
     let key = SigningKey::new(&stored.ok_or_else(missing)?.value.key)?;
 
     let options = JournalOptions {
@@ -119,13 +138,25 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     let (journal, opened) =
         Journal::open(&folder.join("journal"), key, clock, options).map_err(|error| match error {
             JournalError::InUse => DaemonError::InUse(folder.clone()),
-            source => DaemonError::Journal { folder: folder.clone(), source },
+            source => DaemonError::Journal {
+                folder: folder.clone(),
+                source,
+            },
         })?;
     if let Some(bytes) = opened.recovered_tail {
-        tracing::warn!(bytes, "the journal ended in a half-written record, which was cut off");
+        tracing::warn!(
+            bytes,
+            "the journal ended in a half-written record, which was cut off"
+        );
     }
     let open_effects = opened.open_effects;
-    Ok(Opened { store, records, journal, open_effects, authority })
+    Ok(Opened {
+        store,
+        records,
+        journal,
+        open_effects,
+        authority,
+    })
 }
 
 fn open_store(
@@ -135,10 +166,15 @@ fn open_store(
     let folder = &config.data_dir;
     let failed = |error| match error {
         StoreError::InUse => DaemonError::InUse(folder.clone()),
-        source => DaemonError::Store { folder: folder.clone(), source },
+        source => DaemonError::Store {
+            folder: folder.clone(),
+            source,
+        },
     };
-    let options =
-        StoreOptions { queue: config.store.queue, ..StoreOptions::new(&*config.identity.trust_domain) };
+    let options = StoreOptions {
+        queue: config.store.queue,
+        ..StoreOptions::new(&*config.identity.trust_domain)
+    };
     let store = SledStore::open(&folder.join("store"), options).map_err(failed)?;
     let sealer = Sealer::open(store.clone(), Arc::new(master)).map_err(failed)?;
     let records = Records::new(store.clone(), Arc::new(sealer), CACHED_RECORDS);

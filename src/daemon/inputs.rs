@@ -42,13 +42,21 @@ impl Inputs {
             ..HttpOptions::default()
         };
         let endpoint = Arc::new(HttpTokenEndpoint::new(&options, Arc::clone(&clock))?);
-        Ok(Inputs { config, connectors, registry, endpoint, clock })
+        Ok(Inputs {
+            config,
+            connectors,
+            registry,
+            endpoint,
+            clock,
+        })
     }
 }
 
 fn read(path: &Path) -> Result<String, DaemonError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| DaemonError::File { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| DaemonError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn registry(config: &Config) -> Result<Registry, DaemonError> {
@@ -76,7 +84,11 @@ fn connectors(config: &Config) -> Result<Connectors, DaemonError> {
     // Accepted, and in no file: an empty table over the shipped one.
     for name in accepted {
         if all.get(name).is_none_or(|connector| connector.usable().is_err()) {
-            all = all.with_file("connectors.accept_terms", &format!("[connectors.{name:?}]"), accepted)?;
+            all = all.with_file(
+                "connectors.accept_terms",
+                &format!("[connectors.{name:?}]"),
+                accepted,
+            )?;
         }
     }
     Ok(all)

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -25,7 +24,7 @@ use crate::proto;
 use crate::service::Broker;
 
 /// What callers may use together, and each by itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// The longest message taken, in bytes.
     pub max_message_bytes: usize,
@@ -36,7 +35,7 @@ pub struct Limits {
     /// How long a request may take.
     pub request_timeout: Duration,
     /// How long requests under way are waited for when the broker stops.
-    pub drain: Duration,
+    pub drain: tokio::sync::watch::Receiver<Duration>,
 }
 
 /// How often the health of store and journal is looked at.
@@ -175,14 +174,14 @@ pub async fn serve(
         .tcp_nodelay(true)
         .layer(gate)
         .add_routes(routes.routes());
-    let incoming = incoming.map(|connection| connection);
     let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stopping.cancelled() => {
             // A graceful stop waits for open streams for ever; this bounds it.
-            match tokio::time::timeout(limits.drain, &mut serving).await {
+            let limit = *limits.drain.borrow();
+            match tokio::time::timeout(limit, &mut serving).await {
                 Ok(ended) => ended,
                 Err(_) => {
                     tracing::warn!("requests were still under way when the time to drain was over");

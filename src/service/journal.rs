@@ -45,7 +45,7 @@ impl Broker {
             let some = tokio::task::spawn_blocking(move || journal.read(next, wanted))
                 .await
                 .map_err(|_| Refusal::new(Reason::Internal, "reading the journal ended early"))??;
-            let end = some.len() < wanted;
+            let end = some.is_empty();
             looked_at += some.len();
             for record in some {
                 if records.len() == size {

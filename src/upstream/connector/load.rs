@@ -195,6 +195,19 @@ fn overlay(mut base: Table, over: Table) -> Table {
     base
 }
 
+fn tables(file: &str, text: &str) -> Result<BTreeMap<String, Table>, ConnectorError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        #[serde(default)]
+        connectors: BTreeMap<String, Table>,
+    }
+    let parsed: Result<File, _> = toml::from_str(text);
+    parsed
+        .map(|parsed| parsed.connectors)
+        .map_err(|e| error(file, "", "", ConnectorFault::Form(e.to_string())))
+}
+
 #[cfg(test)]
 #[path = "load_tests.rs"]
 #[allow(clippy::unwrap_used)]
