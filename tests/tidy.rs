@@ -136,9 +136,14 @@ fn the_import_rule_catches() {
     fits(
         rule,
         "src/rpc/a.rs",
-        "use crate::{pki::PeerInfo, proto as pb, service::Resolver};",
+        "use crate::{pki::accept::PeerInfo, proto as pb, service::Resolver};",
     );
     fits(rule, "src/daemon.rs", "use crate::{rpc, service, store};");
+    fits(
+        rule,
+        "src/store/keys.rs",
+        "fn f<'a>(k: &'a K) -> impl Iterator<Item = u8> + use<'a> { g(k); h(k) }",
+    );
 }
 
 #[test]
@@ -180,6 +185,7 @@ fn the_engine_rule_catches() {
     breaks(rule, "src/store/record.rs", "fn f(db: &sled::Db) {}");
     breaks(rule, "tests/crash.rs", "use {std::fs, sled::Config};");
     fits(rule, "src/store/sled.rs", "use sled::Db;");
+    fits(rule, "tests/store_faults.rs", "use sled::Db;");
     fits(rule, "src/store/sled/commit.rs", "use sled::Db;");
     fits(rule, "src/daemon.rs", "use crate::store::{Kv, sled::Sled};");
     fits(

@@ -1,6 +1,6 @@
 //! The daemon's configuration: a TOML file, overridden by the environment, over built-in defaults.
 //!
-//! A configuration is read whole or not at all. [`raw`] is the file as written: every key has a default,
+//! A configuration is read whole or not at all. `raw` is the file as written: every key has a default,
 //! unknown keys are refused. [`keys`] has a row for every key: its limits, and whether a running daemon takes
 //! a change. [`validated`] is what the rest of the program sees. An error names where the value came from,
 //! the key, and what to do; it never quotes a line of the file.

@@ -93,7 +93,7 @@ macro_rules! reasons {
 
 reasons! {
     CredentialMissing, "CREDENTIAL_MISSING", Unauthenticated, Caller,
-        "Send the broker credential as metadata 'authorization: Bearer <token>'.";
+        "Send the broker credential as metadata 'authorization: Bearer TOKEN'.";
     CredentialMalformed, "CREDENTIAL_MALFORMED", Unauthenticated, Caller,
         "The token is cut short or mistyped: its checksum does not fit. Copy it whole.";
     CredentialUnknown, "CREDENTIAL_UNKNOWN", Unauthenticated, Caller,

@@ -18,8 +18,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "service",
         &["domain", "clock", "store", "journal", "upstream", "pki"],
     ),
-    ("rpc", &["service", "domain", "proto", "clock", "pki::PeerInfo"]),
-    ("cli", &["proto", "config", "domain"]),
+    ("rpc", &["service", "domain", "proto", "clock", "pki::accept"]),
+    ("cli", &["proto", "config", "domain", "clock"]),
     ("daemon", &["*"]),
     ("dev", &["*"]),
     ("bin/credbroker", &["cli"]),
@@ -134,11 +134,13 @@ pub(crate) fn purity(sources: &[Source]) -> Vec<String> {
     faults
 }
 
-/// The storage engine is named in one place.
+/// The storage engine is named in one place. Tests of the store may damage its files behind its back.
 pub(crate) fn sled(sources: &[Source]) -> Vec<String> {
-    let elsewhere = sources
-        .iter()
-        .filter(|source| !source.path.starts_with("src/store/sled"));
+    let elsewhere = sources.iter().filter(|source| {
+        !["src/store/sled", "tests/store_"]
+            .iter()
+            .any(|place| source.path.starts_with(place))
+    });
     // Beside a module of ours that is called so, the name means the module.
     let elsewhere = elsewhere.filter(|source| !has(&source.tokens, &["mod", "sled"]));
     faults_by_path(elsewhere, "sled is named only in src/store/sled", |named| {
@@ -177,10 +179,10 @@ fn faults_by_path<'a>(
         .collect()
 }
 
-/// What holds a secret derives no `Debug`.
+/// What holds a secret derives no `Debug`; the secrets of tests are none.
 pub(crate) fn debug(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
-    for source in sources {
+    for source in sources.iter().filter(|source| source.path.starts_with("src/")) {
         let tokens = &source.tokens;
         for start in 0..tokens.len() {
             if !has_at(tokens, start, &["#", "[", "derive", "("]) {
@@ -214,7 +216,6 @@ fn has_plain_secret(item: &[Token]) -> bool {
         "password",
         "passphrase",
         "token",
-        "api_key",
         "access_token",
         "refresh_token",
         "client_secret",

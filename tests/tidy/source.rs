@@ -85,7 +85,9 @@ impl Source {
                 "#" if is_cfg_test(&tokens[i..]) => test_ahead = true,
                 _ => {}
             }
-            let written = if text == "use" {
+            // `impl Trait + use<'a>` imports nothing.
+            let imports = text == "use" && tokens.get(i + 1).is_some_and(|next| next.text != "<");
+            let written = if imports {
                 let (tree, next) = use_tree(tokens, i + 1, &[]);
                 i = next;
                 tree
@@ -151,7 +153,7 @@ fn use_tree(tokens: &[Token], start: usize, prefix: &[String]) -> (Vec<Written>,
             "{" => {
                 let mut all = Vec::new();
                 i += 1;
-                while i < tokens.len() && tokens[i].text != "}" {
+                while i < tokens.len() && !matches!(tokens[i].text.as_str(), "}" | ";") {
                     let (branch, next) = use_tree(tokens, i, &path);
                     all.extend(branch);
                     i = if tokens.get(next).is_some_and(|token| token.text == ",") {
