@@ -1,0 +1,10 @@
+//! What the tests over the port share: a broker in this process, and clients that call it like anybody else.
+
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+pub mod broker;
+pub mod client;
+pub mod oidc;
+
+pub use broker::{Options, TestBroker};
+pub use client::{Caller, Enrolled, NewKey, details, reason};
