@@ -20,6 +20,8 @@ fn grpc_code(class: Class) -> &'static str {
         Class::Aborted => "ABORTED",
         Class::Exhausted => "RESOURCE_EXHAUSTED",
         Class::Unavailable => "UNAVAILABLE",
+        Class::TimedOut => "DEADLINE_EXCEEDED",
+        Class::Unimplemented => "UNIMPLEMENTED",
         Class::Internal => "INTERNAL",
     }
 }

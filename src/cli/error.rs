@@ -225,7 +225,7 @@ const fn kind_of_class(class: Class) -> Kind {
     match class {
         Class::Unauthenticated | Class::Denied => Kind::Denied,
         Class::Invalid => Kind::Usage,
-        Class::Exhausted | Class::Unavailable => Kind::Unavailable,
+        Class::Exhausted | Class::Unavailable | Class::TimedOut => Kind::Unavailable,
         Class::Unimplemented | Class::Internal => Kind::Internal,
         Class::NotFound | Class::Precondition | Class::Exists | Class::Aborted => Kind::Failed,
     }

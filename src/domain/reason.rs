@@ -42,6 +42,8 @@ pub enum Class {
     Exhausted,
     /// Not now; trying again later may help.
     Unavailable,
+    /// It took longer than it may.
+    TimedOut,
     /// There is no such call.
     Unimplemented,
     /// A fault of the broker.
@@ -186,7 +188,7 @@ reasons! {
         "The message does not decode. Use the API's own definitions, by reflection or from proto/.";
     UnknownMethod, "UNKNOWN_METHOD", Unimplemented, Caller,
         "This broker does not have that call. Check the name, and the broker's version.";
-    DeadlineExceeded, "DEADLINE_EXCEEDED", Unavailable, Broker,
+    DeadlineExceeded, "DEADLINE_EXCEEDED", TimedOut, Broker,
         "The call took longer than it may. What it began goes on; try again.";
     Internal, "INTERNAL", Internal, Broker,
         "A fault of the broker. Its log has the cause under the request id.";

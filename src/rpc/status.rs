@@ -16,7 +16,6 @@ const HELP: &str = "https://credbroker.dev/docs/errors";
 /// The code of a class.
 fn code(reason: Reason) -> Code {
     match reason.class() {
-        _ if reason == Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Class::Unauthenticated => Code::Unauthenticated,
         Class::Denied => Code::PermissionDenied,
         Class::NotFound => Code::NotFound,
@@ -26,6 +25,7 @@ fn code(reason: Reason) -> Code {
         Class::Aborted => Code::Aborted,
         Class::Exhausted => Code::ResourceExhausted,
         Class::Unavailable => Code::Unavailable,
+        Class::TimedOut => Code::DeadlineExceeded,
         Class::Unimplemented => Code::Unimplemented,
         Class::Internal => Code::Internal,
     }

@@ -1,0 +1,133 @@
+//! The lease of a resolution: found, or made under guards that a revocation breaks.
+
+use std::sync::Arc;
+
+use super::choose::Choice;
+use super::revoked;
+use super::subject::Subject;
+use crate::domain::actor::Actor;
+use crate::domain::agent::Agent;
+use crate::domain::journal::{Position, Record};
+use crate::domain::lease::Lease;
+use crate::domain::mode::Permit;
+use crate::domain::reason::Refusal;
+use crate::domain::time::Time;
+use crate::service::Broker;
+use crate::service::effect::Undone;
+use crate::service::lease::holder;
+use crate::store::keys::{self, Key};
+use crate::store::model::{LeasePointer, Pin};
+use crate::store::record::{Changes, Stored};
+
+impl Broker {
+    /// Finds the lease for this holder, subject and credential, or makes it, and records the resolution.
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        actor: &Actor,
+        subject: &Subject,
+        permit: &Permit,
+        choice: &Choice,
+        pin: Option<&Stored<Pin>>,
+        record: Record,
+    ) -> Result<(Arc<Lease>, Position), Undone> {
+        let (org, now, credential) = (subject.org, self.now(), choice.credential.id);
+        let file = keys::lease_for(org, holder(actor), &subject.lease_subject(), credential);
+        let pointer = self
+            .records
+            .get::<LeasePointer>(&file)
+            .await
+            .map_err(Refusal::from)?;
+        if let Some(pointer) = &pointer {
+            let key = keys::lease(org, pointer.value.lease);
+            let lease = self.records.get::<Lease>(&key).await.map_err(Refusal::from)?;
+            if let Some(lease) = lease.filter(|lease| lease.value.stands(now)) {
+                let record = record.about("lease", lease.value.id);
+                let position = self.journal.append(&record).await.map_err(Refusal::from)?;
+                return Ok((lease.value, position));
+            }
+        }
+        let lease = self.new_lease(actor, subject, permit, choice, now)?;
+        let mut changes = Changes::default();
+        let key = keys::lease(org, lease.id);
+        changes = changes.absent(&key);
+        changes = changes.put(&key, &lease);
+        match &pointer {
+            Some(pointer) => changes = changes.at(&file, pointer.revision),
+            None => changes = changes.absent(&file),
+        }
+        changes = changes.put(&file, &LeasePointer { lease: lease.id });
+        let changes = self.guard_subject(changes, actor, subject, choice, pin).await?;
+        let record = record.about("lease", lease.id).about("first", true);
+        let done = self.effect(record, changes).await?;
+        Ok((Arc::new(lease), done.position))
+    }
+
+    pub(super) fn new_lease(
+        &self,
+        actor: &Actor,
+        subject: &Subject,
+        permit: &Permit,
+        choice: &Choice,
+        now: Time,
+    ) -> Result<Lease, Refusal> {
+        let entry = &permit.entries()[choice.position];
+        let latest = now + self.settings().lease_lifetime;
+        let task_end = subject.task.as_ref().map(|task| task.value.expires);
+        Ok(Lease {
+            id: self.new_id()?,
+            org: subject.org,
+            holder: holder(actor),
+            task: subject.task_id(),
+            member: subject.member,
+            credential: choice.credential.id,
+            mode: entry.mode,
+            provider: entry.provider.clone(),
+            model: entry.model.clone(),
+            permit_position: u32::try_from(choice.position).unwrap_or(u32::MAX),
+            created: now,
+            expires: task_end.map_or(latest, |end| end.min(latest)),
+            ended: None,
+        })
+    }
+
+    /// Ties the lease to what allowed it: should the agent be revoked or the task end before the commit, the
+    /// commit fails. Also pins the task to its first choice.
+    pub(super) async fn guard_subject(
+        &self,
+        mut changes: Changes,
+        actor: &Actor,
+        subject: &Subject,
+        choice: &Choice,
+        pin: Option<&Stored<Pin>>,
+    ) -> Result<Changes, Refusal> {
+        if let Actor::Agent(agent) = actor {
+            let key = keys::agent(agent.org, agent.id);
+            let stored = self.records.get::<Agent>(&key).await?;
+            let live = stored
+                .filter(|stored| stored.value.revoked.is_none())
+                .ok_or_else(revoked)?;
+            changes = changes.at(&key, live.revision);
+        }
+        let Some(task) = &subject.task else {
+            return Ok(changes);
+        };
+        changes = changes.at(&keys::task(subject.org, task.value.id), task.revision);
+        let chosen = Pin {
+            credential: choice.credential.id,
+            position: u32::try_from(choice.position).unwrap_or(u32::MAX),
+        };
+        let key: Key = keys::pin(subject.org, task.value.id);
+        match pin {
+            Some(pin) if pin.value.credential == chosen.credential => {}
+            Some(pin) => {
+                changes = changes.at(&key, pin.revision);
+                changes = changes.put(&key, &chosen);
+            }
+            None => {
+                changes = changes.absent(&key);
+                changes = changes.put(&key, &chosen);
+            }
+        }
+        Ok(changes)
+    }
+}

@@ -1,0 +1,240 @@
+//! Resolution: whose credential this task gets, decided, recorded, handed out.
+
+mod choose;
+mod lease;
+mod replace;
+mod subject;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::actor::Actor;
+use crate::domain::agent::Agent;
+use crate::domain::decision::Decision;
+use crate::domain::journal::{Action, Position, Record};
+use crate::domain::lease::Lease;
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::task::{Capacity, Task, TaskClaims};
+use crate::service::Broker;
+use crate::service::effect::Undone;
+use crate::service::lease::{Material, Vended};
+use crate::service::refresh::Need;
+use crate::store::keys;
+use crate::store::model::Pin;
+use subject::Subject;
+
+pub use replace::{RefreshInput, Refreshed};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResolveInput<'a> {
+    /// The org, for an operator.
+    pub org: &'a str,
+    /// The task; may be empty for an agent with exactly one, and for a direct resolution.
+    pub task: &'a str,
+    /// Without a task: the member, by id or name.
+    pub member: &'a str,
+    /// Without a task: the member by outside identity.
+    pub member_identity: &'a str,
+    /// Without a task: the project.
+    pub project: &'a str,
+    /// The agent program.
+    pub executor: &'a str,
+    /// The provider.
+    pub provider: &'a str,
+    /// The model.
+    pub model: &'a str,
+    /// The model profile.
+    pub profile: &'a str,
+    /// Where the program runs.
+    pub capacity: Option<Capacity>,
+    /// The hash of the task specification.
+    pub spec_hash: &'a str,
+    /// How long the credential has to work.
+    pub minimum_remaining: Option<Duration>,
+    /// The caller's request id.
+    pub request_id: &'a str,
+}
+
+/// What is handed out, and how that was decided.
+pub struct Resolved {
+    /// The lease with its material.
+    pub vended: Vended,
+    /// The decision.
+    pub decision: Decision,
+    /// The position of the journal record that says so.
+    pub position: Position,
+}
+
+/// The longest model name, request id and message taken, in bytes.
+const MAX_MODEL: usize = 128;
+const MAX_REQUEST_ID: usize = 64;
+const MAX_MINIMUM: Duration = Duration::from_secs(86_400);
+/// How often a first lease is tried again when something it depends on changes at the same moment.
+const ATTEMPTS: usize = 8;
+
+pub(super) fn checked_request_id(text: &str) -> Result<(), Refusal> {
+    if text.len() > MAX_REQUEST_ID || text.chars().any(char::is_control) {
+        return Err(Refusal::invalid(
+            "request_id",
+            "request_id is at most 64 printable characters",
+        ));
+    }
+    Ok(())
+}
+
+impl Broker {
+    /// Decides which credential the task gets, and hands it out.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        actor: &Actor,
+        input: ResolveInput<'_>,
+    ) -> Result<Resolved, Refusal> {
+        checked_request_id(input.request_id)?;
+        if input.model.len() > MAX_MODEL || input.model.chars().any(char::is_control) {
+            return Err(Refusal::invalid(
+                "model",
+                "model is at most 128 printable characters",
+            ));
+        }
+        let remaining = input
+            .minimum_remaining
+            .unwrap_or(self.settings().minimum_remaining);
+        if remaining > MAX_MINIMUM {
+            return Err(Refusal::invalid(
+                "minimum_remaining",
+                "minimum_remaining is at most 24 hours",
+            ));
+        }
+        let mut record =
+            Record::new(Action::Resolve, actor.to_string(), actor.org()).request(input.request_id);
+        let subject = match self.subject(actor, &input).await {
+            Ok(subject) => subject,
+            Err(refusal) => {
+                return Err(self
+                    .denied(record.about("task", shown(input.task)), refusal)
+                    .await);
+            }
+        };
+        record.org = Some(subject.org);
+        record = record
+            .about("member", subject.member)
+            .about("project", subject.project)
+            .about("executor", &subject.executor);
+        if let Some(task) = subject.task_id() {
+            record = record.about("task", task);
+        }
+        let mut decision = Decision::default();
+        match self
+            .resolve_for(actor, &subject, &input, remaining, record.clone(), &mut decision)
+            .await
+        {
+            Ok((vended, position)) => Ok(Resolved {
+                vended,
+                decision,
+                position,
+            }),
+            Err(refusal) => {
+                decision.refused = Some(refusal.reason);
+                Err(self.denied(record, refusal.decided(decision)).await)
+            }
+        }
+    }
+
+    async fn resolve_for(
+        self: &Arc<Self>,
+        actor: &Actor,
+        subject: &Subject,
+        input: &ResolveInput<'_>,
+        remaining: Duration,
+        record: Record,
+        decision: &mut Decision,
+    ) -> Result<(Vended, Position), Refusal> {
+        let permit = self.permit(subject, input)?;
+        decision.permit = permit.entries().to_vec();
+        decision.policy_version = permit.policy_version();
+        for _ in 0..ATTEMPTS {
+            decision.candidates.clear();
+            let pin = match subject.task_id() {
+                Some(task) => self.records.get::<Pin>(&keys::pin(subject.org, task)).await?,
+                None => None,
+            };
+            let choice = match self.pinned(subject, &permit, pin.as_ref()).await? {
+                Some(choice) => choice,
+                None => self.choose(subject, &permit, decision).await?,
+            };
+            decision.position = choice.position;
+            decision.chosen = Some((choice.credential.id, choice.credential.owner));
+            let need = Need {
+                remaining,
+                newer_than: None,
+            };
+            let material = self.material(&choice.credential, need).await?.0;
+            let record = record
+                .clone()
+                .about("mode", permit.entries()[choice.position].mode.name())
+                .about("provider", &choice.credential.provider)
+                .about("credential", choice.credential.id)
+                .about("generation", material.credential.rotation.generation);
+            match self
+                .lease(actor, subject, &permit, &choice, pin.as_ref(), record)
+                .await
+            {
+                Ok((lease, position)) => {
+                    self.still_allowed(actor, subject).await?;
+                    return Ok((self.vend(lease, material, remaining), position));
+                }
+                Err(Undone::Conflict) => {}
+                Err(Undone::Refused(refusal)) => return Err(refusal),
+            }
+        }
+        Err(Refusal::new(
+            Reason::Conflict,
+            "the task keeps changing while it is resolved",
+        ))
+    }
+
+    fn vend(&self, lease: Arc<Lease>, material: Material, wanted: Duration) -> Vended {
+        let left = material
+            .credential
+            .expires
+            .map(|expires| expires.since(self.now()));
+        Vended {
+            lease,
+            material,
+            minimum_remaining: left.map_or(wanted, |left| left.min(wanted)),
+        }
+    }
+
+    /// The last look before the answer: what was revoked or ended meanwhile wins.
+    async fn still_allowed(&self, actor: &Actor, subject: &Subject) -> Result<(), Refusal> {
+        if let Actor::Agent(agent) = actor {
+            let stored = self
+                .records
+                .get::<Agent>(&keys::agent(agent.org, agent.id))
+                .await?;
+            stored
+                .filter(|stored| stored.value.revoked.is_none())
+                .ok_or_else(revoked)?;
+        }
+        if let Some(task) = &subject.task {
+            let stored = self
+                .records
+                .get::<Task>(&keys::task(subject.org, task.value.id))
+                .await?;
+            let stored = stored.ok_or_else(|| Refusal::not_found("task"))?;
+            stored.value.live(self.now(), TaskClaims::default())?;
+        }
+        Ok(())
+    }
+}
+
+fn revoked() -> Refusal {
+    Refusal::new(Reason::CredentialUnknown, "the agent was revoked")
+}
+
+/// A caller's text as the journal keeps it: what could be an id, and nothing else.
+fn shown(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    text.chars().filter(|c| plain(*c)).take(64).collect()
+}

@@ -1,0 +1,138 @@
+//! A reported rejection: the generation that replaces the rejected one.
+
+use std::sync::Arc;
+
+use super::subject::Subject;
+use super::{checked_request_id, shown};
+use crate::domain::actor::Actor;
+use crate::domain::id::{OrgId, ProjectId};
+use crate::domain::journal::{Action, Outcome, Position, Record};
+use crate::domain::mode::CredentialKind;
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::task::{Task, TaskClaims};
+use crate::service::Broker;
+use crate::service::lease::Vended;
+use crate::service::refresh::Need;
+use crate::store::keys;
+
+/// A reported rejection.
+#[derive(Clone, Copy, Debug)]
+pub struct RefreshInput<'a> {
+    /// The lease.
+    pub lease: &'a str,
+    /// The generation that was rejected.
+    pub rejected_generation: u64,
+    /// What the provider said.
+    pub provider_message: &'a str,
+    /// The caller's request id.
+    pub request_id: &'a str,
+}
+
+/// The replacement.
+pub struct Refreshed {
+    /// The lease with newer material.
+    pub vended: Vended,
+    /// Whether this call waited for an exchange.
+    pub exchanged: bool,
+    /// The position of the journal record that says so.
+    pub position: Position,
+}
+
+const MAX_MESSAGE: usize = 8_192;
+
+impl Broker {
+    /// Takes a report that the provider rejected a generation, and returns its replacement.
+    pub async fn refresh_token(
+        self: &Arc<Self>,
+        actor: &Actor,
+        input: RefreshInput<'_>,
+    ) -> Result<Refreshed, Refusal> {
+        checked_request_id(input.request_id)?;
+        if input.provider_message.len() > MAX_MESSAGE {
+            return Err(Refusal::invalid(
+                "provider_message",
+                "provider_message is at most 2 048 characters",
+            ));
+        }
+        let org = actor
+            .org()
+            .ok_or_else(|| Refusal::new(Reason::PermissionDenied, "an operator holds no leases"))?;
+        let record = Record::new(Action::ForceRotate, actor.to_string(), Some(org))
+            .request(input.request_id)
+            .about("lease", shown(input.lease))
+            .about("rejected_generation", input.rejected_generation);
+        match self.replace(actor, org, &input, record.clone()).await {
+            Ok(refreshed) => Ok(refreshed),
+            Err(refusal) => Err(self.denied(record, refusal).await),
+        }
+    }
+
+    async fn replace(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: OrgId,
+        input: &RefreshInput<'_>,
+        record: Record,
+    ) -> Result<Refreshed, Refusal> {
+        let lease = self.own_lease(actor, org, input.lease).await?.value;
+        if !lease.stands(self.now()) {
+            return Err(Refusal::new(
+                Reason::LeaseEnded,
+                format!("{} has ended", lease.id),
+            ));
+        }
+        let task = match lease.task {
+            Some(task) => self.records.get::<Task>(&keys::task(org, task)).await?,
+            None => None,
+        };
+        if let Some(task) = &task {
+            task.value.live(self.now(), TaskClaims::default())?;
+        }
+        let credential = self.credential(org, lease.credential).await?.value;
+        let rejected = input.rejected_generation;
+        let current = credential.rotation.generation;
+        if rejected == 0 || rejected > current {
+            return Err(Refusal::invalid(
+                "rejected_generation",
+                format!("the credential has had generations 1 to {current}"),
+            ));
+        }
+        if rejected == current {
+            if credential.kind != CredentialKind::OAuthGrant {
+                return Err(Refusal::new(
+                    Reason::ReauthRequired,
+                    "the provider rejects the stored key, and a key cannot be refreshed: store a new one",
+                )
+                .with("credential", credential.id.to_string()));
+            }
+            self.refresher.count_forced(&credential, actor)?;
+        }
+        let need = Need {
+            remaining: self.settings().minimum_remaining,
+            newer_than: Some(rejected),
+        };
+        let (material, exchanged) = self.material(&credential, need).await?;
+        let record = record
+            .about("credential", credential.id)
+            .about("generation", material.credential.rotation.generation)
+            .outcome(Outcome::Allowed);
+        let position = self.journal.append(&record).await?;
+        let subject = Subject {
+            org,
+            member: lease.member,
+            project: task
+                .as_ref()
+                .map_or(ProjectId::from_bytes([0; 16]), |task| task.value.project),
+            task,
+            executor: String::new(),
+            provider: None,
+        };
+        self.still_allowed(actor, &subject).await?;
+        let vended = self.vend(lease, material, self.settings().minimum_remaining);
+        Ok(Refreshed {
+            vended,
+            exchanged,
+            position,
+        })
+    }
+}

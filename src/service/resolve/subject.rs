@@ -1,0 +1,146 @@
+//! Whom a resolution is for: a task and what it fixes, or a member directly.
+
+use super::ResolveInput;
+use crate::domain::actor::{Actor, AgentActor};
+use crate::domain::id::{MemberId, OrgId, ProjectId, TaskId};
+use crate::domain::reason::{Reason, Refusal};
+use crate::domain::task::{Task, TaskClaims};
+use crate::service::Broker;
+use crate::service::scope::parse_id;
+use crate::store::keys;
+use crate::store::model::Mark;
+use crate::store::record::Stored;
+
+/// How many assignments are looked through for an agent that names no task.
+const ASSIGNMENTS: usize = 32;
+
+/// Whom a resolution is for.
+pub(super) struct Subject {
+    pub(super) org: OrgId,
+    pub(super) member: MemberId,
+    pub(super) project: ProjectId,
+    pub(super) task: Option<Stored<Task>>,
+    pub(super) executor: String,
+    pub(super) provider: Option<String>,
+}
+
+impl Subject {
+    pub(super) fn task_id(&self) -> Option<TaskId> {
+        self.task.as_ref().map(|task| task.value.id)
+    }
+
+    /// What leases of this subject are filed under.
+    pub(super) fn lease_subject(&self) -> [u8; 16] {
+        self.task_id()
+            .map_or(*self.member.as_bytes(), |task| *task.as_bytes())
+    }
+}
+
+impl Broker {
+    pub(super) async fn subject(&self, actor: &Actor, input: &ResolveInput<'_>) -> Result<Subject, Refusal> {
+        let org = self.org_id(actor, input.org).await?;
+        let claims = TaskClaims {
+            executor: input.executor,
+            profile: input.profile,
+            capacity: input.capacity,
+            spec_hash: input.spec_hash,
+        };
+        let task = match actor {
+            Actor::Agent(agent) => Some(self.assigned_task(agent, input.task).await?),
+            Actor::ApiKey { .. } | Actor::Operator(_) if input.task.is_empty() => None,
+            Actor::ApiKey { .. } | Actor::Operator(_) => {
+                let key = keys::task(org, parse_id("task", input.task)?);
+                Some(
+                    self.records
+                        .get(&key)
+                        .await?
+                        .ok_or_else(|| Refusal::not_found("task"))?,
+                )
+            }
+        };
+        if let Some(task) = task {
+            let live = task.value.live(self.now(), claims)?;
+            let names_member = !input.member.is_empty() || !input.member_identity.is_empty();
+            if names_member {
+                return Err(Refusal::invalid(
+                    "member",
+                    "a task fixes the member: name one or the other",
+                ));
+            }
+            let (member, project) = (live.member, live.project);
+            let (executor, provider) = (live.executor.clone(), live.provider.clone());
+            return Ok(Subject {
+                org,
+                member,
+                project,
+                executor,
+                provider,
+                task: Some(task),
+            });
+        }
+        let member = self
+            .member_or_identity(org, input.member, input.member_identity)
+            .await?
+            .value
+            .id;
+        let project = self.project(org, input.project).await?.value.id;
+        Ok(Subject {
+            org,
+            member,
+            project,
+            executor: input.executor.to_owned(),
+            provider: None,
+            task: None,
+        })
+    }
+
+    /// The agent's task of this id, or its only one. A task of somebody else looks like none.
+    pub(super) async fn assigned_task(
+        &self,
+        agent: &AgentActor,
+        text: &str,
+    ) -> Result<Stored<Task>, Refusal> {
+        let missing = || Refusal::not_found("task");
+        let id = match text {
+            "" => self.only_task(agent).await?,
+            text => parse_id("task", text)?,
+        };
+        let assigned = self
+            .records
+            .get::<Mark>(&keys::task_agent(agent.org, id, agent.id))
+            .await?;
+        let task = self.records.get::<Task>(&keys::task(agent.org, id)).await?;
+        task.filter(|_| assigned.is_some()).ok_or_else(missing)
+    }
+
+    pub(super) async fn only_task(&self, agent: &AgentActor) -> Result<TaskId, Refusal> {
+        let rows = self
+            .records
+            .scan::<Mark>(
+                keys::agent_tasks(agent.org, agent.id).as_bytes(),
+                None,
+                ASSIGNMENTS,
+            )
+            .await?;
+        let mut live = Vec::new();
+        for id in rows
+            .iter()
+            .filter_map(|(key, _)| key.last_id::<crate::domain::id::Task>())
+        {
+            let task = self.records.get::<Task>(&keys::task(agent.org, id)).await?;
+            if task.is_some_and(|task| task.value.live(self.now(), TaskClaims::default()).is_ok()) {
+                live.push(id);
+            }
+        }
+        match live[..] {
+            [only] if rows.len() < ASSIGNMENTS => Ok(only),
+            _ => Err(Refusal {
+                field: Some("task"),
+                ..Refusal::new(
+                    Reason::TaskRequired,
+                    format!("the agent is assigned to {} tasks", live.len()),
+                )
+            }),
+        }
+    }
+}
