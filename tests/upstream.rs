@@ -1,7 +1,12 @@
 //! The token endpoint client against servers that answer, refuse, hang up and lie: how far each request got
 //! is told right, and a real OAuth server and the demo server agree with what the answers are taken for.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs
+)]
 
 #[path = "upstream/delivery.rs"]
 mod delivery;

@@ -169,7 +169,7 @@ reasons! {
     ConnectorUnknown, "CONNECTOR_UNKNOWN", Invalid, Admin,
         "The connector is not configured. Check its name, or add it in the configuration.";
     ConnectorDisabled, "CONNECTOR_DISABLED", Precondition, Admin,
-        "The connector is off until its terms are accepted in the configuration (accept_terms = true).";
+        "The connector is off, or its terms are not accepted: list it under connectors.accept_terms in the configuration.";
     GrantNotShareable, "GRANT_NOT_SHAREABLE", Precondition, Caller,
         "This provider's grants are personal: set a member as the owner.";
     LeaseEnded, "LEASE_ENDED", Precondition, Caller,

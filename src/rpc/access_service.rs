@@ -1,4 +1,4 @@
-//! `AccessService`.
+//! `AccessService`: the caller itself and the org API keys, between message and use case.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `AgentService`.
+//! `AgentService`: enrollment tokens and agents, between message and use case.
 
 use std::sync::Arc;
 

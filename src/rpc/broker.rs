@@ -1,4 +1,5 @@
-//! `BrokerService`.
+//! `BrokerService`: resolution and rejection, between message and use case. The only place where a provider's
+//! secret goes into a message.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `CredentialService`.
+//! `CredentialService`: stored credentials, between message and use case. Secrets come in here and never go out.
 
 use std::sync::Arc;
 

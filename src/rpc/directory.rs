@@ -1,4 +1,4 @@
-//! `DirectoryService`.
+//! `DirectoryService`: orgs and what belongs to them, between message and use case.
 
 use std::sync::Arc;
 
@@ -10,8 +10,7 @@ use super::status::status;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::reason::Refusal;
 use crate::proto;
-use crate::service::{Broker, Change, NewNamed, PageRequest};
-use crate::store::record::Stored;
+use crate::service::{Broker, Change, NewNamed, PageRequest, Stored};
 
 pub(super) struct DirectoryService(pub(super) Arc<Broker>);
 

@@ -1,4 +1,4 @@
-//! `EnrollmentService`.
+//! `EnrollmentService`: enrollment and the upkeep of an identity, between message and use case.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `JournalService`.
+//! `JournalService`: the journal as it is stored, between message and use case.
 
 use std::sync::Arc;
 
@@ -8,9 +8,8 @@ use super::convert::{actor, timestamp};
 use super::status::status;
 use crate::domain::journal::{Phase, Position};
 use crate::domain::reason::Refusal;
-use crate::journal::StoredRecord;
 use crate::proto;
-use crate::service::Broker;
+use crate::service::{Broker, StoredRecord};
 
 pub(super) struct JournalService(pub(super) Arc<Broker>);
 

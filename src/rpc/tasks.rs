@@ -1,4 +1,4 @@
-//! `TaskService`.
+//! `TaskService`: tasks and their agents, between message and use case.
 
 use std::sync::Arc;
 

@@ -326,7 +326,7 @@ impl Broker {
         Ok(credential.and_then(|credential| {
             let valid = credential.value.kind != CredentialKind::OAuthGrant
                 || credential.value.works_for(now, Duration::ZERO);
-            valid.then(|| OutstandingLease {
+            valid.then_some(OutstandingLease {
                 lease: lease.id,
                 credential: credential.value,
             })

@@ -41,6 +41,8 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 
+pub use crate::journal::StoredRecord;
+pub use crate::store::record::Stored;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, Presented};

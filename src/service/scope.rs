@@ -9,7 +9,7 @@ use crate::domain::id::{EnvironmentId, Id, Kind, MemberId, OrgId, ProjectId};
 use crate::domain::name::Name;
 use crate::domain::reason::Refusal;
 use crate::store::keys::{self, Key};
-use crate::store::model::Pointer;
+use crate::store::model::{Home, Pointer};
 use crate::store::record::Stored;
 
 /// A reference, as a request has it.
@@ -144,5 +144,10 @@ impl Broker {
             .get(&keys::member(org, id))
             .await?
             .ok_or_else(missing)
+    }
+
+    /// The org that an API key or enrollment token belongs to.
+    pub(super) async fn home(&self, key: &Key) -> Result<Option<OrgId>, Refusal> {
+        Ok(self.records.get::<Home>(key).await?.map(|home| home.value.org))
     }
 }

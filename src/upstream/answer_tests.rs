@@ -1,3 +1,5 @@
+//! Answers of every sort, and what they are taken for.
+
 use super::*;
 use crate::domain::secret::Exposure;
 use crate::upstream::connector::load::Connectors;

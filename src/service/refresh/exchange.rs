@@ -1,6 +1,5 @@
 //! One flight: claim, exchange, stage, adopt; each step durable before the next.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::SecureRandom;
@@ -12,12 +11,10 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
 use crate::domain::reason::{Reason, Refusal};
 use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
-use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
-use crate::store::model::{CredentialSecret, Mark, StagedAnswer};
+use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, Revision, keys};
-use crate::upstream::answer::{Answer, Granted, classify};
 use crate::upstream::connector::Connector;
 use crate::upstream::{Delivery, RefreshRequest};
 
@@ -27,8 +24,6 @@ const ATTEMPTS: usize = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause, also for what the provider asks with `Retry-After`.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// The pause after the provider rejected the broker's own client: only the configuration helps.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 
 /// A credential on its way through an exchange: what the store has, and at which revision.
 pub(super) struct Claim {
@@ -231,136 +226,8 @@ impl Refresher {
         })
     }
 
-    /// The staged answer of a credential.
-    pub(super) async fn staged(&self, org: OrgId, id: CredentialId) -> Result<StagedAnswer, Refusal> {
-        let missing = || Refusal::new(Reason::CredentialUnusable, "a staged answer is missing");
-        let key = keys::credential_answer(org, id);
-        let stored = self
-            .parts
-            .records
-            .get::<StagedAnswer>(&key)
-            .await?
-            .ok_or_else(missing)?;
-        Arc::into_inner(stored.value).ok_or_else(missing)
-    }
-
-    /// Parses a staged answer and commits what it says.
-    pub(super) async fn adopt(
-        &self,
-        claim: Claim,
-        old: &CredentialSecret,
-        connector: &Connector,
-        answer: StagedAnswer,
-    ) -> Result<Landing, Unsettled> {
-        let retry_after = answer.retry_after_ms.map(Duration::from_millis);
-        let failures = claim.credential.rotation.failures;
-        match classify(connector, answer.status, retry_after, &answer.body) {
-            Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
-            Answer::Rotated(refresh_token) => {
-                // A new refresh token and no access token: kept at once, and refreshed again at the next need.
-                let granted = NewSecret {
-                    access: None,
-                    refresh: Some(refresh_token),
-                    expires: Some(answer.received),
-                    scopes: None,
-                    token_type: None,
-                    account: Vec::new(),
-                };
-                self.replace(claim, old, granted).await
-            }
-            Answer::Refused { code, message } => {
-                tracing::warn!(credential = %claim.credential.id, code, "the provider refused a grant");
-                let message = if message.is_empty() {
-                    code
-                } else {
-                    format!("{code}: {message}")
-                };
-                self.settle(claim, Event::Refused { message }).await
-            }
-            Answer::NotProcessed { retry_after, message } => {
-                let not_before = self.now() + self.pause(failures, retry_after);
-                self.settle(claim, Event::NotProcessed { not_before, message })
-                    .await
-            }
-            Answer::Misconfigured { code, message } => {
-                tracing::error!(connector = %connector.name, code, message, "the provider rejects this client");
-                let not_before = self.now() + PAUSE_MISCONFIGURED;
-                let message = format!("the provider rejects the broker's client: {code}: {message}");
-                self.settle(claim, Event::NotProcessed { not_before, message })
-                    .await
-            }
-            Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
-        }
-    }
-
-    async fn grant(
-        &self,
-        claim: Claim,
-        old: &CredentialSecret,
-        granted: Granted,
-        received: Time,
-    ) -> Result<Landing, Unsettled> {
-        let secret = NewSecret {
-            access: Some(granted.access_token),
-            refresh: granted.refresh_token,
-            expires: granted.expiry.map(|expiry| expiry.at(received)),
-            scopes: granted.scopes,
-            token_type: Some(granted.token_type),
-            account: granted.account,
-        };
-        self.replace(claim, old, secret).await
-    }
-
-    /// Commits a new generation; the claim and the staged answer go in the same batch.
-    async fn replace(
-        &self,
-        claim: Claim,
-        old: &CredentialSecret,
-        new: NewSecret,
-    ) -> Result<Landing, Unsettled> {
-        let now = self.now();
-        let (rotation, _) = claim
-            .credential
-            .rotation
-            .on(Event::Granted, claim.fence, now)
-            .map_err(|_| Unsettled::Superseded)?;
-        let mut credential = Credential {
-            rotation,
-            refreshed: now,
-            expires: new.expires,
-            ..claim.credential
-        };
-        if let Some(scopes) = new.scopes {
-            credential.scopes = scopes;
-        }
-        if let Some(token_type) = new.token_type {
-            credential.token_type = token_type;
-        }
-        for (fact, value) in new.account {
-            credential.account.retain(|(known, _)| *known != fact);
-            credential.account.push((fact, value));
-        }
-        // An answer without a refresh token keeps the old one (RFC 6749 section 6).
-        let kept = || {
-            old.refresh
-                .as_ref()
-                .map(|token| Secret::new(token.expose(Exposure::Seal).to_vec()))
-        };
-        let secret = CredentialSecret {
-            generation: credential.rotation.generation,
-            access: new.access,
-            refresh: new.refresh.or_else(kept),
-        };
-        let mut changes = self.settled(&credential, claim.begin);
-        changes = changes.put(&keys::credential_secret(credential.org, credential.id), &secret);
-        self.put(&credential, claim.revision, changes).await?;
-        self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
-            .await?;
-        Ok(Landing::Renewed)
-    }
-
     /// Commits an outcome that brings no new generation.
-    async fn settle(&self, claim: Claim, event: Event) -> Result<Landing, Unsettled> {
+    pub(super) async fn settle(&self, claim: Claim, event: Event) -> Result<Landing, Unsettled> {
         let now = self.now();
         let (rotation, step) = claim
             .credential
@@ -394,7 +261,7 @@ impl Refresher {
     }
 
     /// What goes with the end of an exchange: its marks and its staged answer.
-    fn settled(&self, credential: &Credential, begin: Option<Position>) -> Changes {
+    pub(super) fn settled(&self, credential: &Credential, begin: Option<Position>) -> Changes {
         let mut changes = Changes::default();
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(credential.org, credential.id));
         if !matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
@@ -422,7 +289,7 @@ impl Refresher {
         }
     }
 
-    async fn finish(
+    pub(super) async fn finish(
         &self,
         credential: &Credential,
         fence: Fence,
@@ -437,7 +304,7 @@ impl Refresher {
 
     /// How long to pause after an exchange that was not processed: what the provider asks for, or an
     /// exponential pause with full jitter.
-    fn pause(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
+    pub(super) fn pause(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
         if let Some(after) = retry_after {
             return after.min(PAUSE_MAX);
         }
@@ -450,16 +317,6 @@ impl Refresher {
             .map_or(u32::MAX, |()| u32::from_be_bytes(random));
         ceiling.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
-}
-
-/// What a new generation consists of.
-struct NewSecret {
-    access: Option<Secret<AccessToken>>,
-    refresh: Option<Secret<RefreshToken>>,
-    expires: Option<Time>,
-    scopes: Option<Vec<String>>,
-    token_type: Option<String>,
-    account: Vec<(String, String)>,
 }
 
 pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {

@@ -5,6 +5,7 @@
 //! [`Rotation`](crate::domain::rotation::Rotation) what to do and does it. A caller that goes away takes
 //! nothing with it.
 
+mod adopt;
 #[cfg(feature = "testing")]
 mod bypass;
 mod exchange;

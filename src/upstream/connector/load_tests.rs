@@ -1,3 +1,5 @@
+//! Connectors that load, and the faults of those that do not.
+
 use std::time::Duration;
 
 use super::*;

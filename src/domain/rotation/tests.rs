@@ -1,0 +1,183 @@
+//! The state machine, event by event.
+
+use super::*;
+
+const ME: Incarnation = Incarnation([1; 16]);
+const BEFORE: Incarnation = Incarnation([0; 16]);
+const ROTATING: ResendRule = ResendRule {
+    rotates: true,
+    grace: None,
+};
+
+fn at(millis: i64) -> Time {
+    Time::from_millis(millis)
+}
+
+fn needed(state: &Rotation, rule: ResendRule, now: Time) -> (Rotation, Step) {
+    let deadline = now + Duration::from_secs(30);
+    state
+        .on(
+            Event::Needed {
+                by: ME,
+                deadline,
+                rule,
+            },
+            Fence(0),
+            now,
+        )
+        .unwrap()
+}
+
+fn claimed() -> Rotation {
+    needed(&Rotation::new(), ROTATING, at(0)).0
+}
+
+fn report(state: &Rotation, event: Event, now: Time) -> (Rotation, Step) {
+    state.on(event, state.fence, now).unwrap()
+}
+
+fn lost() -> Event {
+    Event::Lost {
+        message: "cut".into(),
+    }
+}
+
+#[test]
+fn the_good_way() {
+    let (claimed, step) = needed(&Rotation::new(), ROTATING, at(0));
+    assert_eq!(step, Step::Exchange(Fence(1)));
+    let (staged, step) = report(&claimed, Event::Answered, at(1));
+    assert_eq!(step, Step::Adopt(Fence(1)));
+    let (live, step) = report(&staged, Event::Granted, at(2));
+    assert_eq!(
+        (live.generation, &live.phase, step),
+        (2, &Phase::rested(), Step::Rest)
+    );
+}
+
+#[test]
+fn a_claim_of_an_earlier_run_is_ambiguous_and_never_free() {
+    let claim = Rotation {
+        phase: Phase::Claimed {
+            by: BEFORE,
+            deadline: at(30_000),
+            sent: Sent {
+                first: at(0),
+                unanswered: 0,
+            },
+        },
+        ..claimed()
+    };
+    let (state, step) = claim.on(Event::Started { by: ME }, Fence(0), at(100)).unwrap();
+    assert!(matches!(state.phase, Phase::Ambiguous { .. }), "{state:?}");
+    assert_eq!(step, Step::Rest);
+    // Met without a start, as in a cluster: left alone until its deadline, then ambiguous.
+    assert_eq!(
+        needed(&claim, ROTATING, at(100)),
+        (claim.clone(), Step::Wait(at(30_000)))
+    );
+    assert!(matches!(
+        needed(&claim, ROTATING, at(30_000)).0.phase,
+        Phase::Ambiguous { .. }
+    ));
+}
+
+#[test]
+fn an_ambiguous_token_rests_longer_each_time_unless_sending_again_is_harmless() {
+    let (once, _) = report(&claimed(), lost(), at(1_000));
+    assert_eq!(needed(&once, ROTATING, at(2_999)).1, Step::Wait(at(3_000)));
+    assert_eq!(needed(&once, ROTATING, at(3_000)).1, Step::Exchange(Fence(2)));
+    let grace = ResendRule {
+        rotates: true,
+        grace: Some(Duration::from_secs(5)),
+    };
+    assert_eq!(needed(&once, grace, at(1_001)).1, Step::Exchange(Fence(2)));
+    let steady = ResendRule {
+        rotates: false,
+        grace: None,
+    };
+    assert_eq!(needed(&once, steady, at(1_001)).1, Step::Exchange(Fence(2)));
+
+    let (twice, _) = report(&needed(&once, ROTATING, at(3_000)).0, lost(), at(4_000));
+    assert_eq!(needed(&twice, ROTATING, at(7_999)).1, Step::Wait(at(8_000)));
+    // The grace window counts from the first sending: by then it is over.
+    assert_eq!(needed(&twice, grace, at(5_001)).1, Step::Wait(at(8_000)));
+}
+
+#[test]
+fn a_refusal_after_a_lost_answer_is_told_from_a_plain_one() {
+    let refused = || Event::Refused {
+        message: "invalid_grant".into(),
+    };
+    let death = |claim: &Rotation| {
+        let staged = report(claim, Event::Answered, at(9)).0;
+        match report(&staged, refused(), at(10)).0.phase {
+            Phase::Dead { cause, .. } => cause,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(death(&claimed()), Death::Refused);
+    let once = report(&claimed(), lost(), at(1)).0;
+    assert_eq!(death(&needed(&once, ROTATING, at(9_000)).0), Death::AnswerLost);
+}
+
+#[test]
+fn what_was_not_processed_changes_nothing_but_the_time_of_the_next() {
+    let busy = || Event::NotProcessed {
+        not_before: at(500),
+        message: "429".into(),
+    };
+    let (live, step) = report(&claimed(), busy(), at(1));
+    assert_eq!(
+        (live.generation, live.failures, step),
+        (1, 1, Step::Wait(at(500)))
+    );
+    assert_eq!(needed(&live, ROTATING, at(499)).1, Step::Wait(at(500)));
+    let again = needed(&live, ROTATING, at(500)).0;
+    assert_eq!(report(&again, busy(), at(501)).0.failures, 2);
+
+    let once = report(&claimed(), lost(), at(1)).0;
+    let resent = needed(&once, ROTATING, at(9_000)).0;
+    let after = report(&resent, busy(), at(9_001)).0;
+    assert!(matches!(
+        after.phase,
+        Phase::Ambiguous {
+            sent: Sent { unanswered: 1, .. },
+            ..
+        }
+    ));
+}
+
+#[test]
+fn an_old_fence_changes_nothing() {
+    let state = claimed();
+    for event in [Event::Answered, Event::Granted, lost()] {
+        assert_eq!(state.on(event, Fence(0), at(1)), Err(ClaimLost));
+    }
+    assert_eq!(
+        state.on(Event::Granted, state.fence, at(1)),
+        Err(ClaimLost),
+        "granted before staged"
+    );
+}
+
+#[test]
+fn a_dead_grant_is_not_sent_again() {
+    let dead = Phase::Dead {
+        since: at(0),
+        cause: Death::Refused,
+        message: String::new(),
+    };
+    let state = Rotation {
+        phase: dead,
+        ..Rotation::new()
+    };
+    assert_eq!(
+        needed(&state, ROTATING, at(1_000_000)),
+        (state.clone(), Step::Stop)
+    );
+    assert_eq!(
+        state.on(Event::Replaced, Fence(0), at(1)).unwrap().0.generation,
+        2
+    );
+}
