@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tonic::Code;
@@ -91,11 +93,16 @@ where
             if let Some(refusal) = admitted.instrument(span.clone()).await {
                 return Ok(span.in_scope(|| answer(refusal)));
             }
-            let handled = inner.call(request).instrument(span.clone());
-            match tokio::time::timeout(gate.time_limit, handled).await {
-                Ok(Ok(response)) => Ok(span.in_scope(|| with_details(response))),
-                Err(_) => Ok(span.in_scope(|| answer(late()))),
-            }
+            // A panic costs its own call, not the connection and all calls on it.
+            let handled = AssertUnwindSafe(inner.call(request))
+                .catch_unwind()
+                .instrument(span.clone());
+            let handled = tokio::time::timeout(gate.time_limit, handled).await;
+            Ok(span.in_scope(|| match handled {
+                Ok(Ok(Ok(response))) => with_details(response),
+                Ok(Err(_)) => answer(Refusal::new(Reason::Internal, "the call ended abnormally")),
+                Err(_) => answer(late()),
+            }))
         })
     }
 }

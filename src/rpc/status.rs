@@ -10,8 +10,8 @@ use crate::domain::reason::{Class, Reason, Refusal};
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "credbroker";
-/// Where a reason is explained.
-const HELP: &str = "https://credbroker.dev/docs/errors";
+/// Where a reason is explained: in the documentation that comes with the broker.
+const HELP: &str = "docs/errors.md";
 
 /// The code of a class.
 fn code(reason: Reason) -> Code {

@@ -32,7 +32,14 @@ impl Broker {
             happened,
             "settled an effect that the last run left open"
         );
-        let action = begun.entry.action().unwrap_or(Action::BrokerStart);
+        let Some(action) = begun.entry.action() else {
+            tracing::warn!(
+                position = position.0,
+                action = begun.entry.action,
+                "an unknown effect stays open"
+            );
+            return Ok(());
+        };
         let record = Record::new(action, "broker", begun.entry.org)
             .phase(Phase::Finish(position))
             .about("recovered", happened)
