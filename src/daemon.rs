@@ -4,6 +4,7 @@ pub mod commands;
 mod error;
 pub mod folder;
 mod inputs;
+pub mod process;
 
 use std::sync::Arc;
 use std::time::Duration;

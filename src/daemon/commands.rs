@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio::signal::unix::SignalKind;
 
 use super::error::DaemonError;
-use super::folder::initialize;
+use super::folder::{initialize, initialized};
+use super::process::{harden, on, say, stop_signal};
 use super::{App, Inputs, settings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -101,24 +101,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// No core dump and no debugger shall see the keys in memory.
-fn harden() -> std::io::Result<()> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    )?;
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
-}
-
-#[expect(clippy::print_stdout, reason = "what a person asked to see")]
-pub(crate) fn say(text: &str) {
-    println!("{text}");
-}
-
 #[expect(
     clippy::print_stderr,
     reason = "a person has to see why it did not start, with or without a log"
@@ -134,9 +116,17 @@ async fn init(args: InitArgs) -> Result<(), DaemonError> {
         config.data_dir = data_dir;
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    initialize(&config, &clock).await?;
     let folder = config.data_dir.clone();
+    // An init that was cut off before it could show the operator's token is taken up again.
+    let begun = initialized(&folder);
+    if !begun {
+        initialize(&config, &clock).await?;
+    }
     let app = App::open(Inputs::load(config)?).await?;
+    if begun && app.broker().has_operator().await? {
+        app.close().await;
+        return Err(DaemonError::AlreadyInitialized(folder));
+    }
     let token = app.broker().create_operator("first operator").await?;
     let pin = app.broker().authority().ca_pin().to_owned();
     app.close().await;
@@ -171,29 +161,6 @@ async fn serve(args: ConfigArgs) -> Result<(), DaemonError> {
         "serving"
     );
     app.serve(listener, stopping).await
-}
-
-fn on(kind: SignalKind) -> Result<Signal, DaemonError> {
-    signal(kind).map_err(|source| DaemonError::System {
-        what: "signals cannot be listened to",
-        source,
-    })
-}
-
-/// Cancelled by SIGTERM or SIGINT. A second one ends the process at once.
-pub(crate) fn stop_signal() -> Result<CancellationToken, DaemonError> {
-    let stopping = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    let token = stopping.clone();
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tracing::info!("stopping: requests and exchanges under way are finished first");
-        token.cancel();
-        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tracing::warn!("stopped the hard way");
-        std::process::exit(1);
-    });
-    Ok(stopping)
 }
 
 /// At SIGHUP, takes what may change while the broker runs, and says what has to wait for a restart.

@@ -14,7 +14,7 @@ use clap::Args;
 use crate::cli::context;
 use crate::config::Config;
 use crate::config::registry::{Extra, load as load_registry};
-use crate::daemon::commands::{say, stop_signal};
+use crate::daemon::process::{say, stop_signal};
 use crate::daemon::{App, DaemonError, Inputs, folder};
 use crate::telemetry;
 use oauth::{DemoOAuth, DemoOptions};
