@@ -43,6 +43,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// A peer that does not answer a ping within this time is gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// What the last answers get to reach the network in.
+const FLUSH: Duration = Duration::from_millis(200);
+
 const SERVICES: [&str; 9] = [
     "",
     "credbroker.v1.BrokerService",
@@ -111,9 +114,10 @@ pub async fn serve(
     };
     let following = tokio::spawn(task.run(stopping.clone()));
 
+    let places = Arc::new(Semaphore::new(limits.max_requests_in_flight));
     let gate = Gate {
         broker: Arc::clone(&broker),
-        places: Arc::new(Semaphore::new(limits.max_requests_in_flight)),
+        places: Arc::clone(&places),
         time_limit: limits.request_timeout,
     };
     let max = limits.max_message_bytes;
@@ -179,11 +183,11 @@ pub async fn serve(
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stopping.cancelled() => {
-            // A graceful stop waits for open streams for ever; this bounds it.
             let limit = *limits.drain.borrow();
-            match tokio::time::timeout(limit, &mut serving).await {
-                Ok(ended) => ended,
-                Err(_) => {
+            tokio::select! {
+                ended = &mut serving => ended,
+                () = quiet(&places, limits.max_requests_in_flight) => Ok(()),
+                () = tokio::time::sleep(limit) => {
                     tracing::warn!("requests were still under way when the time to drain was over");
                     Ok(())
                 }
@@ -193,6 +197,15 @@ pub async fn serve(
     stopping.cancel();
     let _ended = following.await;
     Ok(ended?)
+}
+
+/// Ready when no request is in flight. The server itself would also wait for streams such as health watches,
+/// which do not end.
+async fn quiet(places: &Semaphore, all: usize) {
+    let all = u32::try_from(all).unwrap_or(u32::MAX);
+    if places.acquire_many(all).await.is_ok() {
+        tokio::time::sleep(FLUSH).await;
+    }
 }
 
 fn reflection<'b>() -> tonic_reflection::server::Builder<'b> {
