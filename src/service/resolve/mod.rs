@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::domain::actor::Actor;
 use crate::domain::agent::Agent;
 use crate::domain::decision::Decision;
+use crate::domain::directory::ApiKey;
 use crate::domain::journal::{Action, Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::reason::{Reason, Refusal};
@@ -21,6 +22,7 @@ use crate::service::lease::{Material, Vended};
 use crate::service::refresh::Need;
 use crate::store::keys;
 use crate::store::model::Pin;
+use crate::store::record::Stored;
 use subject::Subject;
 
 pub use replace::{RefreshInput, Refreshed};
@@ -181,7 +183,7 @@ impl Broker {
                 .await
             {
                 Ok((lease, position)) => {
-                    self.still_allowed(actor, subject).await?;
+                    self.still_allowed(actor, subject.task.as_ref()).await?;
                     return Ok((self.vend(lease, material, remaining), position));
                 }
                 Err(Undone::Conflict) => {}
@@ -207,20 +209,28 @@ impl Broker {
     }
 
     /// The last look before the answer: what was revoked or ended meanwhile wins.
-    async fn still_allowed(&self, actor: &Actor, subject: &Subject) -> Result<(), Refusal> {
-        if let Actor::Agent(agent) = actor {
-            let stored = self
-                .records
-                .get::<Agent>(&keys::agent(agent.org, agent.id))
-                .await?;
-            stored
-                .filter(|stored| stored.value.revoked.is_none())
-                .ok_or_else(revoked)?;
+    async fn still_allowed(&self, actor: &Actor, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
+        let revoked = match actor {
+            Actor::Agent(agent) => {
+                let stored = self
+                    .records
+                    .get::<Agent>(&keys::agent(agent.org, agent.id))
+                    .await?;
+                stored.is_none_or(|stored| stored.value.revoked.is_some())
+            }
+            Actor::ApiKey { id, org } => {
+                let stored = self.records.get::<ApiKey>(&keys::api_key(*org, *id)).await?;
+                stored.is_none_or(|stored| stored.value.revoked.is_some())
+            }
+            Actor::Operator(_) => false,
+        };
+        if revoked {
+            return Err(self::revoked());
         }
-        if let Some(task) = &subject.task {
+        if let Some(task) = task {
             let stored = self
                 .records
-                .get::<Task>(&keys::task(subject.org, task.value.id))
+                .get::<Task>(&keys::task(task.value.org, task.value.id))
                 .await?;
             let stored = stored.ok_or_else(|| Refusal::not_found("task"))?;
             stored.value.live(self.now(), TaskClaims::default())?;
@@ -230,7 +240,7 @@ impl Broker {
 }
 
 fn revoked() -> Refusal {
-    Refusal::new(Reason::CredentialUnknown, "the agent was revoked")
+    Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked")
 }
 
 /// A caller's text as the journal keeps it: what could be an id, and nothing else.

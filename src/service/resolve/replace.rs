@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::subject::Subject;
 use super::{checked_request_id, shown};
 use crate::domain::actor::Actor;
-use crate::domain::id::{OrgId, ProjectId};
+use crate::domain::id::OrgId;
 use crate::domain::journal::{Action, Outcome, Position, Record};
 use crate::domain::mode::CredentialKind;
 use crate::domain::reason::{Reason, Refusal};
@@ -14,6 +13,7 @@ use crate::service::Broker;
 use crate::service::lease::Vended;
 use crate::service::refresh::Need;
 use crate::store::keys;
+use crate::upstream::redact::redact;
 
 /// A reported rejection.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,9 @@ pub struct Refreshed {
     pub position: Position,
 }
 
+/// The longest message taken, in bytes, and the longest kept, in characters.
 const MAX_MESSAGE: usize = 8_192;
+const MAX_MESSAGE_KEPT: usize = 256;
 
 impl Broker {
     /// Takes a report that the provider rejected a generation, and returns its replacement.
@@ -57,10 +59,13 @@ impl Broker {
         let org = actor
             .org()
             .ok_or_else(|| Refusal::new(Reason::PermissionDenied, "an operator holds no leases"))?;
+        // What an agent says the provider said is kept like what the provider says itself: redacted and short.
+        let said = redact(input.provider_message, MAX_MESSAGE_KEPT);
         let record = Record::new(Action::ForceRotate, actor.to_string(), Some(org))
             .request(input.request_id)
             .about("lease", shown(input.lease))
-            .about("rejected_generation", input.rejected_generation);
+            .about("rejected_generation", input.rejected_generation)
+            .about("provider_message", said);
         match self.replace(actor, org, &input, record.clone()).await {
             Ok(refreshed) => Ok(refreshed),
             Err(refusal) => Err(self.denied(record, refusal).await),
@@ -117,17 +122,7 @@ impl Broker {
             .about("generation", material.credential.rotation.generation)
             .outcome(Outcome::Allowed);
         let position = self.journal.append(&record).await?;
-        let subject = Subject {
-            org,
-            member: lease.member,
-            project: task
-                .as_ref()
-                .map_or(ProjectId::from_bytes([0; 16]), |task| task.value.project),
-            task,
-            executor: String::new(),
-            provider: None,
-        };
-        self.still_allowed(actor, &subject).await?;
+        self.still_allowed(actor, task.as_ref()).await?;
         let vended = self.vend(lease, material, self.settings().minimum_remaining);
         Ok(Refreshed {
             vended,
