@@ -7,6 +7,7 @@ use super::revoked;
 use super::subject::Subject;
 use crate::domain::actor::Actor;
 use crate::domain::agent::Agent;
+use crate::domain::directory::ApiKey;
 use crate::domain::journal::{Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::mode::Permit;
@@ -90,7 +91,7 @@ impl Broker {
         })
     }
 
-    /// Ties the lease to what allowed it: should the agent be revoked or the task end before the commit, the
+    /// Ties the lease to what allowed it: should the caller be revoked or the task end before the commit, the
     /// commit fails. Also pins the task to its first choice.
     pub(super) async fn guard_subject(
         &self,
@@ -100,13 +101,24 @@ impl Broker {
         choice: &Choice,
         pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
-        if let Actor::Agent(agent) = actor {
-            let key = keys::agent(agent.org, agent.id);
-            let stored = self.records.get::<Agent>(&key).await?;
-            let live = stored
-                .filter(|stored| stored.value.revoked.is_none())
-                .ok_or_else(revoked)?;
-            changes = changes.at(&key, live.revision);
+        match actor {
+            Actor::Agent(agent) => {
+                let key = keys::agent(agent.org, agent.id);
+                let stored = self.records.get::<Agent>(&key).await?;
+                let live = stored
+                    .filter(|stored| stored.value.revoked.is_none())
+                    .ok_or_else(revoked)?;
+                changes = changes.at(&key, live.revision);
+            }
+            Actor::ApiKey { id, org } => {
+                let key = keys::api_key(*org, *id);
+                let stored = self.records.get::<ApiKey>(&key).await?;
+                let live = stored
+                    .filter(|stored| stored.value.revoked.is_none())
+                    .ok_or_else(revoked)?;
+                changes = changes.at(&key, live.revision);
+            }
+            Actor::Operator(_) => {}
         }
         let Some(task) = &subject.task else {
             return Ok(changes);
