@@ -28,6 +28,8 @@ pub struct Options {
     pub connectors: String,
     /// In place of HTTP.
     pub endpoint: Option<Arc<dyn TokenEndpoint>>,
+    /// In place of the machine's.
+    pub clock: Option<Arc<dyn Clock>>,
 }
 
 /// The provider `demo` and the executor `demo-agent`, which has it by oauth and byok.
@@ -193,6 +195,9 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
         .unwrap();
     if let Some(endpoint) = &options.endpoint {
         inputs.endpoint = Arc::clone(endpoint);
+    }
+    if let Some(clock) = &options.clock {
+        inputs.clock = Arc::clone(clock);
     }
     inputs
 }

@@ -208,6 +208,20 @@ impl Caller {
         Ok(self.broker().resolve_credential(request).await?.into_inner())
     }
 
+    /// Reports that the provider rejected a generation.
+    pub async fn reject(
+        &self,
+        lease: &str,
+        rejected_generation: u64,
+    ) -> Result<proto::RefreshTokenResponse, Status> {
+        let request = proto::RefreshTokenRequest {
+            lease: lease.to_owned(),
+            rejected_generation,
+            ..Default::default()
+        };
+        Ok(self.broker().refresh_token(request).await?.into_inner())
+    }
+
     pub async fn health_of(&self, org: &str, credential: &str) -> proto::Credential {
         let (org, credential) = (org.to_owned(), credential.to_owned());
         let request = proto::GetCredentialRequest { org, credential };
@@ -307,6 +321,18 @@ pub fn reason(status: &Status) -> String {
         .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "credbroker");
     info.reason.clone()
+}
+
+/// How long a failure asks the caller to wait, where it does.
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    details(status).retry_info().and_then(|info| info.retry_delay)
+}
+
+/// A failure's metadata; empty where it has none of that name.
+pub fn metadata(status: &Status, key: &str) -> String {
+    let details = details(status);
+    let value = details.error_info().and_then(|info| info.metadata.get(key));
+    value.cloned().unwrap_or_default()
 }
 
 pub fn details(status: &Status) -> ErrorDetails {

@@ -4,7 +4,10 @@
 
 pub mod broker;
 pub mod client;
+pub mod clock;
 pub mod oidc;
+pub mod provider;
+pub mod scene;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};

@@ -60,8 +60,7 @@ impl Refresher {
 
     async fn attempt(&self, org: OrgId, id: CredentialId, need: Need) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
-        let (lead, _) = self.rules(&held.credential.value);
-        if need.met_by(&held, self.now(), lead) {
+        if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
             return Ok(Landing::Current);
         }
         let connector = self.usable_connector(&held.credential.value)?;

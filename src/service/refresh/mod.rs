@@ -28,7 +28,7 @@ use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::mode::CredentialKind;
 use crate::domain::reason::{Reason, Refusal};
-use crate::domain::rotation::{Incarnation, Phase};
+use crate::domain::rotation::{Fence, Incarnation, Phase};
 use crate::domain::time::Time;
 use crate::journal::Journal;
 use crate::store::keys;
@@ -95,34 +95,49 @@ impl Need {
             .is_some_and(|rejected| held.credential.value.rotation.generation <= rejected)
     }
 
-    /// Whether what is held serves without looking further. `lead` is how long before its expiry the
-    /// connector wants a token refreshed.
-    fn met_by(&self, held: &Held, now: Time, lead: Duration) -> bool {
-        let credential = &held.credential.value;
-        held.secret.value.access.is_some()
-            && !self.rejects(held)
-            && credential.works_for(now, self.remaining.max(lead))
-            && !matches!(
-                credential.rotation.phase,
-                Phase::Quarantined { .. } | Phase::Dead { .. }
-            )
-    }
-
-    /// Whether what is held still serves where nothing better can be had now.
-    fn bearable(&self, held: &Held, now: Time, survives: bool) -> bool {
-        let credential = &held.credential.value;
-        let certain = match credential.rotation.phase {
+    /// Whether what is held may be handed out at all, were there life enough in it.
+    fn allows(&self, held: &Held, rules: Rules) -> bool {
+        let certain = match held.credential.value.rotation.phase {
             Phase::Live { .. } => true,
             // The provider may have rotated the grant; whether the access token lived through that is the
             // connector's to say.
-            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => survives,
+            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => rules.survives,
             Phase::Quarantined { .. } | Phase::Dead { .. } => false,
         };
-        certain
-            && held.secret.value.access.is_some()
-            && !self.rejects(held)
-            && credential.works_for(now, self.remaining)
+        certain && held.secret.value.access.is_some() && !self.rejects(held)
     }
+
+    /// Whether what is held serves without looking further.
+    fn met_by(&self, held: &Held, now: Time, rules: Rules) -> bool {
+        let credential = &held.credential.value;
+        self.allows(held, rules) && credential.works_for(now, self.life(credential, rules.lead))
+    }
+
+    /// Whether what is held still serves where nothing better can be had now.
+    fn bearable(&self, held: &Held, now: Time, rules: Rules) -> bool {
+        self.allows(held, rules) && held.credential.value.works_for(now, self.remaining)
+    }
+
+    /// How much life to ask of the token. One that an exchange brought is good enough for the first tenth of
+    /// its life, whatever is asked: who asks for more than tokens ever have must not wear the grant out.
+    fn life(&self, credential: &Credential, lead: Duration) -> Duration {
+        let asked = self.remaining.max(lead);
+        match credential.expires {
+            Some(expires) if credential.rotation.fence > Fence(0) => {
+                asked.min(expires.since(credential.refreshed) / 10 * 9)
+            }
+            _ => asked,
+        }
+    }
+}
+
+/// What the connector says of its access tokens.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rules {
+    /// How long before its expiry a token is to be refreshed.
+    lead: Duration,
+    /// Whether an old token lives on when a newer one is issued.
+    survives: bool,
 }
 
 impl Refresher {
@@ -154,12 +169,12 @@ impl Refresher {
         for _ in 0..ROUNDS {
             let held = self.held(org, id).await?;
             let credential = &held.credential.value;
-            let (lead, survives) = self.rules(credential);
-            if credential.kind != CredentialKind::OAuthGrant || need.met_by(&held, self.now(), lead) {
+            let rules = self.rules(credential);
+            if credential.kind != CredentialKind::OAuthGrant || need.met_by(&held, self.now(), rules) {
                 return Ok(fresh(held, exchanged));
             }
             // A token that was made just now and is still too short-lived is as good as this provider gets.
-            if exchanged && need.bearable(&held, self.now(), survives) {
+            if exchanged && need.allows(&held, rules) {
                 return Ok(fresh(held, exchanged));
             }
             #[cfg(feature = "testing")]
@@ -173,29 +188,24 @@ impl Refresher {
                 Landing::Current => {}
                 Landing::Refused(refusal) => {
                     let held = self.held(org, id).await?;
-                    if need.bearable(&held, self.now(), survives) {
+                    if need.bearable(&held, self.now(), rules) {
                         return Ok(fresh(held, exchanged));
                     }
                     return Err(Arc::unwrap_or_clone(refusal));
                 }
             }
         }
-        let held = self.held(org, id).await?;
-        if need.rejects(&held) || held.secret.value.access.is_none() {
-            return Err(Refusal::new(
-                Reason::RefreshUnavailable,
-                "no newer token could be had",
-            ));
-        }
-        // The provider's tokens live shorter than what was asked for: better a fresh one than none.
-        Ok(fresh(held, exchanged))
+        Err(Refusal::new(
+            Reason::RefreshUnavailable,
+            "no newer token could be had",
+        ))
     }
 
-    /// Refresh lead, and whether an old access token survives a rotation.
-    fn rules(&self, credential: &Credential) -> (Duration, bool) {
+    fn rules(&self, credential: &Credential) -> Rules {
         let connector = self.parts.connectors.get(&credential.connector);
-        connector.map_or((Duration::ZERO, false), |connector| {
-            (connector.lead, connector.old_access_survives)
+        connector.map_or_else(Rules::default, |connector| Rules {
+            lead: connector.lead,
+            survives: connector.old_access_survives,
         })
     }
 
