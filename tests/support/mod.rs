@@ -5,6 +5,8 @@
 pub mod broker;
 pub mod client;
 pub mod oidc;
+pub mod raw;
+pub mod state;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};
