@@ -67,8 +67,9 @@ impl App {
             registry,
             endpoint,
             clock,
+            journal,
         } = inputs;
-        let opened = folder::open(&config, Arc::clone(&clock)).await?;
+        let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
             journal: opened.journal.clone(),

@@ -105,7 +105,11 @@ pub async fn initialize(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), D
 }
 
 /// Opens the data folder.
-pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, DaemonError> {
+pub(super) async fn open(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    journal_options: JournalOptions,
+) -> Result<Opened, DaemonError> {
     let folder = &config.data_dir;
     if !initialized(folder) {
         return Err(DaemonError::NotInitialized(folder.clone()));
@@ -129,20 +133,15 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
         .map_err(failed)?;
     let key = SigningKey::new(&stored.ok_or_else(missing)?.value.key)?;
 
-    let options = JournalOptions {
-        segment_bytes: config.journal.segment_bytes,
-        head_interval: config.journal.head_interval,
-        queue: config.journal.queue,
-        ..JournalOptions::default()
+    let failed = |error| match error {
+        JournalError::InUse => DaemonError::InUse(folder.clone()),
+        source => DaemonError::Journal {
+            folder: folder.clone(),
+            source,
+        },
     };
     let (journal, opened) =
-        Journal::open(&folder.join("journal"), key, clock, options).map_err(|error| match error {
-            JournalError::InUse => DaemonError::InUse(folder.clone()),
-            source => DaemonError::Journal {
-                folder: folder.clone(),
-                source,
-            },
-        })?;
+        Journal::open(&folder.join("journal"), key, clock, journal_options).map_err(failed)?;
     if let Some(bytes) = opened.recovered_tail {
         tracing::warn!(
             bytes,

@@ -8,6 +8,7 @@ use super::error::DaemonError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, registry};
 use crate::domain::executor::Registry;
+use crate::journal::Options as JournalOptions;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::{HttpOptions, HttpTokenEndpoint};
@@ -24,6 +25,8 @@ pub struct Inputs {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// How the journal is kept.
+    pub journal: JournalOptions,
 }
 
 /// The longest wait for a connection to a token endpoint.
@@ -42,12 +45,19 @@ impl Inputs {
             ..HttpOptions::default()
         };
         let endpoint = Arc::new(HttpTokenEndpoint::new(&options, Arc::clone(&clock))?);
+        let journal = JournalOptions {
+            segment_bytes: config.journal.segment_bytes,
+            head_interval: config.journal.head_interval,
+            queue: config.journal.queue,
+            ..JournalOptions::default()
+        };
         Ok(Inputs {
             config,
             connectors,
             registry,
             endpoint,
             clock,
+            journal,
         })
     }
 }

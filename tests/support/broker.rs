@@ -11,6 +11,7 @@ use credbroker::config::Config;
 use credbroker::config::registry::{Extra, load as load_registry};
 use credbroker::daemon::{App, Inputs, folder};
 use credbroker::domain::secret::Exposure;
+use credbroker::journal::Faults;
 use credbroker::proto;
 use credbroker::service::Broker;
 use credbroker::upstream::TokenEndpoint;
@@ -28,8 +29,10 @@ pub struct Options {
     pub connectors: String,
     /// In place of HTTP.
     pub endpoint: Option<Arc<dyn TokenEndpoint>>,
-    /// In place of the machine's.
+    /// In place of the machine's clocks.
     pub clock: Option<Arc<dyn Clock>>,
+    /// Makes the journal's disk fail.
+    pub journal_faults: Faults,
 }
 
 /// The provider `demo` and the executor `demo-agent`, which has it by oauth and byok.
@@ -199,6 +202,7 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
     if let Some(clock) = &options.clock {
         inputs.clock = Arc::clone(clock);
     }
+    inputs.journal.faults = options.journal_faults.clone();
     inputs
 }
 

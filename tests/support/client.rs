@@ -67,6 +67,21 @@ impl Caller {
         journal: journal_service_client, JournalServiceClient;
     }
 
+    /// The connection with the token on it.
+    pub fn transport(&self) -> Transport {
+        Transport::new(self.channel.clone(), self.bearer.clone())
+    }
+
+    /// An API key of the org: its id and the key itself.
+    pub async fn make_api_key(&self, org: &str) -> (String, String) {
+        let request = proto::CreateApiKeyRequest {
+            org: org.to_owned(),
+            ..Default::default()
+        };
+        let made = self.access().create_api_key(request).await.unwrap().into_inner();
+        (made.api_key.unwrap().id, made.token.unwrap().value.clone())
+    }
+
     /// An org with a project, an environment and a member.
     pub async fn make_org(&self, org: &str) {
         let mut directory = self.directory();

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod oidc;
 pub mod provider;
 pub mod scene;
+pub mod raw;
+pub mod state;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};
