@@ -252,19 +252,19 @@ impl Refresher {
         }
     }
 
-    /// Counts a rotation that a caller forces.
+    /// Counts a rotation that a caller forces by rejecting the credential's present generation.
     pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
         let settings = self.parts.settings.load();
         let limits = forced::Limits {
             per_credential: settings.forced_rotations_per_credential,
             per_agent: settings.forced_rotations_per_agent,
         };
-        self.forced.count(
-            limits,
-            *credential.id.as_bytes(),
-            actor,
-            self.parts.clock.monotonic(),
-        )
+        let rejected = forced::Rejected {
+            credential: *credential.id.as_bytes(),
+            generation: credential.rotation.generation,
+        };
+        self.forced
+            .count(limits, rejected, actor, self.parts.clock.monotonic())
     }
 
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
