@@ -1,0 +1,97 @@
+//! The bare echo: tonic, and nothing else, behind the broker's own accept loop and TLS configuration.
+//!
+//! The first four bytes of a request say how long an answer to send, so that its messages are as long as the
+//! broker's.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use credbroker::clock::{Clock, SystemClock};
+use credbroker::pki::accept::{AcceptLimits, listen};
+use credbroker::pki::tls::{TlsConfig, server_config};
+use credbroker::service::Broker;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use super::raw::Raw;
+
+/// The path of its only call.
+pub const PATH: &str = "/bench.Echo/Echo";
+
+static ANSWER: [u8; 4096] = [0x61; 4096];
+
+/// A request that asks for an answer of `answer` bytes.
+pub fn request(length: usize, answer: usize) -> Bytes {
+    let mut request = vec![0; length.max(4)];
+    request[..4].copy_from_slice(&u32::try_from(answer).unwrap().to_be_bytes());
+    request.into()
+}
+
+/// Serves on a port of its own until the process ends.
+pub async fn start(broker: &Broker) -> SocketAddr {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let authority = broker.authority();
+    let names = ["127.0.0.1".to_owned()];
+    let day = Duration::from_secs(86_400);
+    let certificate = authority.issue_server(&names, clock.wall(), day).unwrap();
+    let tls = server_config(&authority.trust_bundle_der(), &certificate, clock).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = listen(
+        listener,
+        Arc::new(TlsConfig::new(tls)),
+        authority.trust_domain().clone(),
+        AcceptLimits::default(),
+        CancellationToken::new(),
+    );
+    tokio::spawn(
+        Server::builder()
+            .add_service(Echo)
+            .serve_with_incoming(incoming),
+    );
+    address
+}
+
+#[derive(Clone)]
+struct Echo;
+
+impl NamedService for Echo {
+    const NAME: &'static str = "bench.Echo";
+}
+
+impl tower::Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move { Ok(Grpc::new(Raw).unary(Answer, request).await) })
+    }
+}
+
+struct Answer;
+
+impl UnaryService<Bytes> for Answer {
+    type Response = Bytes;
+    type Future = Ready<Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let wanted = request.get_ref().first_chunk().copied().map(u32::from_be_bytes);
+        let length = wanted.map_or(0, |length| length as usize).min(ANSWER.len());
+        ready(Ok(Response::new(Bytes::from_static(&ANSWER[..length]))))
+    }
+}

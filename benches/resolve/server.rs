@@ -1,0 +1,129 @@
+//! The server's process, from both sides.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use credbroker::cli::client::Trust;
+use credbroker::config::Config;
+use credbroker::telemetry;
+
+use super::load::Run;
+use super::support::broker::{MEMBER, ORG};
+use super::support::{Caller, Enrolled, NewKey, TestBroker};
+use super::{SERVE, echo};
+
+/// How many processor ticks `/proc` counts in a second. It is 100 whatever the kernel's own rate.
+const TICKS: f64 = 100.0;
+
+/// Runs as the server: says where it listens, and serves until its input ends.
+pub async fn serve() {
+    let config = Config::parse("", std::path::Path::new("credbrokerd.toml"), &|_| None).unwrap();
+    // With the log set up as a daemon has it, so that a request's span costs what it does there.
+    let _telemetry = telemetry::init(&config.log).unwrap();
+    let broker = TestBroker::start().await;
+    let echo = echo::start(&broker.broker).await;
+    println!(
+        "{} {} {} {}",
+        broker.address,
+        echo,
+        broker.pin,
+        broker.operator_token()
+    );
+    let ended = tokio::task::spawn_blocking(|| {
+        let _ = std::io::stdin().lock().read_line(&mut String::new());
+    });
+    ended.await.unwrap();
+    broker.stop().await;
+}
+
+/// The server, as its clients see it.
+pub struct Server {
+    process: Child,
+    input: ChildStdin,
+    pub broker: String,
+    pub echo: String,
+    pin: String,
+    operator_token: String,
+}
+
+/// An agent with an identity of its own, and its task.
+pub struct Agent {
+    pub enrolled: Enrolled,
+    pub task: String,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .arg(SERVE)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = process.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let [broker, echo, pin, operator_token] = words.try_into().expect("the server did not start");
+        Self {
+            input: process.stdin.take().unwrap(),
+            process,
+            broker,
+            echo,
+            pin,
+            operator_token,
+        }
+    }
+
+    pub fn stop(mut self) {
+        let _ = self.input.write_all(b"\n");
+        let _ = self.process.wait();
+    }
+
+    pub fn trust(&self) -> Trust {
+        Trust::Pin(self.pin.parse().unwrap())
+    }
+
+    /// Makes agents, each with a task of its own; they all resolve the org's API key.
+    pub async fn agents(&self, count: usize) -> Vec<Agent> {
+        let token = Some(self.operator_token.as_str());
+        let operator = Caller::connect(&self.broker, self.trust(), None, token).await;
+        operator.make_org(ORG).await;
+        operator.set_key(ORG, "", &"k".repeat(100)).await;
+        let anonymous = Caller::connect(&self.broker, self.trust(), None, None).await;
+        let mut agents = Vec::with_capacity(count);
+        for _ in 0..count {
+            let task = operator.make_task(ORG, MEMBER).await;
+            let token = operator.enrollment_token(ORG, &task).await;
+            let key = NewKey::generate();
+            let request = credbroker::proto::EnrollRequest {
+                token: Some(credbroker::proto::Secret { value: token }),
+                csr_der: key.csr(),
+                attributes: Default::default(),
+            };
+            let answer = anonymous.enrollment().enroll(request).await.unwrap();
+            let enrolled = Enrolled::new(answer.into_inner(), &key);
+            agents.push(Agent { enrolled, task });
+        }
+        agents
+    }
+
+    /// Runs `load`, and adds what the server spent on it.
+    pub async fn measured(&self, load: impl Future<Output = Run>) -> Run {
+        let before = self.cpu();
+        let mut run = load.await;
+        run.server_cpu = self.cpu() - before;
+        run
+    }
+
+    /// What the server's process has used of the processors: `utime` and `stime` of `proc(5)`.
+    fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.process.id());
+        let stat = std::fs::read_to_string(path).unwrap();
+        // Behind the name, which is in parentheses and may hold anything.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+        Duration::from_secs_f64(ticks / TICKS)
+    }
+}
