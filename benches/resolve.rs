@@ -7,7 +7,13 @@
 //!
 //! `cargo bench --bench resolve` measures; `-- 8x8 --seconds 20` measures one shape for longer, for a
 //! profiler. Under `cargo test --benches` it only shows that it works. `docs/performance.md` has figures.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub
+)]
 
 #[path = "resolve/echo.rs"]
 mod echo;

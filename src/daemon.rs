@@ -149,21 +149,26 @@ impl App {
             request_timeout: listen_config.request_timeout,
             drain: self.drain.subscribe(),
         };
-        let served = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping).await;
+        // Requests and exchanges are waited for side by side, so that both are over within the one time.
+        let exchanges = async {
+            stopping.cancelled().await;
+            let limit = *self.drain.borrow();
+            if tokio::time::timeout(limit, self.broker.refresher().drain())
+                .await
+                .is_err()
+            {
+                tracing::warn!("exchanges were still under way when the time to drain was over");
+            }
+        };
+        let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
+        let (served, ()) = tokio::join!(serving, exchanges);
         let _ended = chores.await;
         self.close().await;
         Ok(served?)
     }
 
-    /// Waits for the exchanges under way, then closes journal and store.
+    /// Closes journal and store.
     pub async fn close(self) {
-        let limit = *self.drain.borrow();
-        if tokio::time::timeout(limit, self.broker.refresher().drain())
-            .await
-            .is_err()
-        {
-            tracing::warn!("exchanges were still under way when the time to drain was over");
-        }
         if let Err(refusal) = self.broker.record_lifecycle(Action::BrokerStop).await {
             tracing::warn!(%refusal, "the stop could not be recorded");
         }

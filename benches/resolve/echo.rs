@@ -54,11 +54,7 @@ pub async fn start(broker: &Broker) -> SocketAddr {
         AcceptLimits::default(),
         CancellationToken::new(),
     );
-    tokio::spawn(
-        Server::builder()
-            .add_service(Echo)
-            .serve_with_incoming(incoming),
-    );
+    tokio::spawn(Server::builder().add_service(Echo).serve_with_incoming(incoming));
     address
 }
 

@@ -123,7 +123,10 @@ impl Server {
         let stat = std::fs::read_to_string(path).unwrap();
         // Behind the name, which is in parentheses and may hold anything.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+        let ticks: f64 = fields[11..13]
+            .iter()
+            .map(|field| field.parse::<f64>().unwrap())
+            .sum();
         Duration::from_secs_f64(ticks / TICKS)
     }
 }

@@ -56,6 +56,12 @@ pub enum DaemonError {
         /// What went wrong.
         source: JournalError,
     },
+    /// The journal was removed or replaced.
+    #[error(
+        "{} is not this broker's journal: it was removed or replaced. Put the journal back that belongs to this store.",
+        .0.display()
+    )]
+    ForeignJournal(PathBuf),
     /// The journal's signing key.
     #[error("the journal's signing key: {0}")]
     JournalKey(#[from] KeyError),

@@ -19,7 +19,7 @@ use super::error::DaemonError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::secret::{Exposure, KeyMaterial, Secret};
-use crate::journal::{Journal, JournalError, OpenEffect, Options as JournalOptions, SigningKey};
+use crate::journal::{self, Journal, JournalError, OpenEffect, Options as JournalOptions, SigningKey};
 use crate::pki::authority::{Authority, AuthorityParts};
 use crate::pki::spiffe::TrustDomain;
 use crate::store::model::{StoredAuthority, StoredJournalKey};
@@ -28,6 +28,8 @@ use crate::store::seal::{LocalMasterKey, Sealer};
 use crate::store::sled::{Options as StoreOptions, SledStore};
 use crate::store::{StoreError, keys};
 
+/// The journal's folder.
+const JOURNAL: &str = "journal";
 /// How many decoded records are kept in memory.
 const CACHED_RECORDS: usize = 200_000;
 
@@ -81,11 +83,26 @@ pub async fn initialize(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), D
     let (store, records) = open_store(config, master)?;
 
     let (authority, parts) = Authority::create(&trust_domain, clock.wall())?;
-    let journal_key = SigningKey::generate()?;
+    let key = SigningKey::generate()?;
+    let (journal, opened) = open_journal(
+        folder,
+        SigningKey::new(&key)?,
+        Arc::clone(clock),
+        JournalOptions::default(),
+    )?;
+    let closed = journal.close().await;
+    closed.map_err(|source| DaemonError::Journal {
+        folder: folder.clone(),
+        source,
+    })?;
+    let journal_key = StoredJournalKey {
+        key,
+        journal: (*opened.journal.as_bytes()).into(),
+    };
     let changes = Changes::new()
         .absent(&keys::authority())
         .put(&keys::authority(), &stored_authority(&parts))
-        .put(&keys::journal_key(), &StoredJournalKey { key: journal_key });
+        .put(&keys::journal_key(), &journal_key);
     let failed = |source| DaemonError::Store {
         folder: folder.clone(),
         source,
@@ -131,17 +148,16 @@ pub(super) async fn open(
         .get::<StoredJournalKey>(&keys::journal_key())
         .await
         .map_err(failed)?;
-    let key = SigningKey::new(&stored.ok_or_else(missing)?.value.key)?;
-
-    let failed = |error| match error {
-        JournalError::InUse => DaemonError::InUse(folder.clone()),
-        source => DaemonError::Journal {
-            folder: folder.clone(),
-            source,
-        },
-    };
-    let (journal, opened) =
-        Journal::open(&folder.join("journal"), key, clock, journal_options).map_err(failed)?;
+    let stored = stored.ok_or_else(missing)?;
+    let (journal, opened) = open_journal(
+        folder,
+        SigningKey::new(&stored.value.key)?,
+        clock,
+        journal_options,
+    )?;
+    if opened.journal.as_bytes() != &*stored.value.journal {
+        return Err(DaemonError::ForeignJournal(folder.join(JOURNAL)));
+    }
     if let Some(bytes) = opened.recovered_tail {
         tracing::warn!(
             bytes,
@@ -155,6 +171,21 @@ pub(super) async fn open(
         journal,
         open_effects,
         authority,
+    })
+}
+
+fn open_journal(
+    folder: &Path,
+    key: SigningKey,
+    clock: Arc<dyn Clock>,
+    options: JournalOptions,
+) -> Result<(Journal, journal::Opened), DaemonError> {
+    Journal::open(&folder.join(JOURNAL), key, clock, options).map_err(|error| match error {
+        JournalError::InUse => DaemonError::InUse(folder.to_owned()),
+        source => DaemonError::Journal {
+            folder: folder.to_owned(),
+            source,
+        },
     })
 }
 

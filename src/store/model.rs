@@ -33,6 +33,8 @@ pub struct StoredAuthority {
 pub struct StoredJournalKey {
     /// Ed25519, PKCS#8.
     pub key: Secret<KeyMaterial>,
+    /// The journal it signs: another one in its place is not taken.
+    pub journal: ByteArray<16>,
 }
 
 /// Which org an API key or enrollment token belongs to.
@@ -151,7 +153,7 @@ records! {
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
-table!(StoredJournalKey { 0 => key });
+table!(StoredJournalKey { 0 => key, 1 => journal });
 table!(Home { 0 => org });
 table!(Pointer { 0 => id });
 table!(Mark { 0 => since });

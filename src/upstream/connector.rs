@@ -96,7 +96,7 @@ pub enum Off {
     Disabled,
     /// It has terms, and nobody accepted them.
     #[error(
-        "its terms are not accepted: read them, then set accept_terms = true for it in the configuration"
+        "its terms are not accepted: read them, then list it under connectors.accept_terms in the configuration"
     )]
     TermsNotAccepted,
 }
@@ -121,7 +121,7 @@ pub struct Terms {
     pub text: String,
     /// Where they are.
     pub url: Option<Url>,
-    /// `accept_terms` of the configuration.
+    /// Whether the configuration says so.
     pub accepted: bool,
 }
 

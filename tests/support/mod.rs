@@ -7,8 +7,8 @@ pub mod client;
 pub mod clock;
 pub mod oidc;
 pub mod provider;
-pub mod scene;
 pub mod raw;
+pub mod scene;
 pub mod state;
 
 pub use broker::{Options, TestBroker};
