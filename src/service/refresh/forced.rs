@@ -1,5 +1,8 @@
 //! Limits on rotations that callers force, so that an agent which reports every new generation cannot wear a
 //! grant out. Counted per credential and per agent, in windows of an hour, in memory: a restart forgives.
+//!
+//! What counts is the rotation, not the report: however many report one generation, the first of them is
+//! charged, since one rotation is all they get.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -25,49 +28,75 @@ pub(super) struct Limits {
     pub(super) per_agent: u32,
 }
 
-/// When each window began, and how many since.
+/// What is about to be rotated because a caller says so.
+#[derive(Clone, Copy)]
+pub(super) struct Forced {
+    pub(super) credential: [u8; 16],
+    /// The generation that was rejected.
+    pub(super) generation: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Window {
+    began: Duration,
+    count: u32,
+    /// The last generation counted.
+    generation: u64,
+}
+
 #[derive(Default)]
-pub(super) struct Counts(Mutex<HashMap<Counted, (Duration, u32)>>);
+pub(super) struct Counts(Mutex<HashMap<Counted, Window>>);
 
 impl Counts {
     /// Counts one forced rotation at `now` (monotonic), or refuses it.
     pub(super) fn count(
         &self,
         limits: Limits,
-        credential: [u8; 16],
+        forced: Forced,
         actor: &Actor,
         now: Duration,
     ) -> Result<(), Refusal> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() > SWEEP {
-            counts.retain(|_, (began, _)| now.saturating_sub(*began) < WINDOW);
+            counts.retain(|_, window| now.saturating_sub(window.began) < WINDOW);
         }
-        let mut counted = vec![(
-            Counted::Credential(credential),
-            limits.per_credential,
-            "credential",
-        )];
+        let current = |counted: &Counted| {
+            let window = counts.get(counted).copied();
+            window.filter(|window| now.saturating_sub(window.began) < WINDOW)
+        };
+        let credential = Counted::Credential(forced.credential);
+        if current(&credential).is_some_and(|window| window.generation == forced.generation) {
+            return Ok(());
+        }
+        let mut counted = vec![(credential, limits.per_credential, "credential")];
         if let Actor::Agent(agent) = actor {
             counted.push((Counted::Agent(*agent.id.as_bytes()), limits.per_agent, "agent"));
         }
-        for (counted, limit, what) in &counted {
-            let (began, count) = counts.get(counted).copied().unwrap_or((now, 0));
-            let age = now.saturating_sub(began);
-            if age < WINDOW && count >= *limit {
+        let mut charged = Vec::new();
+        for (counted, limit, what) in counted {
+            let window = current(&counted).unwrap_or(Window {
+                began: now,
+                count: 0,
+                generation: 0,
+            });
+            if window.count >= limit {
                 return Err(Refusal::new(
                     Reason::RotationLimited,
                     format!("this {what} has had its {limit} forced rotations of the hour"),
                 )
-                .retry_after(WINDOW - age));
+                .retry_after(WINDOW - now.saturating_sub(window.began)));
             }
+            let (count, generation) = (window.count + 1, forced.generation);
+            charged.push((
+                counted,
+                Window {
+                    count,
+                    generation,
+                    ..window
+                },
+            ));
         }
-        for (counted, ..) in counted {
-            let entry = counts.entry(counted).or_insert((now, 0));
-            if now.saturating_sub(entry.0) >= WINDOW {
-                *entry = (now, 0);
-            }
-            entry.1 += 1;
-        }
+        counts.extend(charged);
         Ok(())
     }
 }
@@ -86,6 +115,13 @@ mod tests {
         })
     }
 
+    fn forced(credential: u8, generation: u64) -> Forced {
+        Forced {
+            credential: [credential; 16],
+            generation,
+        }
+    }
+
     #[test]
     fn one_agent_wears_out_neither_one_credential_nor_many() {
         let (counts, limits) = (
@@ -96,17 +132,41 @@ mod tests {
             },
         );
         let hour = |hours| WINDOW * hours;
-        assert!(counts.count(limits, [1; 16], &agent(1), hour(0)).is_ok());
-        assert!(counts.count(limits, [2; 16], &agent(1), hour(0)).is_ok());
-        let refusal = counts.count(limits, [3; 16], &agent(1), hour(0)).unwrap_err();
+        assert!(counts.count(limits, forced(1, 1), &agent(1), hour(0)).is_ok());
+        assert!(counts.count(limits, forced(2, 1), &agent(1), hour(0)).is_ok());
+        let refusal = counts
+            .count(limits, forced(3, 1), &agent(1), hour(0))
+            .unwrap_err();
         assert_eq!(refusal.reason, Reason::RotationLimited);
         // Another agent still may, up to the credential's own limit.
-        assert!(counts.count(limits, [1; 16], &agent(2), hour(0)).is_ok());
-        assert!(counts.count(limits, [1; 16], &agent(2), hour(0)).is_ok());
-        assert!(counts.count(limits, [1; 16], &agent(3), hour(0)).is_err());
+        assert!(counts.count(limits, forced(1, 2), &agent(2), hour(0)).is_ok());
+        assert!(counts.count(limits, forced(1, 3), &agent(2), hour(0)).is_ok());
+        assert!(counts.count(limits, forced(1, 4), &agent(3), hour(0)).is_err());
         assert!(
-            counts.count(limits, [1; 16], &agent(1), hour(1)).is_ok(),
+            counts.count(limits, forced(1, 4), &agent(1), hour(1)).is_ok(),
             "a new hour"
         );
+    }
+
+    #[test]
+    fn reports_of_one_generation_count_once() {
+        let (counts, limits) = (
+            Counts::default(),
+            Limits {
+                per_credential: 1,
+                per_agent: 1,
+            },
+        );
+        for reporter in 1..=9 {
+            assert!(
+                counts
+                    .count(limits, forced(1, 7), &agent(reporter), WINDOW)
+                    .is_ok()
+            );
+        }
+        // Only the first was charged: the second has its own rotation left, of another credential.
+        assert!(counts.count(limits, forced(2, 1), &agent(2), WINDOW).is_ok());
+        assert!(counts.count(limits, forced(3, 1), &agent(1), WINDOW).is_err());
+        assert!(counts.count(limits, forced(1, 8), &agent(3), WINDOW).is_err());
     }
 }

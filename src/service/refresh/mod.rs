@@ -258,12 +258,12 @@ impl Refresher {
             per_credential: settings.forced_rotations_per_credential,
             per_agent: settings.forced_rotations_per_agent,
         };
-        self.forced.count(
-            limits,
-            *credential.id.as_bytes(),
-            actor,
-            self.parts.clock.monotonic(),
-        )
+        let forced = forced::Forced {
+            credential: *credential.id.as_bytes(),
+            generation: credential.rotation.generation,
+        };
+        self.forced
+            .count(limits, forced, actor, self.parts.clock.monotonic())
     }
 
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
