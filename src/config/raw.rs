@@ -103,7 +103,7 @@ section!(Leases {
 section!(Journal {
     segment_bytes: u64 = 64 * 1024 * 1024,
     head_interval: Span = Span::seconds(1),
-    queue: usize = 4096,
+    queue: usize = 16_384,
 });
 
 section!(Store { queue: usize = 4096 });

@@ -71,7 +71,7 @@ impl Default for Options {
         Self {
             segment_bytes: 64 << 20,
             head_interval: Duration::from_secs(1),
-            queue: 4096,
+            queue: 16_384,
             heads_kept: 10_000,
             open_effects: 16_384,
             #[cfg(feature = "testing")]
