@@ -24,6 +24,10 @@ use super::{OpenEffect, Opened, Options};
 use crate::clock::Clock;
 use crate::domain::journal::Position;
 
+/// How often the lock is tried, and the pause between: half a second together.
+const LOCK_ATTEMPTS: usize = 25;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// What is found in, or was made of, a folder.
 struct Ready {
     segments: Vec<u64>,
@@ -111,11 +115,16 @@ fn lock(dir: &Path) -> Result<File, JournalError> {
         .mode(0o600)
         .open(&path);
     let file = file.map_err(io_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::InUse),
-        Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
+    // An owner that has just ended may be held up for a moment: a process being started shares its files
+    // until it has replaced itself.
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(io_error(&path)(error)),
+        }
     }
+    Err(JournalError::InUse)
 }
 
 /// Makes the heads first and the first segment after: a crash between leaves a head of position 0 and no

@@ -14,6 +14,10 @@ use super::SledStore;
 use super::committer::{self, Committer};
 use super::engine::{Engine, META, STATE, failed};
 
+/// How often the lock is tried, and the pause between: half a second together.
+const LOCK_ATTEMPTS: usize = 25;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// The schema this program writes, and the newest it reads.
 pub const SCHEMA: u32 = 1;
 
@@ -160,11 +164,16 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&path)
         .map_err(|error| io(&path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
-        Err(TryLockError::Error(error)) => Err(io(&path, &error)),
+    // An owner that has just ended may be held up for a moment: a process being started shares its files
+    // until it has replaced itself.
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(io(&path, &error)),
+        }
     }
+    Err(StoreError::InUse)
 }
 
 /// A crash while sled opens leaves a half-written snapshot, which the next opening takes for corruption.
