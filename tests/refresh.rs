@@ -132,7 +132,7 @@ async fn forced_rotations_are_limited() {
     // Another agent has its own limit, and both have the credential's.
     assert!(other.reject(&others.id, 4).await.unwrap().exchanged);
     limited(&other, &others, 5).await;
-    // What is there is still handed out, and the next hour has rotations of its own.
+    // What is there is still handed out.
     assert_eq!(scene.resolve().await.unwrap().generation, 5);
 }
 

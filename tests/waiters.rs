@@ -14,11 +14,12 @@ use credbroker::domain::reason::{Reason, Refusal};
 use credbroker::domain::secret::Exposure;
 use credbroker::proto;
 use credbroker::service::{Accepts, Presented, ResolveInput};
-use futures_util::future::join_all;
 use support::broker::ORG;
-use support::client::{retry_after, secret};
+use support::client::retry_after;
+use support::reason;
 use support::scene::Scene;
-use support::{NewKey, reason};
+use tokio::task::JoinSet;
+use tonic::Code;
 
 /// The generation and the token that one caller got.
 type Answer = Result<(u64, String), Refusal>;
@@ -49,10 +50,11 @@ async fn control_plane(scene: &Scene) -> Actor {
 }
 
 /// So many callers resolve the scene's task at once, within this process.
-async fn resolve(scene: &Scene, actor: Actor, callers: usize) -> Vec<Answer> {
-    let asked = (0..callers).map(|_| {
+fn resolve(scene: &Scene, actor: Actor, callers: usize) -> JoinSet<Answer> {
+    let mut asked = JoinSet::new();
+    for _ in 0..callers {
         let (broker, task) = (Arc::clone(&scene.broker.broker), scene.task.clone());
-        tokio::spawn(async move {
+        asked.spawn(async move {
             let input = ResolveInput {
                 task: &task,
                 minimum_remaining: Some(Duration::ZERO),
@@ -62,10 +64,15 @@ async fn resolve(scene: &Scene, actor: Actor, callers: usize) -> Vec<Answer> {
             let token = material.secret.access.as_ref().unwrap();
             let token = token.expose_str(Exposure::Inspect).unwrap().to_owned();
             Ok((material.credential.rotation.generation, token))
-        })
-    });
-    let answers = join_all(asked).await;
-    answers.into_iter().map(Result::unwrap).collect()
+        });
+    }
+    asked
+}
+
+/// The caller's own lease, so that what follows is about the credential alone.
+async fn lease(scene: &Scene, actor: Actor) {
+    let answers = resolve(scene, actor, 1).join_all().await;
+    assert!(answers[0].is_ok());
 }
 
 // req: B5 K4
@@ -77,13 +84,12 @@ async fn ten_thousand_callers_wait_for_one_call() {
     const SLACK: Duration = Duration::from_secs(10);
     let (scene, _) = Scene::leased("", "").await;
     let actor = control_plane(&scene).await;
-    // The caller's own lease; what follows is about the credential alone.
-    resolve(&scene, actor, 1).await.pop().unwrap().unwrap();
+    lease(&scene, actor).await;
 
     scene.expire();
     scene.provider.delay(PROVIDER);
     let began = Instant::now();
-    let answers = resolve(&scene, actor, CALLERS).await;
+    let answers = resolve(&scene, actor, CALLERS).join_all().await;
     let took = began.elapsed();
 
     let mut counted = BTreeMap::new();
@@ -108,47 +114,35 @@ async fn ten_thousand_callers_wait_for_one_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_past_the_limit_are_refused_and_the_rest_are_served() {
     const LIMIT: usize = 5;
+    const CALLERS: usize = 40;
     let (scene, _) = Scene::leased("", "[refresh]\nmax_waiters = 5\n").await;
     let actor = control_plane(&scene).await;
-    resolve(&scene, actor, 1).await.pop().unwrap().unwrap();
-    let enrolled = scene.operator.enrollment_token(ORG, &scene.task).await;
-    let enrolled = scene
-        .broker
-        .enroll_with(&enrolled, &NewKey::generate())
-        .await
-        .unwrap();
-    let late = scene.broker.agent(&enrolled).await;
-
+    lease(&scene, actor).await;
     scene.expire();
     scene.provider.hold();
-    let many = async {
-        let answers = resolve(&scene, actor, 40).await;
-        let (served, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
-        for refusal in refused.iter().map(|answer| answer.as_ref().unwrap_err()) {
-            assert_eq!(refusal.reason, Reason::Overloaded);
-            assert!(refusal.retry_after.is_some());
-        }
-        (served.len(), refused.len())
-    };
-    let release = async {
-        scene.provider.called(2).await;
-        // The places are taken, or soon will be: whoever comes over the port now is refused there too.
-        let refused = loop {
-            match tokio::time::timeout(Duration::from_millis(200), late.resolve(&scene.task)).await {
-                Ok(answer) => break answer.unwrap_err(),
-                Err(_waiting) => {}
-            }
-        };
-        assert_eq!(reason(&refused), "OVERLOADED");
-        assert!(retry_after(&refused).is_some());
-        scene.provider.release();
-    };
-    let (counts, ()) = tokio::join!(many, release);
-    assert_eq!(counts, (LIMIT, 40 - LIMIT));
+
+    // While the exchange is under way, the surplus is told at once, in process and over the port.
+    let mut asked = resolve(&scene, actor, CALLERS);
+    for _ in LIMIT..CALLERS {
+        let answer = tokio::time::timeout(Duration::from_secs(30), asked.join_next()).await;
+        let refusal = answer.unwrap().unwrap().unwrap().unwrap_err();
+        assert_eq!(refusal.reason, Reason::Overloaded);
+        assert!(refusal.retry_after.is_some());
+    }
+    let refused = scene.resolve().await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&refused), "OVERLOADED");
+    assert!(retry_after(&refused).is_some());
+
+    scene.provider.release();
+    let served = asked.join_all().await;
+    assert_eq!(served.len(), LIMIT);
+    assert!(
+        served.iter().all(|answer| matches!(answer, Ok((3, _)))),
+        "{served:?}"
+    );
     assert_eq!(scene.provider.calls(), 2);
 
     // Nothing is left behind of it: the refused one asks again and is served.
-    let lease = late.resolve(&scene.task).await.unwrap().lease.unwrap();
-    assert_eq!(lease.generation, 3);
-    assert!(!secret(&lease).is_empty());
+    assert_eq!(scene.resolve().await.unwrap().generation, 3);
 }
