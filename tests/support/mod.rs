@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod client;
 pub mod oidc;
+pub mod process;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};
