@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use credbroker::clock::{Clock, SystemClock};
 use credbroker::domain::id::OrgId;
 use credbroker::domain::journal::{Action, Outcome, Phase, Position, Record};
 use credbroker::domain::reason::Reason;
@@ -370,33 +369,5 @@ proptest! {
         forge(&mut lines, from);
         let told = matches!(sample.verify(&lines), Err(VerifyError::Line { broken: Broken::Signed, .. }));
         prop_assert!(told);
-    }
-}
-
-/// Not a gate: `cargo test --test journal -- --ignored --nocapture throughput`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn throughput() {
-    for (callers, each) in [(1, 500), (64, 3000), (512, 400)] {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (journal, _) = open(dir.path(), &Options::default()).unwrap();
-        let clock = SystemClock::new();
-        let callers: Vec<_> = (0..callers)
-            .map(|caller| {
-                let journal = journal.clone();
-                tokio::spawn(async move { append_all(&journal, caller * each..(caller + 1) * each).await })
-            })
-            .collect();
-        let count = callers.len();
-        for caller in callers {
-            caller.await.unwrap();
-        }
-        let took = clock.monotonic().as_secs_f64();
-        let rate = (count * each) as f64 / took;
-        let head = journal.close().await.unwrap();
-        eprintln!(
-            "{count} callers: {rate:.0} appends/s, {} records",
-            head.position.0
-        );
     }
 }

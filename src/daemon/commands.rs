@@ -152,10 +152,12 @@ async fn serve(args: ConfigArgs) -> Result<(), DaemonError> {
     let telemetry = telemetry::init(&config.log)?;
     let app = App::open(Inputs::load(config)?).await?;
     let listener = app.bind().await?;
+    // The port that was taken, where the configuration left the choice to the system.
+    let address = listener.local_addr().unwrap_or(app.config().listen.address);
     let stopping = stop_signal()?;
     reload_signal(&app, args, telemetry)?;
     tracing::info!(
-        address = %app.config().listen.address,
+        %address,
         data_dir = %app.config().data_dir.display(),
         ca_pin = app.broker().authority().ca_pin(),
         "serving"

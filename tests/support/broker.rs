@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// The provider `demo` and the executor `demo-agent`, which has it by oauth and byok.
-const REGISTRY: &str = r#"
+pub const REGISTRY: &str = r#"
 [providers.demo]
 title = "Demo"
 kinds = ["oauth-grant", "api-key"]

@@ -10,6 +10,7 @@ pub mod provider;
 pub mod raw;
 pub mod scene;
 pub mod state;
+pub mod process;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};
