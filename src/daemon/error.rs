@@ -88,6 +88,32 @@ pub enum DaemonError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A port of `dev`.
+    #[error(
+        "cannot listen on {address} for the {what}: {source}. Where another credbrokerd dev runs, use or stop \
+         that one; otherwise choose another address with {flag}."
+    )]
+    DevBind {
+        /// What would have listened there.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What sets it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `dev` was to listen where others can reach it.
+    #[error(
+        "dev gives everything to anybody who reaches it, so {flag} takes a loopback address only, not {address}. \
+         A broker for others is made with credbrokerd init and run with credbrokerd serve."
+    )]
+    DevNotLoopback {
+        /// The address.
+        address: SocketAddr,
+        /// What set it.
+        flag: &'static str,
+    },
     /// A file.
     #[error("{}: {source}", path.display())]
     File {

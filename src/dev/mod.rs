@@ -88,11 +88,10 @@ fn default_data_dir() -> Result<PathBuf, DaemonError> {
 
 /// Runs until it is stopped.
 pub async fn run(args: DevArgs) -> Result<(), DaemonError> {
-    if !args.listen.ip().is_loopback() {
-        return Err(DaemonError::System {
-            what: "dev listens on loopback only; for anything else there is credbrokerd init and serve",
-            source: std::io::ErrorKind::InvalidInput.into(),
-        });
+    for (address, flag) in [(args.listen, "--listen"), (args.oauth_listen, "--oauth-listen")] {
+        if !address.ip().is_loopback() {
+            return Err(DaemonError::DevNotLoopback { address, flag });
+        }
     }
     let ephemeral = if args.ephemeral { Some(throwaway()?) } else { None };
     let data_dir = match (&ephemeral, args.data_dir) {
@@ -112,8 +111,10 @@ pub async fn run(args: DevArgs) -> Result<(), DaemonError> {
 
     let demo = DemoOAuth::start(args.oauth_listen, DemoOptions::default())
         .await
-        .map_err(|source| DaemonError::Bind {
+        .map_err(|source| DaemonError::DevBind {
+            what: "demo OAuth server",
             address: args.oauth_listen,
+            flag: "--oauth-listen",
             source,
         })?;
     let mut inputs = Inputs::load(config)?;
@@ -128,7 +129,15 @@ pub async fn run(args: DevArgs) -> Result<(), DaemonError> {
         folder::initialize(&inputs.config, &inputs.clock).await?;
     }
     let app = App::open(inputs).await?;
-    let listener = app.bind().await?;
+    let listener = app.bind().await.map_err(|error| match error {
+        DaemonError::Bind { address, source } => DaemonError::DevBind {
+            what: "broker",
+            address,
+            flag: "--listen",
+            source,
+        },
+        other => other,
+    })?;
     let address = listener.local_addr().map_err(|source| DaemonError::Bind {
         address: args.listen,
         source,
