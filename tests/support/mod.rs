@@ -6,11 +6,11 @@ pub mod broker;
 pub mod client;
 pub mod clock;
 pub mod oidc;
+pub mod process;
 pub mod provider;
 pub mod raw;
 pub mod scene;
 pub mod state;
-pub mod process;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};

@@ -376,7 +376,10 @@ async fn a_connector_that_cannot_be_used_contacts_nobody() {
     let raw = Raw::start(Act::Hang).await;
     for (more, expected) in [
         ("enabled = false\n", "enabled = true"),
-        ("terms = \"t\"\nsharing = \"personal\"\n", "connectors.accept_terms"),
+        (
+            "terms = \"t\"\nsharing = \"personal\"\n",
+            "connectors.accept_terms",
+        ),
         (
             "client_auth = \"post\"\nclient_secret = { file = \"/nonexistent/secret\" }\n",
             "/nonexistent/secret",
