@@ -7,8 +7,9 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use credbroker::clock::Clock as _;
 use credbroker::domain::actor::Actor;
 use credbroker::domain::reason::{Reason, Refusal};
 use credbroker::domain::secret::Exposure;
@@ -88,9 +89,9 @@ async fn ten_thousand_callers_wait_for_one_call() {
 
     scene.expire();
     scene.provider.delay(PROVIDER);
-    let began = Instant::now();
+    let began = scene.clock.monotonic();
     let answers = resolve(&scene, actor, CALLERS).join_all().await;
-    let took = began.elapsed();
+    let took = scene.clock.monotonic() - began;
 
     let mut counted = BTreeMap::new();
     for answer in answers {
