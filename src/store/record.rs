@@ -92,18 +92,14 @@ impl Changes {
 
     /// Stores `record` at `key`. What was there must have been of the same type.
     pub fn put<T: Record>(mut self, key: &Key, record: &T) -> Self {
-        let mut buffer = Buffer::new();
-        let written = minicbor::encode::Write::write_all(&mut buffer, &[T::VERSION])
-            .map_err(minicbor::encode::Error::write)
-            .and_then(|()| minicbor::encode(record, &mut buffer));
-        if written.is_err() {
-            self.fault = Some(malformed(key.as_bytes()));
+        match encode(key, record) {
+            Ok(plaintext) => self.changes.push(Pending {
+                key: key.as_bytes().to_vec(),
+                plaintext: Some(plaintext),
+                large: T::LARGE,
+            }),
+            Err(fault) => self.fault = Some(fault),
         }
-        self.changes.push(Pending {
-            key: key.as_bytes().to_vec(),
-            plaintext: Some(buffer.into_inner()),
-            large: T::LARGE,
-        });
         self
     }
 
@@ -258,7 +254,7 @@ impl Records {
             match form::assemble(&*self.kv, key, &value).await? {
                 Assembled::Whole(sealed) => {
                     let opened = self.sealer.open_sealed(key, &sealed).map_err(|_| damaged())?;
-                    let value = Arc::new(decode(key, &opened)?);
+                    let value = Arc::new(decode_at(key, &opened)?);
                     return Ok(Some(Stored { value, revision }));
                 }
                 Assembled::Torn => {}
@@ -275,7 +271,22 @@ impl Records {
     }
 }
 
-fn decode<T: Record>(key: &[u8], plaintext: &[u8]) -> Result<T, StoreError> {
+/// The bytes of `record` as they are sealed: its version and its CBOR.
+pub fn encode<T: Record>(key: &Key, record: &T) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let mut buffer = Buffer::new();
+    minicbor::encode::Write::write_all(&mut buffer, &[T::VERSION])
+        .map_err(minicbor::encode::Error::write)
+        .and_then(|()| minicbor::encode(record, &mut buffer))
+        .map_err(|_| malformed(key.as_bytes()))?;
+    Ok(buffer.into_inner())
+}
+
+/// The record that these bytes of [`encode`] are, of this version of the program or an earlier one.
+pub fn decode<T: Record>(key: &Key, plaintext: &[u8]) -> Result<T, StoreError> {
+    decode_at(key.as_bytes(), plaintext)
+}
+
+fn decode_at<T: Record>(key: &[u8], plaintext: &[u8]) -> Result<T, StoreError> {
     let (version, cbor) = plaintext.split_first().ok_or_else(|| malformed(key))?;
     if *version > T::VERSION {
         return Err(StoreError::RecordTooNew {

@@ -1,0 +1,466 @@
+//! The bytes of every stored record as first released: what is on a disk somewhere must read for good.
+//!
+//! Each file under `tests/golden/records` is the hexadecimal form of one record's version and CBOR, before
+//! sealing. A file that is there is never changed by hand; for a new record,
+//! `CREDBROKER_BLESS=1 cargo test --test records_golden` writes the files that are missing, and only those.
+//!
+//! Two records are the same where their bytes are: a table writes every field of its type, so no field can
+//! differ in silence, and types that hold secrets cannot be compared otherwise.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use credbroker::domain::agent::{Agent, KeyFingerprint};
+use credbroker::domain::credential::Credential;
+use credbroker::domain::directory::{ApiKey, Environment, Member, Operator, Org, Project};
+use credbroker::domain::enrollment::EnrollmentToken;
+use credbroker::domain::id::{Id, MemberId};
+use credbroker::domain::lease::{Holder, Lease};
+use credbroker::domain::mode::{AuthMode, CredentialKind};
+use credbroker::domain::owner::Owner;
+use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
+use credbroker::domain::secret::Secret;
+use credbroker::domain::task::{Capacity, Task};
+use credbroker::domain::time::Time;
+use credbroker::domain::token::TokenHash;
+use credbroker::store::StoreError;
+use credbroker::store::keys::Key;
+use credbroker::store::model::{
+    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Slot, StagedAnswer,
+    StoredAuthority, StoredJournalKey,
+};
+use credbroker::store::record::{Record, decode, encode};
+use minicbor::Decoder;
+
+/// CBOR's null (RFC 8949 section 3.3).
+const NULL: u8 = 0xf6;
+
+fn key() -> Key {
+    Key::from(b"golden".to_vec())
+}
+
+fn bytes_of<T: Record>(record: &T) -> Vec<u8> {
+    encode(&key(), record).unwrap().to_vec()
+}
+
+fn path(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/records");
+    folder.join(format!("{name}.hex"))
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for line in bytes.chunks(32) {
+        line.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
+        text.push('\n');
+    }
+    text
+}
+
+fn golden(name: &str, today: &[u8]) -> Vec<u8> {
+    let path = path(name);
+    let bless = std::env::var("CREDBROKER_BLESS").is_ok_and(|value| value == "1");
+    if bless && !path.exists() {
+        std::fs::write(&path, to_hex(today)).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("{name}: {error}; for a new record run CREDBROKER_BLESS=1 cargo test --test records_golden")
+    });
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// A record's fields: their numbers and the CBOR of their values.
+fn fields(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let mut decoder = Decoder::new(&bytes[1..]);
+    let count = decoder.map().unwrap().unwrap();
+    let mut fields = Vec::new();
+    for _ in 0..count {
+        let number = decoder.u32().unwrap();
+        let start = decoder.position();
+        decoder.skip().unwrap();
+        fields.push((number, bytes[1..][start..decoder.position()].to_vec()));
+    }
+    assert_eq!(decoder.position(), bytes.len() - 1, "nothing after the map");
+    fields
+}
+
+/// The record of this version with these fields.
+fn assemble(version: u8, fields: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut encoder = minicbor::Encoder::new(vec![version]);
+    encoder.map(fields.len() as u64).unwrap();
+    for (number, value) in fields {
+        encoder.u32(*number).unwrap();
+        encoder.writer_mut().extend_from_slice(value);
+    }
+    encoder.into_writer()
+}
+
+/// Holds `value` against the golden file `name`. `optional` are the numbers of the fields that older bytes may
+/// lack; without any other the record does not read.
+fn check<T: Record>(name: &str, value: &T, optional: &[u32]) {
+    let today = bytes_of(value);
+    let golden = golden(name, &today);
+    assert_eq!(
+        to_hex(&golden),
+        to_hex(&today),
+        "{name}: encoded otherwise than it was released"
+    );
+    let reads_as = |bytes: &[u8], expected: &[u8]| {
+        let decoded: T = decode(&key(), bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(to_hex(&bytes_of(&decoded)), to_hex(expected), "{name}");
+    };
+    reads_as(&golden, &golden);
+
+    // A later version's additional field, of a shape unknown today.
+    let fields = fields(&golden);
+    let mut more = fields.clone();
+    more.push((200, vec![0x82, 0x01, 0xa1, 0x61, b'x', NULL]));
+    reads_as(&assemble(golden[0], &more), &golden);
+    more.rotate_right(1);
+    reads_as(&assemble(golden[0], &more), &golden);
+
+    for (at, (number, _)) in fields.iter().enumerate() {
+        let (mut without, mut none) = (fields.clone(), fields.clone());
+        without.remove(at);
+        none[at].1 = vec![NULL];
+        let without = assemble(golden[0], &without);
+        if optional.contains(number) {
+            reads_as(&without, &assemble(golden[0], &none));
+        } else {
+            let read = decode::<T>(&key(), &without).err();
+            assert!(
+                matches!(read, Some(StoreError::Malformed { .. })),
+                "{name} without field {number}"
+            );
+        }
+    }
+
+    let newer = [&[golden[0] + 1], &golden[1..]].concat();
+    let read = decode::<T>(&key(), &newer).err();
+    assert!(
+        matches!(read, Some(StoreError::RecordTooNew { .. })),
+        "{name} of a newer version"
+    );
+}
+
+fn id<K: credbroker::domain::id::Kind>(byte: u8) -> Id<K> {
+    Id::from_bytes([byte; 16])
+}
+
+fn at(seconds: i64) -> Time {
+    Time::from_millis(1_700_000_000_000 + seconds * 1000)
+}
+
+fn hash(byte: u8) -> TokenHash {
+    TokenHash::from_bytes([byte; 32])
+}
+
+fn fake<K>(text: &str) -> Secret<K> {
+    Secret::from(format!("fake-{text}"))
+}
+
+fn pairs(key: &str, value: &str) -> Vec<(String, String)> {
+    vec![
+        (key.to_owned(), value.to_owned()),
+        ("tier".to_owned(), "é".to_owned()),
+    ]
+}
+
+#[test]
+fn the_brokers_own_records() {
+    let authority = StoredAuthority {
+        root: b"fake root certificate".to_vec().into(),
+        root_key: fake("root-key"),
+        issuing: b"fake issuing certificate".to_vec().into(),
+        issuing_key: fake("issuing-key"),
+    };
+    check("authority", &authority, &[]);
+    let journal_key = StoredJournalKey {
+        key: fake("journal-key"),
+        journal: [1; 16].into(),
+    };
+    check("journal-key", &journal_key, &[]);
+    check("home", &Home { org: id(1) }, &[]);
+    check("pointer", &Pointer { id: [1; 16].into() }, &[]);
+    check("mark", &Mark { since: at(0) }, &[]);
+    let outcome = RequestOutcome {
+        content: [1; 32].into(),
+        id: [2; 16].into(),
+        at: at(3),
+    };
+    check("request-outcome", &outcome, &[]);
+}
+
+#[test]
+fn the_directory() {
+    let operator = Operator {
+        id: id(1),
+        token: hash(2),
+        display_name: "First operator".into(),
+        created: at(3),
+        expires: Some(at(4)),
+        revoked: Some(at(5)),
+    };
+    check("operator", &operator, &[4, 5]);
+    let org = Org {
+        id: id(1),
+        name: "acme".into(),
+        display_name: "Acme".into(),
+        created: at(2),
+    };
+    check("org", &org, &[]);
+    let project = Project {
+        id: id(1),
+        org: id(2),
+        name: "web".into(),
+        display_name: "Web".into(),
+        created: at(3),
+    };
+    check("project", &project, &[]);
+    let environment = Environment {
+        id: id(1),
+        org: id(2),
+        project: id(3),
+        name: "ci".into(),
+        display_name: "CI".into(),
+        created: at(4),
+    };
+    check("environment", &environment, &[]);
+    let member = Member {
+        id: id(1),
+        org: id(2),
+        name: "alex".into(),
+        display_name: "Alex".into(),
+        identities: vec!["github:alex".into(), "linear:alex@example.org".into()],
+        created: at(3),
+    };
+    check("member", &member, &[]);
+    let api_key = ApiKey {
+        id: id(1),
+        org: id(2),
+        token: hash(3),
+        display_name: "CI".into(),
+        created: at(4),
+        expires: at(5),
+        revoked: Some(at(6)),
+    };
+    check("api-key", &api_key, &[6]);
+}
+
+#[test]
+fn agents_and_tasks() {
+    let token = EnrollmentToken {
+        id: id(1),
+        org: id(2),
+        environment: id(3),
+        token: hash(4),
+        max_agents: 300,
+        bound: 1,
+        task: Some(id(5)),
+        labels: pairs("pool", "a"),
+        created: at(6),
+        expires: at(7),
+        revoked: Some(at(8)),
+    };
+    check("enrollment-token", &token, &[6, 10]);
+    check("slot", &Slot { agent: id(1) }, &[]);
+    let agent = Agent {
+        id: id(1),
+        org: id(2),
+        environment: id(3),
+        key: KeyFingerprint([4; 32]),
+        runtime_key: hash(5),
+        next_runtime_key: Some(hash(6)),
+        used: true,
+        enrollment_token: id(7),
+        labels: pairs("pool", "a"),
+        attributes: pairs("host", "b"),
+        created: at(8),
+        certificate_expires: at(9),
+        revoked: Some(at(10)),
+    };
+    check("agent", &agent, &[5, 12]);
+    for capacity in [Capacity::Cloud, Capacity::Local] {
+        let task = Task {
+            id: id(1),
+            org: id(2),
+            member: id(3),
+            project: id(4),
+            executor: "claude-code".into(),
+            provider: Some("anthropic".into()),
+            profile: "fast".into(),
+            capacity,
+            spec_hash: "sha256:abc".into(),
+            created: at(5),
+            expires: at(6),
+            ended: Some(at(7)),
+        };
+        check(&format!("task-{}", capacity.name()), &task, &[5, 11]);
+    }
+}
+
+fn credential(kind: CredentialKind, owner: Owner, phase: Phase) -> Credential {
+    Credential {
+        id: id(1),
+        org: id(2),
+        owner,
+        provider: "anthropic".into(),
+        kind,
+        connector: "claude".into(),
+        rotation: Rotation {
+            generation: 3,
+            fence: Fence(4),
+            failures: 5,
+            phase,
+        },
+        expires: Some(at(6)),
+        created: at(7),
+        refreshed: at(8),
+        hint: "9999".into(),
+        scopes: vec!["openid".into(), "offline_access".into()],
+        token_type: "Bearer".into(),
+        account: pairs("email", "alex@example.org"),
+    }
+}
+
+#[test]
+fn credentials_in_every_phase() {
+    let member = Owner::Member(MemberId::from_bytes([3; 16]));
+    let sent = Sent {
+        first: at(10),
+        unanswered: 2,
+    };
+    let message = || "503: try later".to_owned();
+    let phases = [
+        ("live", Phase::rested()),
+        (
+            "live-paused",
+            Phase::Live {
+                not_before: Some(at(11)),
+                message: message(),
+            },
+        ),
+        (
+            "claimed",
+            Phase::Claimed {
+                by: Incarnation([12; 16]),
+                deadline: at(13),
+                sent,
+            },
+        ),
+        ("staged", Phase::Staged { sent }),
+        (
+            "ambiguous",
+            Phase::Ambiguous {
+                sent,
+                not_before: at(14),
+                message: message(),
+            },
+        ),
+        (
+            "quarantined",
+            Phase::Quarantined {
+                since: at(15),
+                message: message(),
+            },
+        ),
+        (
+            "dead-refused",
+            Phase::Dead {
+                since: at(16),
+                cause: Death::Refused,
+                message: message(),
+            },
+        ),
+        (
+            "dead-answer-lost",
+            Phase::Dead {
+                since: at(17),
+                cause: Death::AnswerLost,
+                message: message(),
+            },
+        ),
+    ];
+    for (name, phase) in phases {
+        // One more phase needs one more file.
+        match &phase {
+            Phase::Live { .. }
+            | Phase::Claimed { .. }
+            | Phase::Staged { .. }
+            | Phase::Ambiguous { .. }
+            | Phase::Quarantined { .. }
+            | Phase::Dead { .. } => {}
+        }
+        let value = credential(CredentialKind::OAuthGrant, member, phase);
+        check(&format!("credential-{name}"), &value, &[7]);
+    }
+}
+
+#[test]
+fn credentials_of_every_kind() {
+    for kind in [
+        CredentialKind::OAuthGrant,
+        CredentialKind::ApiKey,
+        CredentialKind::Aws,
+        CredentialKind::BedrockBearer,
+    ] {
+        let value = credential(kind, Owner::Org, Phase::rested());
+        check(&format!("credential-of-org-{}", kind.name()), &value, &[7]);
+    }
+}
+
+#[test]
+fn secrets_and_staged_answers() {
+    let secret = CredentialSecret {
+        generation: 3,
+        access: Some(fake("access-token")),
+        refresh: Some(fake("refresh-token")),
+    };
+    check("credential-secret", &secret, &[1, 2]);
+    let answer = StagedAnswer {
+        fence: 4,
+        status: 200,
+        retry_after_ms: Some(30_000),
+        body: Secret::from(r#"{"access_token":"fake-access-token"}"#.to_owned()),
+        received: at(5),
+    };
+    check("staged-answer", &answer, &[2]);
+}
+
+#[test]
+fn leases_of_every_mode_and_holder() {
+    for (at_, mode) in AuthMode::ORDER.into_iter().enumerate() {
+        let holder = match at_ % 3 {
+            0 => Holder::Agent(id(3)),
+            1 => Holder::ApiKey(id(3)),
+            _ => Holder::Operator(id(3)),
+        };
+        let lease = Lease {
+            id: id(1),
+            org: id(2),
+            holder,
+            task: Some(id(4)),
+            member: id(5),
+            credential: id(6),
+            mode,
+            provider: "anthropic".into(),
+            model: "claude".into(),
+            permit_position: 7,
+            created: at(8),
+            expires: at(9),
+            ended: Some(at(10)),
+        };
+        check(&format!("lease-{}", mode.name()), &lease, &[3, 12]);
+    }
+    check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
+    let pin = Pin {
+        credential: id(1),
+        position: 2,
+    };
+    check("pin", &pin, &[]);
+}
