@@ -42,7 +42,7 @@ pub struct Change<'a> {
 const MAX_DISPLAY_NAME: usize = 128;
 const MAX_IDENTITIES: usize = 32;
 
-fn checked_display_name(text: &str) -> Result<String, Refusal> {
+pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
     if text.chars().count() > MAX_DISPLAY_NAME || text.chars().any(char::is_control) {
         return Err(Refusal::invalid(
             "display_name",
