@@ -12,8 +12,9 @@ use crate::domain::actor::{Actor, AgentActor};
 use crate::domain::agent::Agent;
 use crate::domain::credential::Credential;
 use crate::domain::decision::{Candidate, Decision};
+use crate::domain::directory::ApiKey;
 use crate::domain::executor::Executor;
-use crate::domain::id::{CredentialId, MemberId, OrgId, ProjectId, TaskId};
+use crate::domain::id::{ApiKeyId, CredentialId, MemberId, OrgId, ProjectId, TaskId};
 use crate::domain::journal::{Action, Outcome, Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::mode::{AuthMode, CredentialKind, GateInput, ModeSet, Permit, gate};
@@ -563,7 +564,7 @@ impl Broker {
         })
     }
 
-    /// Ties the lease to what allowed it: should the agent be revoked or the task end before the commit, the
+    /// Ties the lease to what allowed it: should the caller be revoked or the task end before the commit, the
     /// commit fails. Also pins the task to its first choice.
     async fn guard_subject(
         &self,
@@ -573,13 +574,16 @@ impl Broker {
         choice: &Choice,
         pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
-        if let Actor::Agent(agent) = actor {
-            let key = keys::agent(agent.org, agent.id);
-            let stored = self.records.get::<Agent>(&key).await?;
-            let live = stored
-                .filter(|stored| stored.value.revoked.is_none())
-                .ok_or_else(revoked)?;
-            changes = changes.at(&key, live.revision);
+        match actor {
+            Actor::Agent(agent) => {
+                let live = self.live_agent(agent).await?;
+                changes = changes.at(&keys::agent(agent.org, agent.id), live.revision);
+            }
+            Actor::ApiKey { id, org } => {
+                let live = self.live_api_key(*org, *id).await?;
+                changes = changes.at(&keys::api_key(*org, *id), live.revision);
+            }
+            Actor::Operator(_) => {}
         }
         let Some(task) = &subject.task else {
             return Ok(changes);
@@ -604,16 +608,27 @@ impl Broker {
         Ok(changes)
     }
 
+    async fn live_agent(&self, agent: &AgentActor) -> Result<Stored<Agent>, Refusal> {
+        let key = keys::agent(agent.org, agent.id);
+        let stored = self.records.get::<Agent>(&key).await?;
+        stored
+            .filter(|stored| stored.value.revoked.is_none())
+            .ok_or_else(|| revoked("the agent was revoked"))
+    }
+
+    async fn live_api_key(&self, org: OrgId, id: ApiKeyId) -> Result<Stored<ApiKey>, Refusal> {
+        let stored = self.records.get::<ApiKey>(&keys::api_key(org, id)).await?;
+        stored
+            .filter(|stored| stored.value.revoked.is_none())
+            .ok_or_else(|| revoked("the API key was revoked"))
+    }
+
     /// The last look before the answer: what was revoked or ended meanwhile wins.
     async fn still_allowed(&self, actor: &Actor, subject: &Subject) -> Result<(), Refusal> {
-        if let Actor::Agent(agent) = actor {
-            let stored = self
-                .records
-                .get::<Agent>(&keys::agent(agent.org, agent.id))
-                .await?;
-            stored
-                .filter(|stored| stored.value.revoked.is_none())
-                .ok_or_else(revoked)?;
+        match actor {
+            Actor::Agent(agent) => drop(self.live_agent(agent).await?),
+            Actor::ApiKey { id, org } => drop(self.live_api_key(*org, *id).await?),
+            Actor::Operator(_) => {}
         }
         if let Some(task) = &subject.task {
             let stored = self
@@ -722,8 +737,8 @@ impl Broker {
     }
 }
 
-fn revoked() -> Refusal {
-    Refusal::new(Reason::CredentialUnknown, "the agent was revoked")
+fn revoked(what: &'static str) -> Refusal {
+    Refusal::new(Reason::CredentialUnknown, what)
 }
 
 /// A caller's text as the journal keeps it: what could be an id, and nothing else.
