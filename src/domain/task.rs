@@ -58,6 +58,8 @@ pub struct Task {
 pub struct TaskClaims<'a> {
     /// The agent program.
     pub executor: &'a str,
+    /// The provider. A task that names none leaves the choice among those its executor can use.
+    pub provider: &'a str,
     /// The model profile.
     pub profile: &'a str,
     /// Where the program runs.
@@ -93,6 +95,12 @@ impl Task {
         let differs = |claim: &str, fixed: &str| !claim.is_empty() && claim != fixed;
         let field = if differs(claims.executor, &self.executor) {
             "executor"
+        } else if self
+            .provider
+            .as_deref()
+            .is_some_and(|fixed| differs(claims.provider, fixed))
+        {
+            "provider"
         } else if differs(claims.profile, &self.profile) {
             "profile"
         } else if claims.capacity.is_some_and(|claim| claim != self.capacity) {
@@ -152,8 +160,18 @@ mod tests {
     #[test]
     fn no_claim_may_differ_from_what_the_task_fixes() {
         let now = Time::from_millis(1);
+        let any_provider = TaskClaims {
+            provider: "bedrock",
+            ..TaskClaims::default()
+        };
+        assert!(task().live(now, any_provider).is_ok());
+        let task = || Task {
+            provider: Some("anthropic".into()),
+            ..task()
+        };
         let same = TaskClaims {
             executor: "claude-code",
+            provider: "anthropic",
             spec_hash: "abc",
             ..TaskClaims::default()
         };
@@ -166,6 +184,7 @@ mod tests {
                 },
                 "executor",
             ),
+            (any_provider, "provider"),
             (
                 TaskClaims {
                     profile: "fast",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
+use super::directory::checked_display_name;
 use super::page::{Page, PageRequest};
 use super::scope::parse_id;
 use crate::domain::actor::Actor;
@@ -103,19 +104,13 @@ impl Broker {
     ) -> Result<MintedApiKey, Refusal> {
         let org = self.org_id(actor, org).await?;
         let ttl = checked_ttl(ttl, API_KEY_TTL, API_KEY_TTL_MAX)?;
-        if display_name.len() > 128 {
-            return Err(Refusal::invalid(
-                "display_name",
-                "display_name is at most 128 bytes",
-            ));
-        }
         let token = Token::<ApiKeyFamily>::new(self.new_id()?, self.random()?);
         let now = self.now();
         let key = ApiKey {
             id: token.id(),
             org,
             token: token.hash(),
-            display_name: display_name.to_owned(),
+            display_name: checked_display_name(display_name)?,
             created: now,
             expires: now + ttl,
             revoked: None,

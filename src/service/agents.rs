@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Broker;
 use super::access::checked_ttl;
+use super::effect::Undone;
 use super::page::{Page, PageRequest};
 use super::scope::parse_id;
 use crate::domain::actor::Actor;
@@ -81,6 +82,8 @@ const MAX_PAIRS: usize = 16;
 const MAX_PAIR_CHARS: usize = 256;
 /// How many leases a revocation ends in one commit.
 const LEASES_PER_COMMIT: usize = 50;
+/// How often the revocation of an enrollment token is tried again when agents enroll at the same moment.
+const ATTEMPTS: usize = 64;
 
 /// Labels or attributes within bounds, sorted by key.
 pub(super) fn checked_pairs(
@@ -206,25 +209,32 @@ impl Broker {
         let org = self.org_id(actor, org).await?;
         let id: EnrollmentTokenId = parse_id("enrollment_token", id)?;
         let key = keys::enrollment_token(org, id);
-        let stored: Stored<EnrollmentToken> = self
-            .records
-            .get(&key)
-            .await?
-            .ok_or_else(|| Refusal::not_found("enrollment token"))?;
-        if stored.value.revoked.is_some() {
-            return Ok(stored.value);
+        for _ in 0..ATTEMPTS {
+            let stored: Stored<EnrollmentToken> = self
+                .records
+                .get(&key)
+                .await?
+                .ok_or_else(|| Refusal::not_found("enrollment token"))?;
+            if stored.value.revoked.is_some() {
+                return Ok(stored.value);
+            }
+            let token = EnrollmentToken {
+                revoked: Some(self.now()),
+                ..EnrollmentToken::clone(&stored.value)
+            };
+            let mut changes = Changes::default();
+            // Guarded, for the count of bound slots; every enrollment in between is one slot fewer to come.
+            changes = changes.at(&key, stored.revision);
+            changes = changes.put(&key, &token);
+            let record = Record::new(Action::EnrollmentTokenRevoke, actor.to_string(), Some(org))
+                .about("enrollment_token", id);
+            match self.effect(record, changes).await {
+                Ok(_) => return Ok(Arc::new(token)),
+                Err(Undone::Conflict) => {}
+                Err(Undone::Refused(refusal)) => return Err(refusal),
+            }
         }
-        let token = EnrollmentToken {
-            revoked: Some(self.now()),
-            ..EnrollmentToken::clone(&stored.value)
-        };
-        let mut changes = Changes::default();
-        changes = changes.at(&key, stored.revision);
-        changes = changes.put(&key, &token);
-        let record = Record::new(Action::EnrollmentTokenRevoke, actor.to_string(), Some(org))
-            .about("enrollment_token", id);
-        self.effect(record, changes).await?;
-        Ok(Arc::new(token))
+        Err(Undone::Conflict.into())
     }
 
     /// An agent.
@@ -265,10 +275,10 @@ impl Broker {
                 revoked: Some(self.now()),
                 ..Agent::clone(&stored.value)
             };
-            let key = keys::agent(org, id);
+            // Not guarded: an agent that keeps changing its own record could hold a guarded revocation off
+            // for as long as it likes. What it changed in between is of no use to it any more.
             let mut changes = Changes::default();
-            changes = changes.at(&key, stored.revision);
-            changes = changes.put(&key, &agent);
+            changes = changes.put(&keys::agent(org, id), &agent);
             let record = Record::new(Action::AgentRevoke, actor.to_string(), Some(org)).about("agent", id);
             self.effect(record, changes).await?;
             revoked = Arc::new(agent);

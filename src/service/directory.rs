@@ -43,7 +43,7 @@ pub struct Change<'a> {
 const MAX_DISPLAY_NAME: usize = 128;
 const MAX_IDENTITIES: usize = 32;
 
-fn checked_display_name(text: &str) -> Result<String, Refusal> {
+pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
     if text.chars().count() > MAX_DISPLAY_NAME || text.chars().any(char::is_control) {
         return Err(Refusal::invalid(
             "display_name",
@@ -77,7 +77,7 @@ fn checked_identities(identities: &[String]) -> Result<Vec<String>, Refusal> {
 struct Creation<'a, K: Kind, T> {
     org: OrgId,
     id: Id<K>,
-    key: Key,
+    key: fn(OrgId, Id<K>) -> Key,
     names: Vec<Key>,
     value: T,
     action: Action,
@@ -98,9 +98,10 @@ impl Broker {
             action,
             create,
         } = creation;
+        let at = key(org, id);
         let mut changes = Changes::default();
-        changes = changes.absent(&key);
-        changes = changes.put(&key, &value);
+        changes = changes.absent(&at);
+        changes = changes.put(&at, &value);
         for name in &names {
             changes = changes.absent(name);
             changes = changes.put(
@@ -121,9 +122,9 @@ impl Broker {
             }),
             Err(Undone::Refused(refusal)) => Err(refusal),
             Err(Undone::Conflict) => {
-                // A repeat that raced with the first lost to it.
+                // A repeat that raced with the first: it lost, and what the first made is its answer.
                 match self.made_before::<K>(org, create).await? {
-                    Some(_) => Err(Refusal::new(Reason::Conflict, "the same create is under way")),
+                    Some(id) => self.read(&key(org, id), "resource").await,
                     None => Err(Refusal::new(Reason::AlreadyExists, "the name is taken")),
                 }
             }
@@ -174,7 +175,7 @@ impl Broker {
         let creation = Creation {
             org: id,
             id,
-            key: keys::org(id),
+            key: |_, id| keys::org(id),
             names: vec![keys::org_name(name.as_str())],
             value: org,
             action: Action::OrgCreate,
@@ -238,15 +239,12 @@ impl Broker {
             display_name: display,
             created,
         };
-        let (key, names) = (
-            keys::project(org, id),
-            vec![keys::project_name(org, name.as_str())],
-        );
+        let names = vec![keys::project_name(org, name.as_str())];
         let action = Action::ProjectCreate;
         self.create_named(Creation {
             org,
             id,
-            key,
+            key: keys::project,
             names,
             value,
             action,
@@ -315,11 +313,11 @@ impl Broker {
             created,
         };
         let names = vec![keys::environment_name(org, project, name.as_str())];
-        let (key, action) = (keys::environment(org, id), Action::EnvironmentCreate);
+        let action = Action::EnvironmentCreate;
         self.create_named(Creation {
             org,
             id,
-            key,
+            key: keys::environment,
             names,
             value,
             action,
@@ -396,11 +394,11 @@ impl Broker {
             identities: identities.clone(),
             created: self.now(),
         };
-        let (key, action) = (keys::member(org, id), Action::MemberCreate);
+        let action = Action::MemberCreate;
         self.create_named(Creation {
             org,
             id,
-            key,
+            key: keys::member,
             names,
             value,
             action,

@@ -1,7 +1,10 @@
 //! Paging by opaque tokens: the key after which the next page begins, bound to the list it came from.
+//!
+//! A token is no permission: whoever presents it must be allowed to list, and gets rows of that list only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
 
 use super::Broker;
 use crate::domain::reason::Refusal;
@@ -28,6 +31,17 @@ pub struct Page<T> {
 
 const DEFAULT: usize = 50;
 const MAX: usize = 200;
+/// How many bytes of a token say which list it is of.
+const TAG: usize = 8;
+/// No token is longer, so that none is longer than a key may be.
+const MAX_TOKEN: usize = 128;
+
+/// What tells a list from all others.
+fn tag(list: &Key) -> [u8; TAG] {
+    let mut tag = [0; TAG];
+    tag.copy_from_slice(&digest(&SHA256, list.as_bytes()).as_ref()[..TAG]);
+    tag
+}
 
 impl PageRequest<'_> {
     fn size(&self) -> Result<usize, Refusal> {
@@ -38,17 +52,19 @@ impl PageRequest<'_> {
         }
     }
 
-    /// The key to begin after. It has to lie in the list it is used for, so that a token of one list, or of
-    /// another org's, leads nowhere.
+    /// The key to begin after. A token of another list, or of another org's, is refused: its place would mean
+    /// nothing here.
     fn after(&self, list: &Key) -> Result<Option<Key>, Refusal> {
         if self.token.is_empty() {
             return Ok(None);
         }
-        URL_SAFE_NO_PAD
-            .decode(self.token)
-            .ok()
-            .map(|suffix| Key::from_bytes([list.as_bytes(), &suffix].concat()))
-            .map(Some)
+        let decoded = (self.token.len() <= MAX_TOKEN)
+            .then(|| URL_SAFE_NO_PAD.decode(self.token).ok())
+            .flatten();
+        decoded
+            .as_deref()
+            .and_then(|token| token.strip_prefix(&tag(list)))
+            .map(|place| Some(Key::from_bytes([list.as_bytes(), place].concat())))
             .ok_or_else(|| Refusal::invalid("page_token", "page_token is not one this list gave out"))
     }
 }
@@ -69,7 +85,10 @@ impl Broker {
         let more = rows.len() > size;
         rows.truncate(size);
         let next = match rows.last() {
-            Some((key, _)) if more => URL_SAFE_NO_PAD.encode(&key.as_bytes()[list.as_bytes().len()..]),
+            Some((key, _)) if more => {
+                let place = &key.as_bytes()[list.as_bytes().len()..];
+                URL_SAFE_NO_PAD.encode([&tag(list)[..], place].concat())
+            }
             _ => String::new(),
         };
         Ok(Page {

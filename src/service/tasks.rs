@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Broker;
 use super::access::checked_ttl;
+use super::effect::Undone;
 use super::page::{Page, PageRequest};
 use super::request::Repeatable;
 use super::scope::parse_id;
@@ -120,14 +121,7 @@ impl Broker {
             content: &content,
         };
         if let Some(id) = self.made_before(org, create).await? {
-            // The first call may have been cut off before it assigned the agents.
-            let made = self.task_view(org, id).await?;
-            let missing: Vec<_> = agents
-                .into_iter()
-                .filter(|id| !made.agents.contains(id))
-                .collect();
-            self.assign(actor, &made.task, &missing).await?;
-            return self.task_view(org, id).await;
+            return self.made_again(actor, org, id, agents).await;
         }
 
         let now = self.now();
@@ -156,9 +150,34 @@ impl Broker {
             .about("project", project)
             .about("executor", new.executor)
             .request(new.request_id);
-        self.effect(record, changes).await?;
+        match self.effect(record, changes).await {
+            Ok(_) => {}
+            // A repeat that raced with the first: it lost, and what the first made is its answer.
+            Err(Undone::Conflict) => match self.made_before(org, create).await? {
+                Some(id) => return self.made_again(actor, org, id, agents).await,
+                None => return Err(Undone::Conflict.into()),
+            },
+            Err(Undone::Refused(refusal)) => return Err(refusal),
+        }
         self.assign(actor, &task, &agents).await?;
         self.task_view(org, task.id).await
+    }
+
+    /// The answer to a repeat. The first call may have been cut off before it assigned the agents.
+    async fn made_again(
+        self: &Arc<Self>,
+        actor: &Actor,
+        org: OrgId,
+        id: TaskId,
+        agents: Vec<AgentId>,
+    ) -> Result<TaskView, Refusal> {
+        let made = self.task_view(org, id).await?;
+        let missing: Vec<_> = agents
+            .into_iter()
+            .filter(|id| !made.agents.contains(id))
+            .collect();
+        self.assign(actor, &made.task, &missing).await?;
+        self.task_view(org, id).await
     }
 
     async fn checked_agents(&self, org: OrgId, agents: &[String]) -> Result<Vec<AgentId>, Refusal> {

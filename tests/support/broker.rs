@@ -35,15 +35,24 @@ pub struct Options {
     pub journal_faults: Faults,
 }
 
-/// The provider `demo` and the executor `demo-agent`, which has it by oauth and byok.
+/// The provider `demo` and the executor `demo-agent`, which has it by oauth and byok; the provider `second`
+/// and the executor `duo-agent`, which has both by byok.
 pub const REGISTRY: &str = r#"
 [providers.demo]
 title = "Demo"
 kinds = ["oauth-grant", "api-key"]
 
+[providers.second]
+title = "Second"
+kinds = ["api-key"]
+
 [executors.demo-agent]
 native_provider = "demo"
 providers = { demo = ["oauth", "byok"] }
+
+[executors.duo-agent]
+native_provider = "demo"
+providers = { demo = ["byok"], second = ["byok"] }
 "#;
 
 /// A connector `demo` for a token endpoint.
@@ -118,8 +127,13 @@ impl TestBroker {
     /// Drains, stops, and starts again over the same folder, on another port.
     pub async fn restart(self) -> Self {
         let (options, dir, token) = self.stop().await;
+        Self::start_over(options, dir, token).await
+    }
+
+    /// Starts over a folder that a stopped one left.
+    pub async fn start_over(options: Options, dir: Arc<TempDir>, operator_token: String) -> Self {
         let app = App::open(inputs(dir.path(), &options)).await.unwrap();
-        Self::serve(app, token, options, dir).await
+        Self::serve(app, operator_token, options, dir).await
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::choose::Choice;
-use super::revoked;
 use super::subject::Subject;
 use crate::domain::actor::Actor;
-use crate::domain::agent::Agent;
-use crate::domain::directory::ApiKey;
 use crate::domain::journal::{Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::mode::Permit;
@@ -101,24 +98,8 @@ impl Broker {
         choice: &Choice,
         pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
-        match actor {
-            Actor::Agent(agent) => {
-                let key = keys::agent(agent.org, agent.id);
-                let stored = self.records.get::<Agent>(&key).await?;
-                let live = stored
-                    .filter(|stored| stored.value.revoked.is_none())
-                    .ok_or_else(revoked)?;
-                changes = changes.at(&key, live.revision);
-            }
-            Actor::ApiKey { id, org } => {
-                let key = keys::api_key(*org, *id);
-                let stored = self.records.get::<ApiKey>(&key).await?;
-                let live = stored
-                    .filter(|stored| stored.value.revoked.is_none())
-                    .ok_or_else(revoked)?;
-                changes = changes.at(&key, live.revision);
-            }
-            Actor::Operator(_) => {}
+        if let Some((key, revision)) = self.live(actor).await? {
+            changes = changes.at(&key, revision);
         }
         let Some(task) = &subject.task else {
             return Ok(changes);

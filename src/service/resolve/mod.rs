@@ -20,7 +20,8 @@ use crate::service::Broker;
 use crate::service::effect::Undone;
 use crate::service::lease::{Material, Vended};
 use crate::service::refresh::Need;
-use crate::store::keys;
+use crate::store::Revision;
+use crate::store::keys::{self, Key};
 use crate::store::model::Pin;
 use crate::store::record::Stored;
 use subject::Subject;
@@ -208,25 +209,31 @@ impl Broker {
         }
     }
 
-    /// The last look before the answer: what was revoked or ended meanwhile wins.
-    async fn still_allowed(&self, actor: &Actor, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
-        let revoked = match actor {
+    /// The record by which the actor can be revoked and the revision at which it was live; `None` for an
+    /// operator, who is handed nothing.
+    async fn live(&self, actor: &Actor) -> Result<Option<(Key, Revision)>, Refusal> {
+        let (key, live) = match actor {
             Actor::Agent(agent) => {
-                let stored = self
-                    .records
-                    .get::<Agent>(&keys::agent(agent.org, agent.id))
-                    .await?;
-                stored.is_none_or(|stored| stored.value.revoked.is_some())
+                let key = keys::agent(agent.org, agent.id);
+                let stored = self.records.get::<Agent>(&key).await?;
+                let live = stored.filter(|stored| stored.value.revoked.is_none());
+                (key, live.map(|live| live.revision))
             }
             Actor::ApiKey { id, org } => {
-                let stored = self.records.get::<ApiKey>(&keys::api_key(*org, *id)).await?;
-                stored.is_none_or(|stored| stored.value.revoked.is_some())
+                let key = keys::api_key(*org, *id);
+                let stored = self.records.get::<ApiKey>(&key).await?;
+                let live = stored.filter(|stored| stored.value.revoked.is_none());
+                (key, live.map(|live| live.revision))
             }
-            Actor::Operator(_) => false,
+            Actor::Operator(_) => return Ok(None),
         };
-        if revoked {
-            return Err(self::revoked());
-        }
+        let revoked = || Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked");
+        live.map(|revision| Some((key, revision))).ok_or_else(revoked)
+    }
+
+    /// The last look before the answer: what was revoked or ended meanwhile wins.
+    async fn still_allowed(&self, actor: &Actor, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
+        self.live(actor).await?;
         if let Some(task) = task {
             let stored = self
                 .records
@@ -237,10 +244,6 @@ impl Broker {
         }
         Ok(())
     }
-}
-
-fn revoked() -> Refusal {
-    Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked")
 }
 
 /// A caller's text as the journal keeps it: what could be an id, and nothing else.

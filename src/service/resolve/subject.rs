@@ -41,6 +41,7 @@ impl Broker {
         let org = self.org_id(actor, input.org).await?;
         let claims = TaskClaims {
             executor: input.executor,
+            provider: input.provider,
             profile: input.profile,
             capacity: input.capacity,
             spec_hash: input.spec_hash,

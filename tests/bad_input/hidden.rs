@@ -1,0 +1,328 @@
+//! What belongs to another org looks, to an API key, exactly like what does not exist.
+
+use std::collections::BTreeSet;
+
+use credbroker::proto;
+use credbroker::rpc::{ACCESS, Access};
+use prost::Message;
+
+use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
+use crate::support::client::owner;
+use crate::support::raw::told;
+use crate::support::state::State;
+use crate::support::{Caller, TestBroker, reason};
+
+/// References to one of everything.
+#[derive(Clone)]
+struct Refs {
+    org: String,
+    project: String,
+    environment: String,
+    member: String,
+    identity: String,
+    agent: String,
+    task: String,
+    credential: String,
+    lease: String,
+    enrollment_token: String,
+}
+
+impl Refs {
+    /// References that are well formed and lead nowhere.
+    fn to_nothing() -> Self {
+        let id = |prefix: &str| format!("{prefix}_0198f000{}", "a".repeat(24));
+        Self {
+            org: id("org"),
+            project: id("prj"),
+            environment: id("env"),
+            member: id("mbr"),
+            identity: "git:nobody".to_owned(),
+            agent: id("agt"),
+            task: id("tsk"),
+            credential: id("crd"),
+            lease: id("lse"),
+            enrollment_token: id("etk"),
+        }
+    }
+
+    /// The same by name, where there are names.
+    fn named(&self, name: &str) -> Self {
+        let name = |kind: &str| format!("{name}-{kind}");
+        Self {
+            org: name("org"),
+            project: name("project"),
+            environment: name("environment"),
+            member: name("member"),
+            ..self.clone()
+        }
+    }
+}
+
+const THEIRS: &str = "theirs";
+
+/// Another org with one of everything, its names beginning with `theirs-`.
+async fn theirs(broker: &TestBroker, operator: &Caller) -> Refs {
+    let names = Refs::to_nothing().named(THEIRS);
+    let org = names.org.as_str();
+    operator.make_org(org).await;
+    let mut directory = operator.directory();
+    let request = proto::CreateProjectRequest {
+        org: org.to_owned(),
+        name: names.project.clone(),
+        ..Default::default()
+    };
+    let project = directory
+        .create_project(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .project
+        .unwrap();
+    let request = proto::CreateEnvironmentRequest {
+        org: org.to_owned(),
+        project: project.id.clone(),
+        name: names.environment.clone(),
+        ..Default::default()
+    };
+    let made = directory.create_environment(request).await.unwrap().into_inner();
+    let request = proto::CreateMemberRequest {
+        org: org.to_owned(),
+        name: names.member.clone(),
+        identities: vec!["git:theirs".to_owned()],
+        ..Default::default()
+    };
+    let member = directory
+        .create_member(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .member
+        .unwrap();
+    let credential = operator.set_key(org, "", "a-key-of-the-others-0").await.id;
+    let task = operator.make_task(org, MEMBER).await;
+    let token = operator.enrollment_token(org, &task).await;
+    let enrolled = broker
+        .enroll_with(&token, &crate::support::NewKey::generate())
+        .await
+        .unwrap();
+    let (_, key) = operator.make_api_key(org).await;
+    let lease = broker
+        .caller(Some(&key))
+        .await
+        .resolve(&task)
+        .await
+        .unwrap()
+        .lease
+        .unwrap();
+    let state = State::of(operator, org).await;
+    Refs {
+        org: project.org,
+        project: project.id,
+        environment: made.environment.unwrap().id,
+        member: member.id,
+        identity: "git:theirs".to_owned(),
+        agent: enrolled.agent,
+        task,
+        credential,
+        lease: lease.id,
+        enrollment_token: state.enrollment_tokens[0].id.clone(),
+    }
+}
+
+macro_rules! calls {
+    ($($path:literal: $request:ident { $($fields:tt)* })*) => {
+        vec![$((
+            concat!("/credbroker.v1.", $path),
+            #[allow(clippy::needless_update)]
+            proto::$request { $($fields)*, ..Default::default() }.encode_to_vec(),
+        )),*]
+    };
+}
+
+/// Every call that takes a reference, with one of `their` in it and the caller's own for the rest.
+fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let r = || their.clone();
+    let own = String::new;
+    let named = |text: &str| text.to_owned();
+    calls! {
+        "BrokerService/ResolveCredential": ResolveCredentialRequest { org: r().org, task: named(own_task) }
+        "BrokerService/ResolveCredential": ResolveCredentialRequest { task: r().task }
+        "BrokerService/ResolveCredential": ResolveCredentialRequest { org: r().org, task: r().task }
+        "BrokerService/ResolveCredential": ResolveCredentialRequest {
+            member: r().member, project: named(PROJECT), executor: named("demo-agent") }
+        "BrokerService/ResolveCredential": ResolveCredentialRequest {
+            member_identity: r().identity, project: named(PROJECT), executor: named("demo-agent") }
+        "BrokerService/ResolveCredential": ResolveCredentialRequest {
+            member: named(MEMBER), project: r().project, executor: named("demo-agent") }
+        "BrokerService/RefreshToken": RefreshTokenRequest { lease: r().lease, rejected_generation: 1 }
+        "BrokerService/ReleaseLease": ReleaseLeaseRequest { lease: r().lease }
+        "TaskService/CreateTask": CreateTaskRequest {
+            org: r().org, member: named(MEMBER), project: named(PROJECT), executor: named("demo-agent") }
+        "TaskService/CreateTask": CreateTaskRequest {
+            member: r().member, project: named(PROJECT), executor: named("demo-agent") }
+        "TaskService/CreateTask": CreateTaskRequest {
+            member_identity: r().identity, project: named(PROJECT), executor: named("demo-agent") }
+        "TaskService/CreateTask": CreateTaskRequest {
+            member: named(MEMBER), project: r().project, executor: named("demo-agent") }
+        "TaskService/CreateTask": CreateTaskRequest {
+            member: named(MEMBER), project: named(PROJECT), executor: named("demo-agent"),
+            agents: vec![r().agent] }
+        "TaskService/GetTask": GetTaskRequest { org: r().org, task: r().task }
+        "TaskService/GetTask": GetTaskRequest { org: own(), task: r().task }
+        "TaskService/ListTasks": ListTasksRequest { org: r().org }
+        "TaskService/AssignTask": AssignTaskRequest { org: r().org, task: r().task, agents: vec![r().agent] }
+        "TaskService/AssignTask": AssignTaskRequest { org: own(), task: r().task, agents: vec![r().agent] }
+        "TaskService/AssignTask": AssignTaskRequest { org: own(), task: named(own_task), agents: vec![r().agent] }
+        "TaskService/EndTask": EndTaskRequest { org: r().org, task: r().task }
+        "TaskService/EndTask": EndTaskRequest { org: own(), task: r().task }
+        "DirectoryService/GetOrg": GetOrgRequest { org: r().org }
+        "DirectoryService/GetProject": GetProjectRequest { org: r().org, project: r().project }
+        "DirectoryService/GetProject": GetProjectRequest { org: own(), project: r().project }
+        "DirectoryService/ListProjects": ListProjectsRequest { org: r().org }
+        "DirectoryService/GetEnvironment": GetEnvironmentRequest {
+            org: r().org, project: r().project, environment: r().environment }
+        "DirectoryService/GetEnvironment": GetEnvironmentRequest {
+            project: r().project, environment: named(ENVIRONMENT) }
+        "DirectoryService/GetEnvironment": GetEnvironmentRequest {
+            project: named(PROJECT), environment: r().environment }
+        "DirectoryService/ListEnvironments": ListEnvironmentsRequest { org: r().org }
+        "DirectoryService/ListEnvironments": ListEnvironmentsRequest { project: r().project }
+        "DirectoryService/GetMember": GetMemberRequest { org: r().org, member: r().member }
+        "DirectoryService/GetMember": GetMemberRequest { org: own(), member: r().member }
+        "DirectoryService/ListMembers": ListMembersRequest { org: r().org }
+        "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
+            org: r().org, project: named(PROJECT), environment: named(ENVIRONMENT) }
+        "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
+            project: r().project, environment: named(ENVIRONMENT), task: named("") }
+        "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
+            project: named(PROJECT), environment: r().environment }
+        "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
+            project: named(PROJECT), environment: named(ENVIRONMENT), task: r().task }
+        "AgentService/ListEnrollmentTokens": ListEnrollmentTokensRequest { org: r().org }
+        "AgentService/RevokeEnrollmentToken": RevokeEnrollmentTokenRequest {
+            org: r().org, enrollment_token: r().enrollment_token }
+        "AgentService/RevokeEnrollmentToken": RevokeEnrollmentTokenRequest {
+            org: own(), enrollment_token: r().enrollment_token }
+        "AgentService/GetAgent": GetAgentRequest { org: r().org, agent: r().agent }
+        "AgentService/GetAgent": GetAgentRequest { org: own(), agent: r().agent }
+        "AgentService/ListAgents": ListAgentsRequest { org: r().org }
+        "AgentService/RevokeAgent": RevokeAgentRequest { org: r().org, agent: r().agent }
+        "AgentService/RevokeAgent": RevokeAgentRequest { org: own(), agent: r().agent }
+        "CredentialService/GetCredential": GetCredentialRequest { org: r().org, credential: r().credential }
+        "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
+        "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
+    }
+}
+
+/// What each call is refused with.
+async fn answers(caller: &Caller, calls: Vec<(&'static str, Vec<u8>)>) -> Vec<(&'static str, tonic::Status)> {
+    let mut told = Vec::new();
+    for (path, message) in calls {
+        match caller.raw(path, message).await {
+            Err(status) => told.push((path, status)),
+            Ok(_) => panic!("{path}: allowed"),
+        }
+    }
+    told
+}
+
+// req: D1 D8 K6
+#[tokio::test]
+async fn another_orgs_anything_looks_like_nothing() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    operator.set_key(ORG, "", "the-orgs-own-key-000").await;
+    let own_task = operator.make_task(ORG, MEMBER).await;
+    let theirs = theirs(&broker, &operator).await;
+    let (_, key) = operator.make_api_key(ORG).await;
+    let caller = broker.caller(Some(&key)).await;
+    let nothing = Refs::to_nothing();
+
+    let covered: BTreeSet<&str> = naming(&nothing, "").iter().map(|(path, _)| *path).collect();
+    let open: BTreeSet<&str> = ACCESS
+        .iter()
+        .filter(|row| matches!(row.access, Access::Actors(actors) if actors.api_key))
+        .map(|row| row.path)
+        .filter(|path| !path.ends_with("/WhoAmI") && !path.ends_with("/ListOrgs"))
+        .collect();
+    assert_eq!(
+        covered, open,
+        "calls that an API key may make and that are not tried here"
+    );
+
+    let before = (
+        State::of(&operator, ORG).await,
+        State::of(&operator, &theirs.org).await,
+    );
+    for (hidden, absent) in [
+        (theirs.clone(), nothing.clone()),
+        (theirs.named(THEIRS), nothing.named("nobodys")),
+    ] {
+        let hidden = answers(&caller, naming(&hidden, &own_task)).await;
+        let absent = answers(&caller, naming(&absent, &own_task)).await;
+        for ((path, hidden), (_, absent)) in hidden.iter().zip(&absent) {
+            assert_eq!(reason(absent), "NOT_FOUND", "{path}");
+            assert_eq!(told(hidden), told(absent), "{path}");
+        }
+    }
+    let after = (
+        State::of(&operator, ORG).await,
+        State::of(&operator, &theirs.org).await,
+    );
+    assert_eq!(after, before);
+
+    let orgs = caller
+        .directory()
+        .list_orgs(proto::ListOrgsRequest::default())
+        .await
+        .unwrap();
+    let orgs: Vec<_> = orgs.into_inner().orgs.into_iter().map(|org| org.name).collect();
+    assert_eq!(orgs, [ORG]);
+}
+
+// req: D1 D8
+#[tokio::test]
+async fn an_operator_cannot_mix_two_orgs() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let own_task = operator.make_task(ORG, MEMBER).await;
+    let theirs = theirs(&broker, &operator).await;
+    let before = (
+        State::of(&operator, ORG).await,
+        State::of(&operator, &theirs.org).await,
+    );
+    let org = || ORG.to_owned();
+    let mask = || {
+        Some(prost_types::FieldMask {
+            paths: vec!["display_name".to_owned()],
+        })
+    };
+    let calls = calls! {
+        "TaskService/AssignTask": AssignTaskRequest { org: org(), task: own_task, agents: vec![theirs.agent.clone()] }
+        "TaskService/EndTask": EndTaskRequest { org: org(), task: theirs.task.clone() }
+        "AgentService/RevokeAgent": RevokeAgentRequest { org: org(), agent: theirs.agent.clone() }
+        "AgentService/RevokeEnrollmentToken": RevokeEnrollmentTokenRequest {
+            org: org(), enrollment_token: theirs.enrollment_token.clone() }
+        "CredentialService/SetCredential": SetCredentialRequest {
+            org: org(), owner: Some(owner(&theirs.member)), provider: "demo".to_owned(),
+            api_key: Some(proto::Secret { value: "a-key-for-a-stranger".to_owned() }) }
+        "CredentialService/RemoveCredential": RemoveCredentialRequest {
+            org: org(), credential: theirs.credential.clone() }
+        "DirectoryService/CreateEnvironment": CreateEnvironmentRequest {
+            org: org(), project: theirs.project.clone(), name: "mixed".to_owned() }
+        "DirectoryService/UpdateProject": UpdateProjectRequest {
+            project: Some(proto::Project { org: org(), id: theirs.project.clone(), ..Default::default() }),
+            update_mask: mask() }
+        "DirectoryService/UpdateMember": UpdateMemberRequest {
+            member: Some(proto::Member { org: org(), id: theirs.member.clone(), ..Default::default() }),
+            update_mask: mask() }
+    };
+    for (path, status) in answers(&operator, calls).await {
+        assert_eq!(reason(&status), "NOT_FOUND", "{path}");
+    }
+    let after = (
+        State::of(&operator, ORG).await,
+        State::of(&operator, &theirs.org).await,
+    );
+    assert_eq!(after, before);
+}
