@@ -146,30 +146,34 @@ impl Broker {
     ) -> Result<Stored<Org>, Refusal> {
         let name: Name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
-        // Request ids of orgs are remembered under the id they would get, so there is no org to keep them
-        // in; the name, which is unique and for good, makes the repeat safe.
+        let content: [&[u8]; 2] = [name.as_str().as_bytes(), display_name.as_bytes()];
+        let create = Repeatable {
+            actor,
+            call: "org",
+            request_id: new.request_id,
+            content: &content,
+        };
+        create.check()?;
+        // What made an org is remembered in the org itself, which the name leads to: it is unique and for good.
         if let Some(pointer) = self
             .records
             .get::<Pointer>(&keys::org_name(name.as_str()))
             .await?
         {
-            let org: Stored<Org> = self
-                .read(&keys::org(Id::from_bytes(*pointer.value.id)), "org")
-                .await?;
-            return if !new.request_id.is_empty() && org.value.display_name == display_name {
-                Ok(org)
-            } else {
-                Err(Refusal::new(
+            let org: OrgId = Id::from_bytes(*pointer.value.id);
+            return match self.made_before(org, create).await? {
+                Some(id) => self.read(&keys::org(id), "org").await,
+                None => Err(Refusal::new(
                     Reason::AlreadyExists,
                     format!("there is an org {name} already"),
-                ))
+                )),
             };
         }
         let id = self.new_id()?;
         let org = Org {
             id,
             name: name.to_string(),
-            display_name,
+            display_name: display_name.clone(),
             created: self.now(),
         };
         let creation = Creation {
@@ -179,12 +183,7 @@ impl Broker {
             names: vec![keys::org_name(name.as_str())],
             value: org,
             action: Action::OrgCreate,
-            create: Repeatable {
-                actor,
-                call: "org",
-                request_id: "",
-                content: &[],
-            },
+            create,
         };
         self.create_named(creation).await
     }

@@ -30,8 +30,9 @@ pub(super) fn day(now: Time) -> u32 {
 }
 
 impl Repeatable<'_> {
-    fn check(&self) -> Result<(), Refusal> {
-        if uuid::Uuid::try_parse(self.request_id).is_err() {
+    /// A request id, where there is one, is a UUID.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if !self.request_id.is_empty() && uuid::Uuid::try_parse(self.request_id).is_err() {
             return Err(Refusal::invalid("request_id", "request_id is a UUID"));
         }
         Ok(())
