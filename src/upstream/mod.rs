@@ -6,7 +6,7 @@
 pub mod answer;
 pub mod connector;
 pub mod http;
-pub mod redact;
+mod redact;
 
 use std::time::Duration;
 

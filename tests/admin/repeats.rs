@@ -140,7 +140,7 @@ async fn a_request_id_is_its_callers_and_its_orgs() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 3);
-    // An org is safe to repeat by its name, which is unique.
+    // An org too, though there is no org yet to remember it in.
     let org = |display_name: &str| proto::CreateOrgRequest {
         name: s("third"),
         display_name: s(display_name),
@@ -154,6 +154,6 @@ async fn a_request_id_is_its_callers_and_its_orgs() {
     );
     assert_eq!(
         reason(&directory.create_org(org("Fourth")).await.unwrap_err()),
-        "ALREADY_EXISTS"
+        "REQUEST_ID_REUSED"
     );
 }

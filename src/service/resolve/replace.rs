@@ -13,7 +13,6 @@ use crate::service::Broker;
 use crate::service::lease::Vended;
 use crate::service::refresh::Need;
 use crate::store::keys;
-use crate::upstream::redact::redact;
 
 /// A reported rejection.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +37,8 @@ pub struct Refreshed {
     pub position: Position,
 }
 
-/// The longest message taken, in bytes, and the longest kept, in characters.
+/// The longest message taken, in bytes. It is not kept: a caller's text may quote the credential.
 const MAX_MESSAGE: usize = 8_192;
-const MAX_MESSAGE_KEPT: usize = 256;
 
 impl Broker {
     /// Takes a report that the provider rejected a generation, and returns its replacement.
@@ -59,13 +57,10 @@ impl Broker {
         let org = actor
             .org()
             .ok_or_else(|| Refusal::new(Reason::PermissionDenied, "an operator holds no leases"))?;
-        // What an agent says the provider said is kept like what the provider says itself: redacted and short.
-        let said = redact(input.provider_message, MAX_MESSAGE_KEPT);
         let record = Record::new(Action::ForceRotate, actor.to_string(), Some(org))
             .request(input.request_id)
             .about("lease", shown(input.lease))
-            .about("rejected_generation", input.rejected_generation)
-            .about("provider_message", said);
+            .about("rejected_generation", input.rejected_generation);
         match self.replace(actor, org, &input, record.clone()).await {
             Ok(refreshed) => Ok(refreshed),
             Err(refusal) => Err(self.denied(record, refusal).await),
