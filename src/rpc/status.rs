@@ -35,8 +35,8 @@ fn code(reason: Reason) -> Code {
 pub(super) fn status(refusal: Refusal) -> Status {
     let reason = refusal.reason;
     match reason.class() {
-        Class::Internal => tracing::error!(reason = reason.code(), message = refusal.message, "failed"),
-        _ => tracing::info!(reason = reason.code(), message = refusal.message, "refused"),
+        Class::Internal => tracing::error!(reason = reason.code(), why = refusal.message, "failed"),
+        _ => tracing::info!(reason = reason.code(), why = refusal.message, "refused"),
     }
     let mut metadata: HashMap<String, String> = refusal
         .metadata

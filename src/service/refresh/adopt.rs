@@ -75,7 +75,7 @@ impl Refresher {
                     .await
             }
             Answer::Misconfigured { code, message } => {
-                tracing::error!(connector = %connector.name, code, message, "the provider rejects this client");
+                tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
                 let not_before = self.now() + PAUSE_MISCONFIGURED;
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
