@@ -291,7 +291,7 @@ async fn a_token_bound_to_a_task_assigns_the_agent_and_labels_it() {
     };
     let caller = broker.caller(None).await;
     let answer = caller.enrollment().enroll(request).await.unwrap().into_inner();
-    assert_eq!(answer.tasks, [task.clone()]);
+    assert_eq!(answer.tasks, [task.as_str()]);
     let enrolled = Enrolled::new(answer, &key);
     let listed = agents(&operator).await.remove(0);
     assert_eq!(listed.id, enrolled.agent);
@@ -311,7 +311,7 @@ async fn a_token_bound_to_a_task_assigns_the_agent_and_labels_it() {
         .into_inner()
         .task
         .unwrap();
-    assert_eq!(shown.agents, [enrolled.agent.clone()]);
+    assert_eq!(shown.agents, [enrolled.agent.as_str()]);
     let lease = broker
         .agent(&enrolled)
         .await
@@ -365,7 +365,7 @@ async fn revoking_a_token_leaves_its_agents_alone() {
         .unwrap();
     let revoked = revoked.into_inner().enrollment_token.unwrap();
     assert!(revoked.revoke_time.is_some());
-    assert_eq!(tokens(&operator).await, [revoked.clone()]);
+    assert_eq!(tokens(&operator).await, std::slice::from_ref(&revoked));
     let again = operator.agents().revoke_enrollment_token(request).await.unwrap();
     assert_eq!(again.into_inner().enrollment_token.unwrap(), revoked);
 

@@ -29,7 +29,7 @@ macro_rules! lifecycle {
             assert_eq!(by_id.name, $name);
             assert!(by_id.create_time.is_some() && !by_id.etag.is_empty());
             let listed = directory.$list(proto::$List { $($in)* ..Default::default() }).await.unwrap();
-            assert_eq!(listed.into_inner().$plural, [by_id.clone()]);
+            assert_eq!(listed.into_inner().$plural, std::slice::from_ref(&by_id));
 
             let change = |etag: &str, display_name: &str| proto::$Update {
                 $noun: Some(proto::$Message {

@@ -27,6 +27,8 @@ macro_rules! lists {
         ) -> Result<(Vec<String>, String), String> {
             match list {
                 $($list => {
+                    // Some of these lists can be narrowed further, some cannot.
+                    #[allow(clippy::needless_update)]
                     let request = proto::$Request {
                         org: s(org),
                         page_size: size,

@@ -146,7 +146,7 @@ async fn api_keys_are_minted_listed_and_revoked() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(listed.api_keys, [key.clone()]);
+    assert_eq!(listed.api_keys, std::slice::from_ref(&key));
     assert!(!holds(&listed, &token));
     let who = broker
         .caller(Some(&token))

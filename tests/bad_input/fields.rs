@@ -328,7 +328,7 @@ async fn a_malformed_field_is_named_and_nothing_is_changed() {
     refused(&automation, consumer(&task)).await;
     let generations = calls! { "BrokerService",
         "RefreshToken": RefreshTokenRequest { lease: lease.clone() } => "INVALID_ARGUMENT" "rejected_generation";
-        "RefreshToken": RefreshTokenRequest { lease: lease, rejected_generation: 2 }
+        "RefreshToken": RefreshTokenRequest { lease, rejected_generation: 2 }
             => "INVALID_ARGUMENT" "rejected_generation";
     };
     refused(&automation, generations).await;
