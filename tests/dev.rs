@@ -2,26 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+#[path = "support/user.rs"]
+mod user;
+
+use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use user::{PATIENCE, User};
 
-/// How long anything here may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The last line that `dev` prints once it is ready.
 const READY: &str = "Stop with Ctrl-C.";
-
-/// A user of this machine: with a home, and nothing in it.
-struct User {
-    home: TempDir,
-}
 
 /// A `credbrokerd dev` that runs.
 struct Dev {
@@ -29,45 +23,8 @@ struct Dev {
     printed: String,
 }
 
-/// A program that has ended.
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
+/// What a user does here.
 impl User {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        std::fs::create_dir(home.path().join("tmp")).unwrap();
-        Self { home }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
-    }
-
-    /// A program in this user's home; what the environment of the test says of brokers is not for it.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("CREDBROKER_") || name.starts_with("XDG_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("HOME", self.home.path())
-            .env("TMPDIR", self.path("tmp"))
-            .env("CREDBROKER_CONFIG_DIR", self.path("config"))
-            .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    }
-
     fn dev_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_credbrokerd"));
         command.arg("dev").args(arguments);
@@ -101,38 +58,11 @@ impl User {
         Dev { child, printed }
     }
 
-    async fn run(&self, mut command: Command) -> Ended {
-        let output = timeout(PATIENCE, command.output())
-            .await
-            .expect("it ends")
-            .unwrap();
-        Ended {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// Runs a line as a person does who pastes it.
-    async fn paste(&self, line: &str) -> Ended {
+    /// Runs a line as a person does who pastes it; it has to work.
+    async fn pasted(&self, line: &str) -> String {
         let mut command = self.command("sh");
         command.args(["-c", line]);
-        self.run(command).await
-    }
-
-    /// Pastes a line that has to work; gives what it printed.
-    async fn pasted(&self, line: &str) -> String {
-        let ended = self.paste(line).await;
-        assert_eq!(ended.code, Some(0), "{line}\n{}{}", ended.out, ended.err);
-        ended.out
-    }
-
-    async fn credbroker(&self, arguments: &[&str]) -> String {
-        let mut command = self.command(env!("CARGO_BIN_EXE_credbroker"));
-        command.args(arguments);
-        let ended = self.run(command).await;
-        assert_eq!(ended.code, Some(0), "{arguments:?}\n{}{}", ended.out, ended.err);
-        ended.out
+        self.run(command).await.good()
     }
 }
 
@@ -216,13 +146,21 @@ async fn what_dev_prints_works_as_printed_and_again_after_a_restart() {
     let dev = user.dev(&arguments).await;
     assert_eq!(dev.folder(), user.path("a folder/data"));
     paste_all(&user, &dev).await;
-    let org = user.credbroker(&["org", "show", "demo", "-o", "json"]).await;
-    user.credbroker(&["org", "create", "kept"]).await;
+    let org = user
+        .credbroker(&["org", "show", "demo", "-o", "json"])
+        .await
+        .good();
+    user.credbroker(&["org", "create", "kept"]).await.good();
     dev.stop().await;
 
     let dev = user.dev(&arguments).await;
-    assert_eq!(user.credbroker(&["org", "show", "demo", "-o", "json"]).await, org);
-    let orgs = user.credbroker(&["org", "list", "-o", "name"]).await;
+    assert_eq!(
+        user.credbroker(&["org", "show", "demo", "-o", "json"])
+            .await
+            .good(),
+        org
+    );
+    let orgs = user.credbroker(&["org", "list", "-o", "name"]).await.good();
     assert_eq!(orgs, "demo\nkept\n");
     // The agent of the first run is known still; only the port is another.
     let identity = user.path("a folder/data/agent").display().to_string();
@@ -236,7 +174,7 @@ async fn what_dev_prints_works_as_printed_and_again_after_a_restart() {
         "-o",
         "json",
     ];
-    let whoami: Value = serde_json::from_str(&user.credbroker(&arguments).await).unwrap();
+    let whoami: Value = serde_json::from_str(&user.credbroker(&arguments).await.good()).unwrap();
     assert_eq!(whoami["family"], "agent");
     // The enrollment token is another one: the first is spent.
     paste_all(&user, &dev).await;
@@ -265,17 +203,14 @@ async fn a_second_dev_is_told_of_the_first_and_does_it_no_harm() {
     let first = user.dev(&["--data-dir", "data"]).await;
 
     let same_folder = user.run(user.dev_command(&["--data-dir", "data"])).await;
-    assert_eq!(same_folder.code, Some(1));
     let folder = first.folder().display().to_string();
     let told = format!("error: another credbrokerd already runs on {folder}.");
-    assert!(same_folder.err.starts_with(&told), "{}", same_folder.err);
+    same_folder.bad(1, &[&told]);
 
     let same_port = ["--data-dir", "other", "--listen", first.address()];
     let same_port = user.run(user.dev_command(&same_port)).await;
-    assert_eq!(same_port.code, Some(1));
     let told = format!("error: cannot listen on {}", first.address());
-    assert!(same_port.err.starts_with(&told), "{}", same_port.err);
-    assert!(same_port.err.contains("--listen"), "{}", same_port.err);
+    same_port.bad(1, &[&told, "--listen"]);
 
     // The context is still the first one's.
     user.pasted(first.line("credbroker credential set ")).await;
@@ -288,12 +223,7 @@ async fn dev_refuses_to_listen_where_others_reach_it() {
     for flag in ["--listen", "--oauth-listen"] {
         let arguments = ["--data-dir", "data", flag, "0.0.0.0:0"];
         let refused = user.run(user.dev_command(&arguments)).await;
-        assert_eq!(refused.code, Some(1));
-        assert!(
-            refused.err.contains("loopback") && refused.err.contains(flag),
-            "{}",
-            refused.err
-        );
+        refused.bad(1, &["loopback", flag]);
     }
     assert!(!user.path("data").exists() && !user.path("config").exists());
 }

@@ -68,7 +68,7 @@ pub enum ConnectError {
     #[error("no connection within {} seconds", CONNECT_TIMEOUT.as_secs())]
     TimedOut,
     /// The server is not the one that was meant, or not for us.
-    #[error("the TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {}", handshake_fault(.0))]
     Handshake(std::io::Error),
     /// TLS went well, HTTP/2 did not.
     #[error("the server does not speak gRPC: {0}")]
@@ -99,6 +99,20 @@ impl ConnectError {
             ),
         };
         Failure::new(kind, self.to_string()).remedy(remedy).at(target)
+    }
+}
+
+/// What went wrong in a handshake. The library shows what it does not know itself, such as a pin that does not
+/// fit, in a programmer's form.
+fn handshake_fault(error: &std::io::Error) -> String {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
+            other.0.to_string()
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -286,6 +300,7 @@ pub struct Session {
     /// Which broker it is to.
     pub target: Target,
     org: Option<String>,
+    agent: bool,
 }
 
 impl Session {
@@ -295,7 +310,19 @@ impl Session {
             transport: InterceptedService::new(channel, bearer),
             target,
             org,
+            agent: false,
         }
+    }
+
+    /// The same session, as that of an agent.
+    #[must_use]
+    pub fn of_agent(self) -> Self {
+        Self { agent: true, ..self }
+    }
+
+    /// Whether the caller is an agent, which may ask for less than others.
+    pub fn is_agent(&self) -> bool {
+        self.agent
     }
 
     /// Connects as the actor whose token the flags, the environment or the context name.

@@ -157,12 +157,19 @@ impl From<Status> for Failure {
         failure.remedy = reason.map(|reason| reason.remedy().to_owned()).or(failure.remedy);
         if let Some(request) = details.bad_request() {
             for violation in &request.field_violations {
-                failure = failure.because(format!("{}: {}", violation.field, violation.description));
+                let (field, description) = (&violation.field, &violation.description);
+                // A message that says it already is not repeated.
+                if description != status.message() {
+                    failure = failure.because(format!("{field}: {description}"));
+                } else if !description.contains(field.as_str()) {
+                    failure = failure.because(format!("field: {field}"));
+                }
             }
         }
         if let Some(info) = info {
             let mut metadata: Vec<_> = info.metadata.iter().collect();
             metadata.sort();
+            metadata.retain(|(_, value)| !status.message().contains(value.as_str()));
             for (key, value) in metadata {
                 failure = failure.because(format!("{key}: {value}"));
             }
@@ -177,7 +184,12 @@ impl From<Status> for Failure {
         }
         if let Some(help) = details.help() {
             for link in &help.links {
-                failure = failure.because(format!("see {}: {}", link.description, link.url));
+                // The remedy is told already; only where it is explained is not.
+                failure = if failure.remedy.as_ref() == Some(&link.description) {
+                    failure.because(format!("see {}", link.url))
+                } else {
+                    failure.because(format!("see {}: {}", link.description, link.url))
+                };
             }
         }
         failure
@@ -288,6 +300,24 @@ mod tests {
              what to do: The provider's token endpoint could not be reached or did not process the request. \
              The grant is intact; try again after the time given.\n\
              broker: localhost:7420 (context dev)\n"
+        );
+    }
+
+    #[test]
+    fn nothing_is_told_twice() {
+        let said = "agent: not an id";
+        let facts = HashMap::from([("kind".to_owned(), "agent".to_owned())]);
+        let mut details = ErrorDetails::with_error_info("INVALID_ARGUMENT", "credbroker", facts);
+        details.add_bad_request_violation("agent", said);
+        details.add_help_link(
+            Reason::InvalidArgument.remedy(),
+            "docs/errors.md#invalid_argument",
+        );
+        let failure = Failure::from(Status::with_error_details(Code::InvalidArgument, said, details));
+        assert_eq!(
+            failure.account(),
+            "error: agent: not an id\n  see docs/errors.md#invalid_argument\nreason: INVALID_ARGUMENT\n\
+             what to do: Mend the field named in the details.\n"
         );
     }
 

@@ -131,6 +131,22 @@ fn write_new(path: &Path, content: &[u8]) -> Result<(), FileError> {
         .map_err(failed("write", path))
 }
 
+/// A lock that is this process's alone while it is held; `None` where another process has it.
+pub fn try_lock(path: &Path) -> Result<Option<File>, FileError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed("make", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(source)) => Err(failed("lock", path)(source)),
+    }
+}
+
 /// Moves a file within its folder, durably.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(failed("rename", from))?;

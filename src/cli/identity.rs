@@ -225,6 +225,34 @@ impl Folder {
         Ok(files::write_private(&at(ABOUT), about.as_bytes())?)
     }
 
+    /// Puts a renewed certificate in place of the earlier one for the same key. Each file is replaced in one
+    /// step, and any mixture of old and new ones works.
+    pub fn replace_certificate(
+        &self,
+        chain_der: &[Vec<u8>],
+        roots_der: &[Vec<u8>],
+        about: &About,
+    ) -> Result<(), IdentityError> {
+        if chain_der.is_empty() || roots_der.is_empty() {
+            return Err(IdentityError::Answer(
+                "it has no certificate, or no roots to trust",
+            ));
+        }
+        let about = toml::to_string(about)?;
+        let at = |name: &str| self.path.join(name);
+        files::write_private(&at(ROOTS), pem("CERTIFICATE", roots_der).as_bytes())?;
+        files::write_private(&at(CERTIFICATE), pem("CERTIFICATE", chain_der).as_bytes())?;
+        Ok(files::write_private(&at(ABOUT), about.as_bytes())?)
+    }
+
+    /// A request for a new certificate for the key there is.
+    pub fn renewal_request(&self) -> Result<Vec<u8>, IdentityError> {
+        let key = self
+            .key_in(KEY)?
+            .ok_or_else(|| IdentityError::Missing(self.path.clone()))?;
+        certificate_request(&key)
+    }
+
     /// Reads a complete identity.
     pub fn load(&self) -> Result<Identity, IdentityError> {
         let missing = || IdentityError::Missing(self.path.clone());

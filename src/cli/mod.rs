@@ -157,8 +157,18 @@ fn owner_field(owner: Option<&crate::proto::Owner>) -> Field {
     use crate::proto::owner::Owner;
     match owner.and_then(|owner| owner.owner.as_ref()) {
         Some(Owner::Member(member)) => Field::Both(member.clone(), json!({ "member": member })),
-        Some(Owner::Org(_)) => Field::Both("org".to_owned(), json!({ "org": true })),
+        // In parentheses, as a member may be called `org`.
+        Some(Owner::Org(_)) => Field::Both("(the org)".to_owned(), json!({ "org": true })),
         None => Field::Both(String::new(), serde_json::Value::Null),
+    }
+}
+
+/// The member that an owner is, by id.
+fn owner_reference(owner: &mut Option<crate::proto::Owner>) -> Vec<&mut String> {
+    use crate::proto::owner::Owner;
+    match owner.as_mut().and_then(|owner| owner.owner.as_mut()) {
+        Some(Owner::Member(member)) => vec![member],
+        _ => Vec::new(),
     }
 }
 

@@ -117,6 +117,11 @@ pub trait Resource {
 
     /// What other commands take to mean it.
     fn handle(&self) -> String;
+
+    /// Its fields that hold ids of what has a name, which people rather read.
+    fn references(&mut self) -> Vec<&mut String> {
+        Vec::new()
+    }
 }
 
 /// All fields as one JSON object.
@@ -135,9 +140,7 @@ pub fn list<R: Resource>(items: &[R], output: Output, now: Time) -> String {
         Output::Name => items.iter().map(|item| plain(&item.handle()) + "\n").collect(),
         Output::Json => json(&Value::from(items.iter().map(object).collect::<Vec<_>>())),
         Output::Table => {
-            let headers = R::COLUMNS
-                .iter()
-                .map(|name| name.to_uppercase().replace('_', " "));
+            let headers = R::COLUMNS.iter().map(|name| label(name).to_uppercase());
             let mut table = new_table();
             table.set_header(headers);
             for item in items {
@@ -161,9 +164,26 @@ pub fn show(resource: &impl Resource, output: Output, now: Time) -> String {
             resource
                 .fields()
                 .into_iter()
-                .map(|(name, field)| (name.replace('_', " "), field.cell(now))),
+                .map(|(name, field)| (label(name), field.cell(now))),
         ),
     }
+}
+
+/// What people call a field: `expire_time`, as its cell has it, `expires`.
+pub fn label(field: &str) -> String {
+    let words = field.replace('_', " ");
+    for (verb, told) in [
+        ("create time", "created"),
+        ("expire time", "expires"),
+        ("revoke time", "revoked"),
+        ("refresh time", "refreshed"),
+        ("end time", "ended"),
+    ] {
+        if let Some(before) = words.strip_suffix(verb) {
+            return format!("{before}{told}");
+        }
+    }
+    words
 }
 
 /// Names and values below each other; those without a value are left out.
@@ -295,7 +315,7 @@ mod tests {
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
-        assert_eq!(lines, [vec!["NAME", "EXPIRE", "TIME"], vec!["acme", "in", "5m"]]);
+        assert_eq!(lines, [vec!["NAME", "EXPIRES"], vec!["acme", "in", "5m"]]);
     }
 
     #[test]
@@ -310,7 +330,14 @@ mod tests {
     #[test]
     fn one_thing_leaves_out_what_is_unset() {
         let text = show(&Thing, Output::Table, NOW);
-        assert!(text.contains("expire time") && !text.contains("revoke"), "{text}");
+        assert!(text.contains("expires") && !text.contains("revoke"), "{text}");
+    }
+
+    #[test]
+    fn fields_have_the_names_that_people_use() {
+        assert_eq!(label("display_name"), "display name");
+        assert_eq!(label("certificate_expire_time"), "certificate expires");
+        assert_eq!(label("time"), "time");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::renew::{self, Life};
 use crate::cli::client::{self, Bearer, DEFAULT_TIMEOUT, Session, Trust};
-use crate::cli::context::Target;
+use crate::cli::context::{ConnectionArgs, Target};
 use crate::cli::error::Failure;
 use crate::cli::identity::{About, Enrolled, Folder, certificate_request};
 use crate::cli::pin::Pin;
@@ -17,7 +18,8 @@ use crate::proto;
 
 /// Enroll this sandbox as an agent.
 ///
-/// An enrollment that breaks off is taken up again with the same key.
+/// An enrollment that breaks off is taken up again with the same key. An identity that is there is kept, and its
+/// certificate renewed where that is due; one whose certificate has ended is replaced.
 #[derive(Args, Debug)]
 pub struct EnrollArgs {
     /// The broker's address.
@@ -47,15 +49,9 @@ pub struct EnrollArgs {
 /// Runs the command.
 pub async fn run(args: EnrollArgs) -> Result<(), Failure> {
     let folder = Folder::or_default(args.identity.as_deref())?;
-    if let Some(about) = folder.about()?
-        && !args.force
-    {
-        return render::print(&format!(
-            "enrolled already as {} at {} ({})\n",
-            about.agent,
-            about.address,
-            folder.path().display()
-        ));
+    let timeout = args.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    if !args.force && keep(&folder, timeout).await? {
+        return Ok(());
     }
     let token: Secret<ActorToken> = input::secret(args.token_file.as_deref(), "enrollment token")?;
     let key = folder.key_for_enrollment()?;
@@ -64,7 +60,6 @@ pub async fn run(args: EnrollArgs) -> Result<(), Failure> {
         context: None,
         address: args.address,
     };
-    let timeout = args.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let enrolled = enroll(&target, args.ca_pin, &token, csr_der, args.attribute, timeout).await?;
     folder.install(&enrolled)?;
     render::print(&format!(
@@ -72,6 +67,40 @@ pub async fn run(args: EnrollArgs) -> Result<(), Failure> {
         enrolled.about.agent,
         folder.path().display()
     ))
+}
+
+/// Keeps the identity that is there, where there is one that still serves.
+async fn keep(folder: &Folder, timeout: Duration) -> Result<bool, Failure> {
+    let Some(about) = folder.about()? else {
+        return Ok(false);
+    };
+    match renew::life(folder, &folder.load()?, render::now())? {
+        Life::Fresh => {}
+        Life::Due => {
+            let connection = ConnectionArgs {
+                timeout: Some(timeout),
+                ..ConnectionArgs::default()
+            };
+            // The renewal can wait where the broker cannot be reached.
+            if let Err(failure) = super::open_as(&connection, folder).await {
+                render::remark(&format!("the certificate was not renewed: {}", failure.what));
+            }
+        }
+        Life::Ended(_) => {
+            render::remark(&format!(
+                "the certificate of {} has ended: enrolling anew",
+                about.agent
+            ));
+            return Ok(false);
+        }
+    }
+    render::print(&format!(
+        "enrolled already as {} at {} ({})\n",
+        about.agent,
+        about.address,
+        folder.path().display()
+    ))?;
+    Ok(true)
 }
 
 /// Sends the enrollment, to a broker with the pinned root only.

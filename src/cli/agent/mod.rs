@@ -9,9 +9,12 @@ use super::client::{self, Bearer, DEFAULT_TIMEOUT, Session, Trust};
 use super::context::{ConnectionArgs, Target};
 use super::error::Failure;
 use super::identity::Folder;
+use super::render;
+use renew::Life;
 
 pub mod enroll;
 pub mod lease;
+mod renew;
 pub mod resolve;
 
 /// Which identity a command acts as.
@@ -45,6 +48,11 @@ fn chosen(connection: &ConnectionArgs, identity: &IdentityArgs) -> Result<Option
 
 async fn open_as(connection: &ConnectionArgs, folder: &Folder) -> Result<Session, Failure> {
     let identity = folder.load()?;
+    let now = render::now();
+    let life = renew::life(folder, &identity, now)?;
+    if let Life::Ended(end) = life {
+        return Err(renew::ended(folder, &identity.about.agent, end, now));
+    }
     let target = Target {
         context: None,
         address: connection.address.clone().unwrap_or(identity.about.address),
@@ -60,5 +68,9 @@ async fn open_as(connection: &ConnectionArgs, folder: &Folder) -> Result<Session
     )
     .await
     .map_err(|error| error.into_failure(&target))?;
-    Ok(Session::new(channel, bearer, target, None))
+    let session = Session::new(channel, bearer, target, None).of_agent();
+    if life == Life::Due {
+        renew::renew(&session, folder).await;
+    }
+    Ok(session)
 }

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::IdentityArgs;
 use crate::cli::context::ConnectionArgs;
 use crate::cli::error::Failure;
+use crate::cli::operator::names::Names;
 use crate::cli::render::{self, Field};
-use crate::cli::{owner_field, wire_duration};
+use crate::cli::{owner_field, owner_reference, wire_duration};
 use crate::domain::time::Time;
 use crate::proto::material::Material;
 use crate::proto::{self, Decision, Lease};
@@ -28,8 +29,8 @@ pub enum ResolveOutput {
 
 /// Ask for the credential of a task.
 ///
-/// An agent names its task where it has several; with an operator token or API key, a task or a member and
-/// project are named.
+/// An agent names its task where it has several. A control-plane service, with an API key, names a task, or a
+/// member and a project. Operators resolve nothing.
 #[derive(Args, Debug)]
 pub struct ResolveArgs {
     #[command(flatten)]
@@ -86,7 +87,14 @@ pub async fn run(args: ResolveArgs) -> Result<(), Failure> {
         .map_err(|status| session.failure(status))?
         .into_inner();
     let lease = answer.lease.unwrap_or_default();
-    let decision = answer.decision.unwrap_or_default();
+    let mut decision = answer.decision.unwrap_or_default();
+    // An agent may not ask for names.
+    if args.output == ResolveOutput::Table && !session.is_agent() {
+        let names = Names::read(&session).await;
+        owner_reference(&mut decision.owner)
+            .into_iter()
+            .for_each(|id| names.add(id));
+    }
     let text = match args.output {
         ResolveOutput::Table => table(&lease, &decision, args.show_secret, render::now()),
         ResolveOutput::Json => render::json(&object(&lease, &decision, args.show_secret)),
@@ -129,12 +137,18 @@ pub(super) fn table(lease: &Lease, decision: &Decision, show_secret: bool, now: 
         rows.push(("owner".to_owned(), owner_field(Some(owner)).cell(now)));
     }
     rows.push(("fallback".to_owned(), decision.fallback_reason.clone()));
-    rows.extend(
-        parts(lease)
-            .into_iter()
-            .filter(|part| show_secret || !part.secret)
-            .map(|part| (part.name.replace('_', " "), part.value.to_owned())),
-    );
+    let parts = parts(lease);
+    let how = match parts.iter().filter(|part| part.secret).count() {
+        1 => "(not shown: '-o value' prints it alone)",
+        _ => "(not shown: '--show-secret' shows it)",
+    };
+    rows.extend(parts.into_iter().map(|part| {
+        let hidden = part.secret && !show_secret;
+        (
+            render::label(part.name),
+            if hidden { how } else { part.value }.to_owned(),
+        )
+    }));
     render::pairs(rows)
 }
 
@@ -294,7 +308,7 @@ mod tests {
         for (name, value) in [
             ("lease", "lse_1"),
             ("mode", "oauth"),
-            ("owner", "org"),
+            ("owner", "(the org)"),
             ("expires", "in 5m"),
         ] {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{pages, print_list, print_one};
+use super::{pages, print_named, print_named_list};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::input;
@@ -53,11 +53,11 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                     Ok((page.agents, page.next_page_token))
                 }
             });
-            print_list(&items.await.map_err(failed)?, list)
+            print_named_list(session, items.await.map_err(failed)?, list).await
         }
         Action::Show { agent, show } => {
             let answer = agents.get_agent(proto::GetAgentRequest { org, agent }).await;
-            print_one(answer.map_err(failed)?.into_inner().agent, show)
+            print_named(session, answer.map_err(failed)?.into_inner().agent, show).await
         }
         Action::Revoke { agent, yes, show } => {
             let consequence = format!("This revokes {agent} for good: its key and certificate stop working.");
@@ -66,19 +66,23 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 .revoke_agent(proto::RevokeAgentRequest { org, agent })
                 .await
                 .map_err(failed)?;
-            revoked(answer.into_inner(), show)
+            revoked(session, answer.into_inner(), show).await
         }
     }
 }
 
-fn revoked(answer: proto::RevokeAgentResponse, show: ShowArgs) -> Result<(), Failure> {
+async fn revoked(
+    session: &Session,
+    answer: proto::RevokeAgentResponse,
+    show: ShowArgs,
+) -> Result<(), Failure> {
     if show.output == Output::Json {
         return render::print(&render::json(&json!({
             "agent": answer.agent.as_ref().map(render::object),
             "outstanding": answer.outstanding.iter().map(render::object).collect::<Vec<_>>(),
         })));
     }
-    print_one(answer.agent, show)?;
+    print_named(session, answer.agent, show).await?;
     if show.output == Output::Table && !answer.outstanding.is_empty() {
         render::print("\nit was handed, and may still use at the provider until it expires there:\n")?;
         render::print(&render::list(&answer.outstanding, Output::Table, render::now()))?;
@@ -117,6 +121,10 @@ impl Resource for proto::Agent {
 
     fn handle(&self) -> String {
         self.id.clone()
+    }
+
+    fn references(&mut self) -> Vec<&mut String> {
+        vec![&mut self.environment]
     }
 }
 

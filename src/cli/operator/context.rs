@@ -70,8 +70,9 @@ pub fn run(action: Action) -> Result<(), Failure> {
             if !contexts.contexts.contains_key(&name) {
                 return Err(ContextError::Unknown(name).into());
             }
-            contexts.current = Some(name);
-            Ok(context::save(&folder, &contexts)?)
+            contexts.current = Some(name.clone());
+            context::save(&folder, &contexts)?;
+            render::print(&format!("{name} is the current context now\n"))
         }
         Action::List(list) => {
             let contexts = context::read(&folder)?;
@@ -90,7 +91,8 @@ pub fn run(action: Action) -> Result<(), Failure> {
         Action::Remove { name, yes } => {
             let consequence = format!("This forgets the context {name} and the token stored with it.");
             input::confirm(&consequence, yes)?;
-            Ok(context::remove(&folder, &name)?)
+            context::remove(&folder, &name)?;
+            render::print(&format!("removed {name}\n"))
         }
     }
 }
@@ -125,7 +127,16 @@ fn add(folder: &Path, args: AddArgs) -> Result<(), Failure> {
     let token = token
         .as_ref()
         .and_then(|token| token.expose_str(Exposure::Present));
-    Ok(context::write(folder, &args.name, context, token)?)
+    context::write(folder, &args.name, context, token)?;
+    let current = context::read(folder)?.current;
+    let how = match current.as_deref() {
+        Some(current) if current == args.name => "it is the current one".to_owned(),
+        _ => format!(
+            "make it the current one with 'credbroker context use {}'",
+            args.name
+        ),
+    };
+    render::print(&format!("added {}: {how}\n", args.name))
 }
 
 /// A path that means the same from every folder.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{pages, print_list, print_one};
+use super::{pages, print_named, print_named_list};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
-use crate::cli::{input, key_value, owner_field};
+use crate::cli::{input, key_value, owner_field, owner_reference};
 use crate::domain::secret::{AccessToken, ApiKey, Exposure, RefreshToken, Secret};
 use crate::proto;
 
@@ -129,13 +129,13 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 force,
             };
             let answer = credentials.set_credential(request).await.map_err(failed)?;
-            print_one(answer.into_inner().credential, show)
+            print_named(session, answer.into_inner().credential, show).await
         }
         Action::Import(args) => {
             let show = args.show;
             let request = import_request(org, args)?;
             let answer = credentials.import_grant(request).await.map_err(failed)?;
-            print_one(answer.into_inner().credential, show)
+            print_named(session, answer.into_inner().credential, show).await
         }
         Action::List(list) => {
             let items = pages(list.limit, |page_size, page_token| {
@@ -150,12 +150,12 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                     Ok((page.credentials, page.next_page_token))
                 }
             });
-            print_list(&items.await.map_err(failed)?, list)
+            print_named_list(session, items.await.map_err(failed)?, list).await
         }
         Action::Show { credential, show } => {
             let request = proto::GetCredentialRequest { org, credential };
             let answer = credentials.get_credential(request).await.map_err(failed)?;
-            print_one(answer.into_inner().credential, show)
+            print_named(session, answer.into_inner().credential, show).await
         }
         Action::Remove { credential, yes } => {
             let consequence =
@@ -239,5 +239,9 @@ impl Resource for proto::Credential {
 
     fn handle(&self) -> String {
         self.id.clone()
+    }
+
+    fn references(&mut self) -> Vec<&mut String> {
+        owner_reference(&mut self.owner)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{MintOutput, pages, print_list, print_one};
+use super::{MintOutput, pages, print_named, print_named_list};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs};
@@ -103,7 +103,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                     Ok((page.enrollment_tokens, page.next_page_token))
                 }
             });
-            print_list(&items.await.map_err(failed)?, list)
+            print_named_list(session, items.await.map_err(failed)?, list).await
         }
         Action::Revoke {
             enrollment_token,
@@ -118,7 +118,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 enrollment_token,
             };
             let answer = agents.revoke_enrollment_token(request).await.map_err(failed)?;
-            print_one(answer.into_inner().enrollment_token, show)
+            print_named(session, answer.into_inner().enrollment_token, show).await
         }
     }
 }
@@ -181,6 +181,10 @@ impl Resource for proto::EnrollmentToken {
 
     fn handle(&self) -> String {
         self.id.clone()
+    }
+
+    fn references(&mut self) -> Vec<&mut String> {
+        vec![&mut self.environment]
     }
 }
 

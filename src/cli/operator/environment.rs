@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use prost_types::FieldMask;
 
-use super::{pages, print_list, print_one, request_id};
+use super::{pages, print_named, print_named_list, request_id};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::render::{Field, ListArgs, Resource, ShowArgs};
@@ -78,7 +78,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 request_id: request_id()?,
             };
             let answer = directory.create_environment(request).await.map_err(failed)?;
-            print_one(answer.into_inner().environment, show)
+            print_named(session, answer.into_inner().environment, show).await
         }
         Action::List { project, list } => {
             let items = pages(list.limit, |page_size, page_token| {
@@ -94,7 +94,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                     Ok((page.environments, page.next_page_token))
                 }
             });
-            print_list(&items.await.map_err(failed)?, list)
+            print_named_list(session, items.await.map_err(failed)?, list).await
         }
         Action::Show { name, project, show } => {
             let request = proto::GetEnvironmentRequest {
@@ -103,7 +103,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 environment: name,
             };
             let answer = directory.get_environment(request).await.map_err(failed)?;
-            print_one(answer.into_inner().environment, show)
+            print_named(session, answer.into_inner().environment, show).await
         }
         Action::Update {
             name,
@@ -111,20 +111,28 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             display_name,
             show,
         } => {
+            let request = proto::GetEnvironmentRequest {
+                org,
+                project,
+                environment: name,
+            };
+            let read = directory
+                .get_environment(request)
+                .await
+                .map_err(failed)?
+                .into_inner();
             let request = proto::UpdateEnvironmentRequest {
                 environment: Some(proto::Environment {
-                    id: name,
-                    org,
-                    project,
                     display_name,
-                    ..Default::default()
+                    // Its id, and the etag that guards against a lost update.
+                    ..read.environment.unwrap_or_default()
                 }),
                 update_mask: Some(FieldMask {
                     paths: vec!["display_name".to_owned()],
                 }),
             };
             let answer = directory.update_environment(request).await.map_err(failed)?;
-            print_one(answer.into_inner().environment, show)
+            print_named(session, answer.into_inner().environment, show).await
         }
     }
 }
@@ -145,5 +153,9 @@ impl Resource for proto::Environment {
 
     fn handle(&self) -> String {
         self.name.clone()
+    }
+
+    fn references(&mut self) -> Vec<&mut String> {
+        vec![&mut self.project]
     }
 }

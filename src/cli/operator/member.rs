@@ -109,13 +109,14 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             if no_identities || !identity.is_empty() {
                 paths.push("identities".to_owned());
             }
+            let request = proto::GetMemberRequest { org, member: name };
+            let read = directory.get_member(request).await.map_err(failed)?.into_inner();
             let request = proto::UpdateMemberRequest {
                 member: Some(proto::Member {
-                    id: name,
-                    org,
                     display_name: display_name.unwrap_or_default(),
                     identities: identity,
-                    ..Default::default()
+                    // Its id, and the etag that guards against a lost update.
+                    ..read.member.unwrap_or_default()
                 }),
                 update_mask: Some(FieldMask { paths }),
             };

@@ -14,7 +14,8 @@ use tonic::Status;
 use super::client::Session;
 use super::context::ConnectionArgs;
 use super::error::{Failure, Kind};
-use super::render::{self, ListArgs, Resource, ShowArgs};
+use super::render::{self, ListArgs, Output, Resource, ShowArgs};
+use names::Names;
 
 pub mod agent;
 pub mod api_key;
@@ -24,6 +25,7 @@ pub mod enrollment_token;
 pub mod environment;
 pub mod journal;
 pub mod member;
+pub(super) mod names;
 pub mod org;
 pub mod project;
 pub mod task;
@@ -91,6 +93,34 @@ fn print_list<R: Resource>(items: &[R], args: ListArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// As [`print_list`]; a table has names in place of the ids of members, projects and environments.
+async fn print_named_list<R: Resource>(
+    session: &Session,
+    mut items: Vec<R>,
+    args: ListArgs,
+) -> Result<(), Failure> {
+    if args.output == Output::Table && !items.is_empty() {
+        let names = Names::read(session).await;
+        for id in items.iter_mut().flat_map(Resource::references) {
+            names.replace(id);
+        }
+    }
+    print_list(&items, args)
+}
+
+/// As [`print_one`]; a table has names beside the ids of members, projects and environments.
+async fn print_named<R: Resource>(
+    session: &Session,
+    mut resource: Option<R>,
+    args: ShowArgs,
+) -> Result<(), Failure> {
+    if let Some(resource) = resource.as_mut().filter(|_| args.output == Output::Table) {
+        let names = Names::read(session).await;
+        resource.references().into_iter().for_each(|id| names.add(id));
+    }
+    print_one(resource, args)
 }
 
 /// Prints one thing. An answer without it is a fault of the broker.

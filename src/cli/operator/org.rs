@@ -84,11 +84,13 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             display_name,
             show,
         } => {
+            let request = proto::GetOrgRequest { org: name };
+            let read = directory.get_org(request).await.map_err(failed)?.into_inner();
             let request = proto::UpdateOrgRequest {
                 org: Some(proto::Org {
-                    id: name,
                     display_name,
-                    ..Default::default()
+                    // Its id, and the etag that guards against a lost update.
+                    ..read.org.unwrap_or_default()
                 }),
                 update_mask: Some(FieldMask {
                     paths: vec!["display_name".to_owned()],

@@ -88,12 +88,13 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             display_name,
             show,
         } => {
+            let request = proto::GetProjectRequest { org, project: name };
+            let read = directory.get_project(request).await.map_err(failed)?.into_inner();
             let request = proto::UpdateProjectRequest {
                 project: Some(proto::Project {
-                    id: name,
-                    org,
                     display_name,
-                    ..Default::default()
+                    // Its id, and the etag that guards against a lost update.
+                    ..read.project.unwrap_or_default()
                 }),
                 update_mask: Some(FieldMask {
                     paths: vec!["display_name".to_owned()],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{pages, print_list, print_one, request_id};
+use super::{pages, print_named, print_named_list, request_id};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::render::{Field, ListArgs, Resource, ShowArgs, enum_name};
@@ -129,7 +129,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 member_identity: member_identity.unwrap_or_default(),
             };
             let answer = tasks.create_task(request).await.map_err(failed)?;
-            print_one(answer.into_inner().task, show)
+            print_named(session, answer.into_inner().task, show).await
         }
         Action::List(list) => {
             let items = pages(list.limit, |page_size, page_token| {
@@ -144,11 +144,11 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                     Ok((page.tasks, page.next_page_token))
                 }
             });
-            print_list(&items.await.map_err(failed)?, list)
+            print_named_list(session, items.await.map_err(failed)?, list).await
         }
         Action::Show { task, show } => {
             let answer = tasks.get_task(proto::GetTaskRequest { org, task }).await;
-            print_one(answer.map_err(failed)?.into_inner().task, show)
+            print_named(session, answer.map_err(failed)?.into_inner().task, show).await
         }
         Action::Assign { task, agent, show } => {
             let request = proto::AssignTaskRequest {
@@ -157,13 +157,13 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 agents: agent,
             };
             let answer = tasks.assign_task(request).await.map_err(failed)?;
-            print_one(answer.into_inner().task, show)
+            print_named(session, answer.into_inner().task, show).await
         }
         Action::End { task, yes, show } => {
             let consequence = format!("This ends {task}: its agents get nothing for it any more, for good.");
             input::confirm(&consequence, yes)?;
             let answer = tasks.end_task(proto::EndTaskRequest { org, task }).await;
-            print_one(answer.map_err(failed)?.into_inner().task, show)
+            print_named(session, answer.map_err(failed)?.into_inner().task, show).await
         }
     }
 }
@@ -200,5 +200,9 @@ impl Resource for proto::Task {
 
     fn handle(&self) -> String {
         self.id.clone()
+    }
+
+    fn references(&mut self) -> Vec<&mut String> {
+        vec![&mut self.member, &mut self.project]
     }
 }
