@@ -12,6 +12,7 @@ use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, R
 use crate::domain::reason::{Reason, Refusal};
 use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
+use crate::service::effect::append_finish;
 use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, Revision, keys};
@@ -151,10 +152,12 @@ impl Refresher {
                 begin: Some(begin),
             }),
             Err(unsettled) => {
-                let failed = refresh_record(&credential, fence)
-                    .phase(JournalPhase::Finish(begin))
-                    .outcome(Outcome::Failed(Reason::Conflict));
-                self.parts.journal.append(&failed).await?;
+                let reason = match &unsettled {
+                    Unsettled::Superseded => Reason::Conflict,
+                    Unsettled::Refused(refusal) => refusal.reason,
+                };
+                self.finish(&credential, fence, Some(begin), Outcome::Failed(reason))
+                    .await?;
                 Err(unsettled)
             }
         }
@@ -297,7 +300,7 @@ impl Refresher {
     ) -> Result<(), Refusal> {
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
         let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
-        self.parts.journal.append(&record).await?;
+        append_finish(&self.parts.journal, &record).await?;
         Ok(())
     }
 
