@@ -6,6 +6,9 @@
 mod bench;
 mod support;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bench::{Bench, granted, operator};
 use credbroker::domain::reason::Reason;
 use credbroker::service::NewNamed;
@@ -31,4 +34,65 @@ async fn an_effect_that_the_store_had_no_room_for_is_finished() {
         ("failed", "OVERLOADED")
     );
     bench.broker.create_org(&operator(), new).await.unwrap();
+}
+
+/// A flight that panics ends that one flight. The next finds a claim without its driver, rests, and goes on.
+// req: B5 N1
+#[tokio::test]
+async fn a_refresh_that_panics_is_not_the_last() {
+    let bench = Bench::start(|call| match call {
+        1 => panic!("a fault of the endpoint, on purpose"),
+        call => granted(call),
+    })
+    .await;
+    bench.import().await;
+    assert_eq!(bench.resolve().await.err().unwrap().reason, Reason::Internal);
+    assert_eq!(
+        bench.resolve().await.err().unwrap().reason,
+        Reason::RefreshAmbiguous
+    );
+    bench.clock.advance(Duration::from_secs(5));
+    assert!(bench.resolve().await.is_ok());
+    assert_eq!(bench.calls(), 2);
+}
+
+/// A flight that still waits for its place when the broker drains sends nothing and is not waited for.
+// req: B5
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn draining_does_not_begin_the_exchanges_that_wait_for_a_place() {
+    let (gate, held) = (
+        Arc::new(std::sync::Barrier::new(2)),
+        Arc::new(std::sync::Barrier::new(2)),
+    );
+    let (entered, leave) = (Arc::clone(&gate), Arc::clone(&held));
+    let bench = Bench::start(move |call| {
+        if call == 1 {
+            entered.wait();
+            leave.wait();
+        }
+        granted(call)
+    })
+    .await;
+    let bench = Arc::new(bench);
+    bench.import_for("alex").await;
+    bench.import_for("bo").await;
+    let resolving = |member: &'static str| {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move { bench.resolve_for(member).await.map(|_| ()) })
+    };
+    let first = resolving("alex");
+    tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+    let second = resolving("bo");
+    // Its flight is under way once it is counted; giving it time can only make the test weaker, never fail.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let draining = tokio::spawn({
+        let broker = Arc::clone(&bench.broker);
+        async move { broker.refresher().drain().await }
+    });
+    let refused = second.await.unwrap().unwrap_err();
+    assert_eq!(refused.reason, Reason::ShuttingDown);
+    tokio::task::spawn_blocking(move || held.wait()).await.unwrap();
+    draining.await.unwrap();
+    assert!(first.await.unwrap().is_ok());
+    assert_eq!(bench.calls(), 1);
 }

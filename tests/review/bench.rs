@@ -185,10 +185,10 @@ impl Bench {
             .create_project(&operator, ORG, new("web"))
             .await
             .unwrap();
-        self.broker
-            .create_member(&operator, ORG, new("alex"), &[])
-            .await
-            .unwrap();
+        for member in ["alex", "bo"] {
+            let made = self.broker.create_member(&operator, ORG, new(member), &[]).await;
+            made.unwrap();
+        }
     }
 
     /// Refuses the next commits that put a key with `part` in it.
@@ -200,15 +200,23 @@ impl Bench {
         self.endpoint.calls.load(Ordering::SeqCst)
     }
 
-    /// A grant that has to be refreshed before it is of use.
+    /// A grant of `alex` that has to be refreshed before it is of use.
     pub async fn import(&self) -> (OrgId, CredentialId) {
-        self.import_scoped(Vec::new()).await.unwrap()
+        self.import_for("alex").await
     }
 
-    pub async fn import_scoped(&self, scopes: Vec<String>) -> Result<(OrgId, CredentialId), Refusal> {
+    pub async fn import_for(&self, member: &str) -> (OrgId, CredentialId) {
+        self.import_scoped(member, Vec::new()).await.unwrap()
+    }
+
+    pub async fn import_scoped(
+        &self,
+        member: &str,
+        scopes: Vec<String>,
+    ) -> Result<(OrgId, CredentialId), Refusal> {
         let import = ImportGrant {
             org: ORG,
-            owner: OwnerRef::Member("alex"),
+            owner: OwnerRef::Member(member),
             connector: "demo",
             refresh: Secret::from("fake-rt-0".to_owned()),
             access: None,
@@ -221,9 +229,13 @@ impl Bench {
     }
 
     pub async fn resolve(&self) -> Result<Resolved, Refusal> {
+        self.resolve_for("alex").await
+    }
+
+    pub async fn resolve_for(&self, member: &str) -> Result<Resolved, Refusal> {
         let input = ResolveInput {
             org: ORG,
-            member: "alex",
+            member,
             project: "web",
             executor: "demo-agent",
             ..ResolveInput::default()
@@ -265,7 +277,7 @@ fn settings() -> Settings {
         lease_lifetime: Duration::from_secs(3_600),
         minimum_remaining: Duration::from_secs(60),
         exchange_timeout: Duration::from_secs(10),
-        max_exchanges: 4,
+        max_exchanges: 1,
         max_waiters: 100,
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
