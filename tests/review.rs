@@ -96,3 +96,18 @@ async fn draining_does_not_begin_the_exchanges_that_wait_for_a_place() {
     assert!(first.await.unwrap().is_ok());
     assert_eq!(bench.calls(), 1);
 }
+
+/// An answer is staged and adopted however long the store's queue is full meanwhile.
+// req: N1
+#[tokio::test]
+async fn an_answer_waits_for_a_place_in_the_stores_queue() {
+    let bench = Bench::start(granted).await;
+    for part in ["credential-answer/", "credential-secret/"] {
+        bench.import().await;
+        bench.refuse(part, 5);
+        assert!(bench.resolve().await.is_ok(), "{part}");
+        assert_eq!(bench.refusals_left(), 0, "{part}");
+    }
+    assert_eq!(bench.calls(), 2);
+    assert!(bench.open().await.is_empty());
+}

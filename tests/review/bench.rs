@@ -196,6 +196,10 @@ impl Bench {
         *self.store.refuse.lock().unwrap() = (part.as_bytes().to_vec(), times);
     }
 
+    pub fn refusals_left(&self) -> usize {
+        self.store.refuse.lock().unwrap().1
+    }
+
     pub fn calls(&self) -> usize {
         self.endpoint.calls.load(Ordering::SeqCst)
     }

@@ -26,6 +26,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause, also for what the provider asks with `Retry-After`.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
+/// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
+/// minute.
+const PUT_ATTEMPTS: usize = 600;
+const PUT_PAUSE: Duration = Duration::from_millis(50);
+
 /// A credential on its way through an exchange: what the store has, and at which revision.
 pub(super) struct Claim {
     pub(super) credential: Credential,
@@ -218,9 +223,9 @@ impl Refresher {
             rotation,
             ..claim.credential
         };
-        let mut changes = Changes::default();
-        changes = changes.put(&keys::credential_answer(credential.org, credential.id), answer);
-        let revision = self.put(&credential, claim.revision, changes).await?;
+        let key = keys::credential_answer(credential.org, credential.id);
+        let changes = || Changes::default().put(&key, answer);
+        let revision = self.put_surely(&credential, claim.revision, changes).await?;
         Ok(Claim {
             credential,
             revision,
@@ -240,14 +245,17 @@ impl Refresher {
             rotation,
             ..claim.credential
         };
-        let mut changes = self.settled(&credential, claim.begin);
-        if matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
-            changes = changes.put(
-                &keys::exchange(credential.org, credential.id),
-                &Mark { since: now },
-            );
-        }
-        self.put(&credential, claim.revision, changes).await?;
+        let changes = || {
+            let changes = self.settled(&credential, claim.begin);
+            match credential.rotation.phase {
+                Phase::Ambiguous { .. } => changes.put(
+                    &keys::exchange(credential.org, credential.id),
+                    &Mark { since: now },
+                ),
+                _ => changes,
+            }
+        };
+        self.put_surely(&credential, claim.revision, changes).await?;
         let refusal = match step {
             Step::Wait(until) => waiting(&credential, until, now),
             _ => stopped(&credential),
@@ -289,6 +297,25 @@ impl Refresher {
             Commit::Applied(revision) => Ok(revision),
             Commit::Conflict => Err(Unsettled::Superseded),
         }
+    }
+
+    /// As [`Refresher::put`], for what must not be lost for want of a place in the store's queue: an answer
+    /// that is dropped before it is staged may have held the only refresh token there is.
+    pub(super) async fn put_surely(
+        &self,
+        credential: &Credential,
+        revision: Revision,
+        changes: impl Fn() -> Changes,
+    ) -> Result<Revision, Unsettled> {
+        for _ in 1..PUT_ATTEMPTS {
+            match self.put(credential, revision, changes()).await {
+                Err(Unsettled::Refused(refusal)) if refusal.reason == Reason::Overloaded => {
+                    tokio::time::sleep(PUT_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+        self.put(credential, revision, changes()).await
     }
 
     pub(super) async fn finish(
