@@ -111,3 +111,37 @@ async fn an_answer_waits_for_a_place_in_the_stores_queue() {
     assert_eq!(bench.calls(), 2);
     assert!(bench.open().await.is_empty());
 }
+
+/// A grant that is imported anew while the old one is exchanged: the new one counts, and the record of the
+/// exchange says that it came to nothing.
+// req: N1 N6
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_exchange_that_was_superseded_is_finished() {
+    let (gate, held) = (
+        Arc::new(std::sync::Barrier::new(2)),
+        Arc::new(std::sync::Barrier::new(2)),
+    );
+    let (entered, leave) = (Arc::clone(&gate), Arc::clone(&held));
+    let bench = Bench::start(move |call| {
+        if call == 1 {
+            entered.wait();
+            leave.wait();
+        }
+        granted(call)
+    })
+    .await;
+    let bench = Arc::new(bench);
+    let (org, id) = bench.import().await;
+    let resolving = tokio::spawn({
+        let bench = Arc::clone(&bench);
+        async move { bench.resolve().await.map(|resolved| resolved.vended.material) }
+    });
+    tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+    assert_eq!(bench.import().await, (org, id));
+    tokio::task::spawn_blocking(move || held.wait()).await.unwrap();
+    let material = resolving.await.unwrap().ok().unwrap();
+    // Generation 2 was imported; the answer for generation 1 is gone, and 3 is the second exchange's.
+    assert_eq!(material.credential.rotation.generation, 3);
+    assert_eq!(bench.calls(), 2);
+    assert!(bench.open().await.is_empty(), "{:?}", bench.open().await);
+}

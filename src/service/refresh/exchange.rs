@@ -90,7 +90,13 @@ impl Refresher {
         match step {
             Step::Exchange(fence) => {
                 let claim = self.claim(&held, next, fence).await?;
-                self.exchange(claim, &held, connector).await
+                let begin = claim.begin;
+                let landing = self.exchange(claim, &held, connector).await;
+                if let Err(Unsettled::Superseded) = landing {
+                    let outcome = Outcome::Failed(Reason::Conflict);
+                    self.finish(&held.credential.value, fence, begin, outcome).await?;
+                }
+                landing
             }
             Step::Adopt(fence) => {
                 let answer = self.staged(org, id).await?;
