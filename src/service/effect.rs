@@ -5,10 +5,12 @@
 //! commits of later ones.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Broker;
 use crate::domain::journal::{Outcome, Phase, Position, Record};
 use crate::domain::reason::{Reason, Refusal};
+use crate::journal::{Journal, JournalError};
 use crate::store::record::Changes;
 use crate::store::{Commit, Revision, keys, model::Mark};
 
@@ -67,6 +69,23 @@ impl From<Undone> for Refusal {
     }
 }
 
+/// How often, and after which pause each time, a finish is offered to a journal that is overloaded: for half a
+/// minute.
+const FINISH_ATTEMPTS: usize = 600;
+const FINISH_PAUSE: Duration = Duration::from_millis(50);
+
+/// Records the end of an effect. A full queue is waited for: a begin without its finish stays open until the
+/// next start, and only so many may.
+pub(super) async fn append_finish(journal: &Journal, record: &Record) -> Result<Position, JournalError> {
+    for _ in 1..FINISH_ATTEMPTS {
+        match journal.append(record).await {
+            Err(JournalError::Overloaded) => tokio::time::sleep(FINISH_PAUSE).await,
+            ended => return ended,
+        }
+    }
+    journal.append(record).await
+}
+
 impl Broker {
     /// Makes `changes` happen, recorded as `record`. Runs to its end even when the caller goes away.
     pub(super) async fn effect(self: &Arc<Self>, record: Record, changes: Changes) -> Result<Done, Undone> {
@@ -95,29 +114,30 @@ impl Broker {
 
         let outcome = self.records.commit(changes).await;
         let finish = |outcome| record.clone().phase(Phase::Finish(begin)).outcome(outcome);
-        match outcome {
+        let undone = match outcome {
             Ok(Commit::Applied(revision)) => {
-                let position = self
-                    .journal
-                    .append(&finish(Outcome::Allowed))
+                let position = append_finish(&self.journal, &finish(Outcome::Allowed))
                     .await
                     .map_err(Refusal::from)?;
                 self.finished_effects.push(begin);
-                Ok(Done { position, revision })
+                return Ok(Done { position, revision });
             }
-            Ok(Commit::Conflict) => {
-                finished
-                    .into_iter()
-                    .for_each(|position| self.finished_effects.push(position));
-                self.journal
-                    .append(&finish(Outcome::Failed(Reason::Conflict)))
-                    .await
-                    .map_err(Refusal::from)?;
-                Err(Undone::Conflict)
-            }
+            Ok(Commit::Conflict) => Undone::Conflict,
+            Err(error) if error.changed_nothing() => Undone::Refused(error.into()),
             // Whether it happened is not known; the begin stays open and is settled at the next start.
-            Err(error) => Err(Undone::Refused(error.into())),
-        }
+            Err(error) => return Err(Undone::Refused(error.into())),
+        };
+        finished
+            .into_iter()
+            .for_each(|position| self.finished_effects.push(position));
+        let reason = match &undone {
+            Undone::Conflict => Reason::Conflict,
+            Undone::Refused(refusal) => refusal.reason,
+        };
+        append_finish(&self.journal, &finish(Outcome::Failed(reason)))
+            .await
+            .map_err(Refusal::from)?;
+        Err(undone)
     }
 
     /// Records a refusal, then returns it. Where it cannot be recorded, says that instead.

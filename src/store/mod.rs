@@ -211,6 +211,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether a commit that ended so is known not to have changed anything, now or later.
+    pub fn changed_nothing(&self) -> bool {
+        matches!(self, StoreError::Overloaded | StoreError::Limit(_))
+    }
+}
+
 /// The store contract. Every implementation passes the one suite in `tests/kv_conformance.rs`.
 #[async_trait]
 pub trait Kv: Send + Sync + 'static {

@@ -143,9 +143,9 @@ impl Refresher {
             access: new.access,
             refresh: new.refresh.or_else(kept),
         };
-        let mut changes = self.settled(&credential, claim.begin);
-        changes = changes.put(&keys::credential_secret(credential.org, credential.id), &secret);
-        self.put(&credential, claim.revision, changes).await?;
+        let key = keys::credential_secret(credential.org, credential.id);
+        let changes = || self.settled(&credential, claim.begin).put(&key, &secret);
+        self.put_surely(&credential, claim.revision, changes).await?;
         self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
             .await?;
         Ok(Landing::Renewed)

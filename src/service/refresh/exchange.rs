@@ -12,6 +12,7 @@ use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, R
 use crate::domain::reason::{Reason, Refusal};
 use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
+use crate::service::effect::append_finish;
 use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, Revision, keys};
@@ -24,6 +25,11 @@ const ATTEMPTS: usize = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause, also for what the provider asks with `Retry-After`.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
+/// minute.
+const PUT_ATTEMPTS: usize = 600;
+const PUT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A credential on its way through an exchange: what the store has, and at which revision.
 pub(super) struct Claim {
@@ -84,7 +90,13 @@ impl Refresher {
         match step {
             Step::Exchange(fence) => {
                 let claim = self.claim(&held, next, fence).await?;
-                self.exchange(claim, &held, connector).await
+                let begin = claim.begin;
+                let landing = self.exchange(claim, &held, connector).await;
+                if let Err(Unsettled::Superseded) = landing {
+                    let outcome = Outcome::Failed(Reason::Conflict);
+                    self.finish(&held.credential.value, fence, begin, outcome).await?;
+                }
+                landing
             }
             Step::Adopt(fence) => {
                 let answer = self.staged(org, id).await?;
@@ -151,10 +163,12 @@ impl Refresher {
                 begin: Some(begin),
             }),
             Err(unsettled) => {
-                let failed = refresh_record(&credential, fence)
-                    .phase(JournalPhase::Finish(begin))
-                    .outcome(Outcome::Failed(Reason::Conflict));
-                self.parts.journal.append(&failed).await?;
+                let reason = match &unsettled {
+                    Unsettled::Superseded => Reason::Conflict,
+                    Unsettled::Refused(refusal) => refusal.reason,
+                };
+                self.finish(&credential, fence, Some(begin), Outcome::Failed(reason))
+                    .await?;
                 Err(unsettled)
             }
         }
@@ -215,9 +229,9 @@ impl Refresher {
             rotation,
             ..claim.credential
         };
-        let mut changes = Changes::default();
-        changes = changes.put(&keys::credential_answer(credential.org, credential.id), answer);
-        let revision = self.put(&credential, claim.revision, changes).await?;
+        let key = keys::credential_answer(credential.org, credential.id);
+        let changes = || Changes::default().put(&key, answer);
+        let revision = self.put_surely(&credential, claim.revision, changes).await?;
         Ok(Claim {
             credential,
             revision,
@@ -237,14 +251,17 @@ impl Refresher {
             rotation,
             ..claim.credential
         };
-        let mut changes = self.settled(&credential, claim.begin);
-        if matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
-            changes = changes.put(
-                &keys::exchange(credential.org, credential.id),
-                &Mark { since: now },
-            );
-        }
-        self.put(&credential, claim.revision, changes).await?;
+        let changes = || {
+            let changes = self.settled(&credential, claim.begin);
+            match credential.rotation.phase {
+                Phase::Ambiguous { .. } => changes.put(
+                    &keys::exchange(credential.org, credential.id),
+                    &Mark { since: now },
+                ),
+                _ => changes,
+            }
+        };
+        self.put_surely(&credential, claim.revision, changes).await?;
         let refusal = match step {
             Step::Wait(until) => waiting(&credential, until, now),
             _ => stopped(&credential),
@@ -288,6 +305,25 @@ impl Refresher {
         }
     }
 
+    /// As [`Refresher::put`], for what must not be lost for want of a place in the store's queue: an answer
+    /// that is dropped before it is staged may have held the only refresh token there is.
+    pub(super) async fn put_surely(
+        &self,
+        credential: &Credential,
+        revision: Revision,
+        changes: impl Fn() -> Changes,
+    ) -> Result<Revision, Unsettled> {
+        for _ in 1..PUT_ATTEMPTS {
+            match self.put(credential, revision, changes()).await {
+                Err(Unsettled::Refused(refusal)) if refusal.reason == Reason::Overloaded => {
+                    tokio::time::sleep(PUT_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+        self.put(credential, revision, changes()).await
+    }
+
     pub(super) async fn finish(
         &self,
         credential: &Credential,
@@ -297,7 +333,7 @@ impl Refresher {
     ) -> Result<(), Refusal> {
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
         let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
-        self.parts.journal.append(&record).await?;
+        append_finish(&self.parts.journal, &record).await?;
         Ok(())
     }
 

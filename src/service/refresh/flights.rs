@@ -95,12 +95,14 @@ impl Flights {
             landing
         })
     }
+}
 
-    /// Takes a flight out of the map.
-    pub(super) fn landed(&self, id: CredentialId) {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+/// Takes a flight out of the map when it is dropped.
+pub(super) struct Landed<'a>(pub(super) &'a Flights, pub(super) CredentialId);
+
+impl Drop for Landed<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.remove(&self.1);
     }
 }

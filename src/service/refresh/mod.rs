@@ -36,7 +36,7 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
-use flights::{Flights, Landing};
+use flights::{Flights, Landed, Landing};
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -234,10 +234,10 @@ impl Refresher {
         let start = || {
             let refresher = Arc::clone(self);
             let flight = self.tasks.spawn(async move {
-                let landing = refresher.fly(org, id, need).await;
                 // Out of the map before the result is told: who comes now starts by reading the new state.
-                refresher.flights.landed(id);
-                landing
+                // However the flight ends, by a panic too: nobody must be given that end for good.
+                let _landed = Landed(&refresher.flights, id);
+                refresher.fly(org, id, need).await
             });
             async move {
                 flight.await.unwrap_or_else(|error| {
@@ -270,6 +270,8 @@ impl Refresher {
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
     pub async fn drain(&self) {
         self.tasks.close();
+        // Who waits for a place is told to come again: nothing was sent for it yet.
+        self.exchanges.close();
         self.tasks.wait().await;
     }
 

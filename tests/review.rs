@@ -1,0 +1,147 @@
+//! What a second reading of the broker found: small windows and full queues, each with its test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "review/bench.rs"]
+mod bench;
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bench::{Bench, granted, operator};
+use credbroker::domain::reason::Reason;
+use credbroker::service::NewNamed;
+
+/// What the store had no room for is known not to have happened. Were its begin left open, so many refusals
+/// would leave the journal taking no more effects until the next start.
+// req: N6
+#[tokio::test]
+async fn an_effect_that_the_store_had_no_room_for_is_finished() {
+    let bench = Bench::start(granted).await;
+    bench.refuse("org-name/", 1);
+    let new = NewNamed {
+        name: "other",
+        display_name: "",
+        request_id: "",
+    };
+    let refused = bench.broker.create_org(&operator(), new).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Overloaded);
+    assert!(bench.open().await.is_empty());
+    let last = bench.journal().await.pop().unwrap();
+    assert_eq!(
+        (last.entry.verdict.name(), last.entry.reason.as_str()),
+        ("failed", "OVERLOADED")
+    );
+    bench.broker.create_org(&operator(), new).await.unwrap();
+}
+
+/// A flight that panics ends that one flight. The next finds a claim without its driver, rests, and goes on.
+// req: B5 N1
+#[tokio::test]
+async fn a_refresh_that_panics_is_not_the_last() {
+    let bench = Bench::start(|call| match call {
+        1 => panic!("a fault of the endpoint, on purpose"),
+        call => granted(call),
+    })
+    .await;
+    bench.import().await;
+    assert_eq!(bench.resolve().await.err().unwrap().reason, Reason::Internal);
+    assert_eq!(
+        bench.resolve().await.err().unwrap().reason,
+        Reason::RefreshAmbiguous
+    );
+    bench.clock.advance(Duration::from_secs(5));
+    assert!(bench.resolve().await.is_ok());
+    assert_eq!(bench.calls(), 2);
+}
+
+/// A flight that still waits for its place when the broker drains sends nothing and is not waited for.
+// req: B5
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn draining_does_not_begin_the_exchanges_that_wait_for_a_place() {
+    let (gate, held) = (
+        Arc::new(std::sync::Barrier::new(2)),
+        Arc::new(std::sync::Barrier::new(2)),
+    );
+    let (entered, leave) = (Arc::clone(&gate), Arc::clone(&held));
+    let bench = Bench::start(move |call| {
+        if call == 1 {
+            entered.wait();
+            leave.wait();
+        }
+        granted(call)
+    })
+    .await;
+    let bench = Arc::new(bench);
+    bench.import_for("alex").await;
+    bench.import_for("bo").await;
+    let resolving = |member: &'static str| {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move { bench.resolve_for(member).await.map(|_| ()) })
+    };
+    let first = resolving("alex");
+    tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+    let second = resolving("bo");
+    // Its flight is under way once it is counted; giving it time can only make the test weaker, never fail.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let draining = tokio::spawn({
+        let broker = Arc::clone(&bench.broker);
+        async move { broker.refresher().drain().await }
+    });
+    let refused = second.await.unwrap().unwrap_err();
+    assert_eq!(refused.reason, Reason::ShuttingDown);
+    tokio::task::spawn_blocking(move || held.wait()).await.unwrap();
+    draining.await.unwrap();
+    assert!(first.await.unwrap().is_ok());
+    assert_eq!(bench.calls(), 1);
+}
+
+/// An answer is staged and adopted however long the store's queue is full meanwhile.
+// req: N1
+#[tokio::test]
+async fn an_answer_waits_for_a_place_in_the_stores_queue() {
+    let bench = Bench::start(granted).await;
+    for part in ["credential-answer/", "credential-secret/"] {
+        bench.import().await;
+        bench.refuse(part, 5);
+        assert!(bench.resolve().await.is_ok(), "{part}");
+        assert_eq!(bench.refusals_left(), 0, "{part}");
+    }
+    assert_eq!(bench.calls(), 2);
+    assert!(bench.open().await.is_empty());
+}
+
+/// A grant that is imported anew while the old one is exchanged: the new one counts, and the record of the
+/// exchange says that it came to nothing.
+// req: N1 N6
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_exchange_that_was_superseded_is_finished() {
+    let (gate, held) = (
+        Arc::new(std::sync::Barrier::new(2)),
+        Arc::new(std::sync::Barrier::new(2)),
+    );
+    let (entered, leave) = (Arc::clone(&gate), Arc::clone(&held));
+    let bench = Bench::start(move |call| {
+        if call == 1 {
+            entered.wait();
+            leave.wait();
+        }
+        granted(call)
+    })
+    .await;
+    let bench = Arc::new(bench);
+    let (org, id) = bench.import().await;
+    let resolving = tokio::spawn({
+        let bench = Arc::clone(&bench);
+        async move { bench.resolve().await.map(|resolved| resolved.vended.material) }
+    });
+    tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+    assert_eq!(bench.import().await, (org, id));
+    tokio::task::spawn_blocking(move || held.wait()).await.unwrap();
+    let material = resolving.await.unwrap().ok().unwrap();
+    // Generation 2 was imported; the answer for generation 1 is gone, and 3 is the second exchange's.
+    assert_eq!(material.credential.rotation.generation, 3);
+    assert_eq!(bench.calls(), 2);
+    assert!(bench.open().await.is_empty(), "{:?}", bench.open().await);
+}

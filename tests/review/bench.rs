@@ -1,0 +1,289 @@
+//! A broker over parts that a test can make fail: a store that refuses, a token endpoint that does as told.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use credbroker::clock::{Clock, ManualClock};
+use credbroker::config::registry::{Extra, load as load_registry};
+use credbroker::domain::actor::Actor;
+use credbroker::domain::id::{CredentialId, Id, OrgId};
+use credbroker::domain::journal::Position;
+use credbroker::domain::reason::Refusal;
+use credbroker::domain::secret::{KeyMaterial, Secret};
+use credbroker::domain::time::Time;
+use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
+use credbroker::pki::authority::Authority;
+use credbroker::service::{Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, Settings};
+use credbroker::store::record::Records;
+use credbroker::store::seal::{LocalMasterKey, Sealer};
+use credbroker::store::sled::{Options as StoreOptions, SledStore};
+use credbroker::store::watch::{Watch, WatchError};
+use credbroker::store::{Batch, Commit, Entry, Kv, Revision, StoreError, Versioned, Write};
+use credbroker::upstream::connector::load::Connectors;
+use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
+use tempfile::TempDir;
+
+use crate::support::broker::{REGISTRY, connector};
+
+pub const ORG: &str = "acme";
+pub const START: Time = Time::from_seconds(1_800_000_000);
+const OPERATOR: [u8; 16] = [9; 16];
+
+/// A store whose queue is full for some commits.
+pub struct Crowded {
+    kv: Arc<SledStore>,
+    /// Commits that put a key with these bytes in it are refused, so many times.
+    refuse: Mutex<(Vec<u8>, usize)>,
+}
+
+#[async_trait]
+impl Kv for Crowded {
+    async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, StoreError> {
+        self.kv.get(key).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.kv.scan(prefix, after, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
+        {
+            let mut refuse = self.refuse.lock().unwrap();
+            let (part, times) = &mut *refuse;
+            let puts_it = |write: &Write| match write {
+                Write::Put(key, _) => key.windows(part.len().max(1)).any(|window| window == part),
+                Write::Delete(_) => false,
+            };
+            if *times > 0 && batch.writes.iter().any(puts_it) {
+                *times -= 1;
+                return Err(StoreError::Overloaded);
+            }
+        }
+        self.kv.commit(batch).await
+    }
+
+    fn watch(&self, prefix: &[u8], from: Option<Revision>) -> Result<Watch, WatchError> {
+        self.kv.watch(prefix, from)
+    }
+
+    fn healthy(&self) -> bool {
+        self.kv.healthy()
+    }
+}
+
+/// What the token endpoint does with a call; it is given the number of the call, from 1.
+pub type Script = Box<dyn Fn(usize) -> Delivery + Send + Sync>;
+
+pub struct Endpoint {
+    script: Script,
+    calls: AtomicUsize,
+}
+
+#[async_trait]
+impl TokenEndpoint for Endpoint {
+    async fn refresh(&self, _: RefreshRequest<'_>) -> Delivery {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        (self.script)(call)
+    }
+}
+
+/// An answer that grants new tokens.
+pub fn granted(call: usize) -> Delivery {
+    answered(
+        200,
+        &format!(r#"{{"access_token":"fake-at-{call}","refresh_token":"fake-rt-{call}","expires_in":600}}"#),
+    )
+}
+
+pub fn answered(status: u16, body: &str) -> Delivery {
+    Delivery::Answered {
+        status,
+        retry_after: None,
+        body: Secret::from(body.to_owned()),
+    }
+}
+
+pub struct Bench {
+    pub broker: Arc<Broker>,
+    pub store: Arc<Crowded>,
+    pub records: Arc<Records>,
+    pub clock: Arc<ManualClock>,
+    endpoint: Arc<Endpoint>,
+    _dir: TempDir,
+}
+
+impl Bench {
+    /// An org with a project and a member.
+    pub async fn start(script: impl Fn(usize) -> Delivery + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let kv = SledStore::open(&dir.path().join("store"), StoreOptions::new("example.test")).unwrap();
+        let master = LocalMasterKey::new(&Secret::<KeyMaterial>::new(vec![1; 32])).unwrap();
+        let sealer = Arc::new(Sealer::open(kv.clone(), Arc::new(master)).unwrap());
+        let store = Arc::new(Crowded {
+            kv,
+            refuse: Mutex::new((Vec::new(), 0)),
+        });
+        let records = Arc::new(Records::new(store.clone(), sealer, 1000));
+        let clock = Arc::new(ManualClock::at(START));
+        let key = SigningKey::new(&SigningKey::generate().unwrap()).unwrap();
+        let options = JournalOptions::default();
+        let (journal, _) = Journal::open(&dir.path().join("journal"), key, clock.clone(), options).unwrap();
+        let trust_domain = "example.test".parse().unwrap();
+        let (authority, _) = Authority::create(&trust_domain, clock.wall()).unwrap();
+        let registry = load_registry(&[Extra {
+            file: "test",
+            text: REGISTRY,
+        }]);
+        let connectors = Connectors::shipped()
+            .unwrap()
+            .with_file("test", &connector("http://127.0.0.1:1/token", "tests", ""), &[])
+            .unwrap();
+        let endpoint = Arc::new(Endpoint {
+            script: Box::new(script),
+            calls: AtomicUsize::new(0),
+        });
+        let broker = Broker::new(Parts {
+            records: Arc::clone(&records),
+            journal,
+            clock: clock.clone(),
+            authority,
+            registry: registry.unwrap(),
+            connectors,
+            endpoint: endpoint.clone(),
+            settings: settings(),
+        })
+        .unwrap();
+        let bench = Self {
+            broker,
+            store,
+            records,
+            clock,
+            endpoint,
+            _dir: dir,
+        };
+        bench.make_org().await;
+        bench
+    }
+
+    async fn make_org(&self) {
+        let (operator, new) = (operator(), |name| NewNamed {
+            name,
+            display_name: "",
+            request_id: "",
+        });
+        self.broker.create_org(&operator, new(ORG)).await.unwrap();
+        self.broker
+            .create_project(&operator, ORG, new("web"))
+            .await
+            .unwrap();
+        for member in ["alex", "bo"] {
+            let made = self.broker.create_member(&operator, ORG, new(member), &[]).await;
+            made.unwrap();
+        }
+    }
+
+    /// Refuses the next commits that put a key with `part` in it.
+    pub fn refuse(&self, part: &str, times: usize) {
+        *self.store.refuse.lock().unwrap() = (part.as_bytes().to_vec(), times);
+    }
+
+    pub fn refusals_left(&self) -> usize {
+        self.store.refuse.lock().unwrap().1
+    }
+
+    pub fn calls(&self) -> usize {
+        self.endpoint.calls.load(Ordering::SeqCst)
+    }
+
+    /// A grant of `alex` that has to be refreshed before it is of use.
+    pub async fn import(&self) -> (OrgId, CredentialId) {
+        self.import_for("alex").await
+    }
+
+    pub async fn import_for(&self, member: &str) -> (OrgId, CredentialId) {
+        self.import_scoped(member, Vec::new()).await.unwrap()
+    }
+
+    pub async fn import_scoped(
+        &self,
+        member: &str,
+        scopes: Vec<String>,
+    ) -> Result<(OrgId, CredentialId), Refusal> {
+        let import = ImportGrant {
+            org: ORG,
+            owner: OwnerRef::Member(member),
+            connector: "demo",
+            refresh: Secret::from("fake-rt-0".to_owned()),
+            access: None,
+            expires: None,
+            scopes,
+            account: Vec::new(),
+        };
+        let credential = self.broker.import_grant(&operator(), import).await?;
+        Ok((credential.org, credential.id))
+    }
+
+    pub async fn resolve(&self) -> Result<Resolved, Refusal> {
+        self.resolve_for("alex").await
+    }
+
+    pub async fn resolve_for(&self, member: &str) -> Result<Resolved, Refusal> {
+        let input = ResolveInput {
+            org: ORG,
+            member,
+            project: "web",
+            executor: "demo-agent",
+            ..ResolveInput::default()
+        };
+        self.broker.resolve(&operator(), input).await
+    }
+
+    /// The journal from its first record to its last.
+    pub async fn journal(&self) -> Vec<StoredRecord> {
+        let page = self.broker.read_journal(&operator(), "", Position(0), 1000).await;
+        page.unwrap().records
+    }
+
+    /// Begins that have no finish.
+    pub async fn open(&self) -> Vec<StoredRecord> {
+        use credbroker::domain::journal::Phase;
+        let all = self.journal().await;
+        let finished: Vec<Position> = all
+            .iter()
+            .filter_map(|record| match record.entry.phase {
+                Phase::Finish(begin) => Some(begin),
+                _ => None,
+            })
+            .collect();
+        let mut open = all;
+        open.retain(|record| record.entry.phase == Phase::Begin && !finished.contains(&record.position));
+        open
+    }
+}
+
+pub fn operator() -> Actor {
+    Actor::Operator(Id::from_bytes(OPERATOR))
+}
+
+fn settings() -> Settings {
+    Settings {
+        enrollment_window: Duration::from_secs(600),
+        certificate_lifetime: Duration::from_secs(3_600),
+        lease_lifetime: Duration::from_secs(3_600),
+        minimum_remaining: Duration::from_secs(60),
+        exchange_timeout: Duration::from_secs(10),
+        max_exchanges: 1,
+        max_waiters: 100,
+        forced_rotations_per_credential: 6,
+        forced_rotations_per_agent: 12,
+    }
+}
