@@ -6,7 +6,7 @@
 pub mod answer;
 pub mod connector;
 pub mod http;
-mod redact;
+pub mod redact;
 
 use std::time::Duration;
 

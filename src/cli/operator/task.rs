@@ -60,7 +60,7 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
-    /// List the org's tasks, the in order of making.
+    /// List the org's tasks, in order of making.
     List(#[command(flatten)] ListArgs),
     /// Show a task.
     Show {
