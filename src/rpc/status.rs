@@ -7,11 +7,15 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::domain::reason::{Class, Reason, Refusal};
+use crate::service::redact;
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "credbroker";
 /// Where a reason is explained: in the documentation that comes with the broker.
 const HELP: &str = "docs/errors.md";
+
+/// How much of a message is logged, in characters.
+const MAX_WHY: usize = 512;
 
 /// The code of a class.
 fn code(reason: Reason) -> Code {
@@ -34,9 +38,11 @@ fn code(reason: Reason) -> Code {
 /// The status of a refusal.
 pub(super) fn status(refusal: Refusal) -> Status {
     let reason = refusal.reason;
+    // A message may repeat what the caller sent, who may have put a token where a name belongs.
+    let why = || redact(&refusal.message, MAX_WHY);
     match reason.class() {
-        Class::Internal => tracing::error!(reason = reason.code(), why = refusal.message, "failed"),
-        _ => tracing::info!(reason = reason.code(), why = refusal.message, "refused"),
+        Class::Internal => tracing::error!(reason = reason.code(), why = why(), "failed"),
+        _ => tracing::info!(reason = reason.code(), why = why(), "refused"),
     }
     let mut metadata: HashMap<String, String> = refusal
         .metadata

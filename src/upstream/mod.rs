@@ -7,6 +7,7 @@ pub mod answer;
 pub mod connector;
 pub mod http;
 mod redact;
+pub use redact::redact;
 
 use std::time::Duration;
 

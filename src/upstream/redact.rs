@@ -11,7 +11,7 @@ const PREFIXES: [&str; 12] = [
 /// `text` in one line of at most `max` characters, with everything that looks like a token hidden: known
 /// prefixes, and long runs that look random. Hides too much rather than too little: request ids and long
 /// URLs go too.
-pub(super) fn redact(text: &str, max: usize) -> String {
+pub fn redact(text: &str, max: usize) -> String {
     let mut out = String::new();
     let mut run = String::new();
     // No text is read without end; a run cut off there could not be judged, so it is left out.
