@@ -43,7 +43,7 @@ use crate::upstream::connector::load::Connectors;
 
 pub use crate::journal::StoredRecord;
 pub use crate::store::record::Stored;
-pub use crate::upstream::redact::redact;
+pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, Presented};

@@ -6,7 +6,8 @@
 pub mod answer;
 pub mod connector;
 pub mod http;
-pub mod redact;
+mod redact;
+pub use redact::redact;
 
 use std::time::Duration;
 
