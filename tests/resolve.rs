@@ -11,6 +11,8 @@ mod control;
 mod endings;
 #[path = "resolve/failing.rs"]
 mod failing;
+#[path = "resolve/held.rs"]
+mod held;
 
 use std::time::Duration;
 

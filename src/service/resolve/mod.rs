@@ -187,7 +187,8 @@ impl Broker {
                     self.still_allowed(actor, subject.task.as_ref()).await?;
                     return Ok((self.vend(lease, material, remaining), position));
                 }
-                Err(Undone::Conflict) => {}
+                // A task changes by ending only: trying again would change nothing.
+                Err(Undone::Conflict) => self.still_allowed(actor, subject.task.as_ref()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),
             }
         }
