@@ -117,7 +117,13 @@ impl TestBroker {
 
     /// Drains, stops, and starts again over the same folder, on another port.
     pub async fn restart(self) -> Self {
-        let (options, dir, token) = self.stop().await;
+        self.restart_with(|_| {}).await
+    }
+
+    /// As [`TestBroker::restart`], with other options.
+    pub async fn restart_with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let (mut options, dir, token) = self.stop().await;
+        change(&mut options);
         let app = App::open(inputs(dir.path(), &options)).await.unwrap();
         Self::serve(app, token, options, dir).await
     }

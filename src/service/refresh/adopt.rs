@@ -144,7 +144,7 @@ impl Refresher {
             refresh: new.refresh.or_else(kept),
         };
         let key = keys::credential_secret(credential.org, credential.id);
-        let changes = || self.settled(&credential, claim.begin).put(&key, &secret);
+        let changes = || self.settled(&credential).put(&key, &secret);
         self.put_surely(&credential, claim.revision, changes).await?;
         self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
             .await?;
