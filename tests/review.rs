@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bench::{Bench, granted, operator};
 use credbroker::domain::reason::Reason;
+use credbroker::domain::rotation::Phase;
 use credbroker::journal::Faults;
 use credbroker::service::NewNamed;
 use support::broker::{MEMBER, ORG, connector};
@@ -199,4 +200,27 @@ async fn a_refresh_that_was_done_and_not_recorded_is_recorded_as_done() {
         .lease
         .unwrap();
     assert_eq!((lease.generation, provider.calls()), (2, 1));
+}
+
+/// A staged answer of a connector that was taken out of the configuration waits for it to come back. The other
+/// credentials, and the broker, do not.
+// req: N1
+#[tokio::test]
+async fn one_credential_that_cannot_be_recovered_does_not_stop_the_rest() {
+    let bench = Bench::start(granted).await;
+    let (gone, good) = (bench.import_for("alex").await, bench.import_for("bo").await);
+    bench.stage(gone, "no-longer-configured").await;
+    bench.stage(good, "demo").await;
+    bench.broker.recover(Vec::new()).await.unwrap();
+
+    assert_eq!(bench.credential(good).await.rotation.generation, 2);
+    let left = bench.credential(gone).await;
+    assert_eq!(left.rotation.generation, 1);
+    assert!(matches!(left.rotation.phase, Phase::Staged { .. }));
+    assert_eq!(
+        bench.resolve_for("alex").await.err().unwrap().reason,
+        Reason::ConnectorUnknown
+    );
+    assert!(bench.resolve_for("bo").await.is_ok());
+    assert_eq!(bench.calls(), 0, "no refresh token is sent again");
 }

@@ -8,7 +8,7 @@ use super::flights::Landing;
 use super::{Held, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::journal::{Action, Outcome, Record};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::{Class, Reason, Refusal};
 use crate::domain::rotation::{Event, Fence, Phase, Step};
 use crate::journal::Entry;
 use crate::store::keys;
@@ -31,9 +31,16 @@ impl Refresher {
                 let Some((org, id)) = keys::exchange_of(key) else {
                     continue;
                 };
-                match self.held(org, id).await {
-                    Ok(held) => self.recover_one(held).await?,
-                    // One damaged credential must not keep the broker from serving the others.
+                let recovered = match self.held(org, id).await {
+                    Ok(held) => self.recover_one(held).await,
+                    Err(refusal) => Err(refusal),
+                };
+                match recovered {
+                    Ok(()) => {}
+                    // Without store or journal nothing can be served at all.
+                    Err(refusal) if refusal.reason.class() == Class::Unavailable => return Err(refusal),
+                    // One credential must not keep the broker from serving the others. It stays as it is: a
+                    // staged answer is adopted at the next need, or at the next start.
                     Err(refusal) => tracing::error!(credential = %id, %refusal, "could not be recovered"),
                 }
             }
