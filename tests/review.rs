@@ -11,7 +11,12 @@ use std::time::Duration;
 
 use bench::{Bench, granted, operator};
 use credbroker::domain::reason::Reason;
+use credbroker::domain::rotation::Phase;
+use credbroker::journal::Faults;
 use credbroker::service::NewNamed;
+use support::broker::{MEMBER, ORG, connector};
+use support::provider::Provider;
+use support::{Options, TestBroker, reason};
 
 /// What the store had no room for is known not to have happened. Were its begin left open, so many refusals
 /// would leave the journal taking no more effects until the next start.
@@ -144,4 +149,78 @@ async fn an_exchange_that_was_superseded_is_finished() {
     assert_eq!(material.credential.rotation.generation, 3);
     assert_eq!(bench.calls(), 2);
     assert!(bench.open().await.is_empty(), "{:?}", bench.open().await);
+}
+
+/// The journal fails after the claim, so the new generation is stored and its finish record is not. The next
+/// start reads off the credential what became of the exchange.
+// req: N1 N6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_was_done_and_not_recorded_is_recorded_as_done() {
+    let provider = Provider::start(Duration::from_secs(600)).await;
+    let faults = Faults::default();
+    let options = Options {
+        connectors: connector(&provider.token_url(), "tests", ""),
+        journal_faults: faults.clone(),
+        ..Options::default()
+    };
+    let broker = TestBroker::start_with(options).await;
+    let operator = broker.prepare().await;
+    operator.import_grant(ORG, MEMBER, &provider.mint()).await;
+    let task = operator.make_task(ORG, MEMBER).await;
+    let enrolled = broker.enroll(&operator, &task).await;
+    let agent = broker.agent(&enrolled).await;
+    // The runtime key's first use, so that the exchange is all that is under way when the disk fills up.
+    let first_use = agent.access().who_am_i(credbroker::proto::WhoAmIRequest {}).await;
+    first_use.unwrap();
+
+    provider.hold();
+    let resolving = tokio::spawn(async move { agent.resolve("").await.map(|_| ()) });
+    provider.called(1).await;
+    faults.fill_disk_after(0);
+    provider.release();
+    let refused = resolving.await.unwrap().unwrap_err();
+    assert_eq!(reason(&refused), "JOURNAL_UNAVAILABLE");
+
+    let broker = broker
+        .restart_with(|options| options.journal_faults = Faults::default())
+        .await;
+    let refreshes: Vec<_> = broker.operator().await.records().await;
+    let refreshes: Vec<_> = refreshes
+        .iter()
+        .filter(|record| record.action == "credential.refresh")
+        .map(|record| (record.phase.as_str(), record.outcome.as_str()))
+        .collect();
+    assert_eq!(refreshes, [("begin", "allowed"), ("finish", "allowed")]);
+    let lease = broker
+        .agent(&enrolled)
+        .await
+        .resolve("")
+        .await
+        .unwrap()
+        .lease
+        .unwrap();
+    assert_eq!((lease.generation, provider.calls()), (2, 1));
+}
+
+/// A staged answer of a connector that was taken out of the configuration waits for it to come back. The other
+/// credentials, and the broker, do not.
+// req: N1
+#[tokio::test]
+async fn one_credential_that_cannot_be_recovered_does_not_stop_the_rest() {
+    let bench = Bench::start(granted).await;
+    let (gone, good) = (bench.import_for("alex").await, bench.import_for("bo").await);
+    bench.stage(gone, "no-longer-configured").await;
+    bench.stage(good, "demo").await;
+    bench.broker.recover(Vec::new()).await.unwrap();
+
+    assert_eq!(bench.credential(good).await.rotation.generation, 2);
+    let left = bench.credential(gone).await;
+    assert_eq!(left.rotation.generation, 1);
+    assert!(matches!(left.rotation.phase, Phase::Staged { .. }));
+    assert_eq!(
+        bench.resolve_for("alex").await.err().unwrap().reason,
+        Reason::ConnectorUnknown
+    );
+    assert!(bench.resolve_for("bo").await.is_ok());
+    assert_eq!(bench.calls(), 0, "no refresh token is sent again");
 }

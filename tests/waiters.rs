@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use credbroker::clock::Clock as _;
 use credbroker::domain::actor::Actor;
-use credbroker::domain::reason::{Reason, Refusal};
+use credbroker::domain::reason::Reason;
+use credbroker::domain::refusal::Refusal;
 use credbroker::domain::secret::Exposure;
 use credbroker::proto;
 use credbroker::service::{Accepts, Presented, ResolveInput};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::config::registry::RegistryError;
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::journal::{JournalError, KeyError};
 use crate::pki::authority::CaError;
 use crate::pki::tls::TlsError;

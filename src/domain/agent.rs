@@ -3,7 +3,8 @@
 use subtle::ConstantTimeEq;
 
 use super::id::{AgentId, EnrollmentTokenId, EnvironmentId, OrgId};
-use super::reason::{Reason, Refusal};
+use super::reason::Reason;
+use super::refusal::Refusal;
 use super::time::Time;
 use super::token::TokenHash;
 

@@ -4,7 +4,8 @@
 //! first used, the same key may come again, as it does when the answer was lost on the way.
 
 use super::id::{AgentId, EnrollmentTokenId, EnvironmentId, OrgId, TaskId};
-use super::reason::{Reason, Refusal};
+use super::reason::Reason;
+use super::refusal::Refusal;
 use super::time::Time;
 use super::token::TokenHash;
 

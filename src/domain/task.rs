@@ -1,7 +1,8 @@
 //! A task: what an agent may resolve for, and the check that it may now.
 
 use super::id::{MemberId, OrgId, ProjectId, TaskId};
-use super::reason::{Reason, Refusal};
+use super::reason::Reason;
+use super::refusal::Refusal;
 use super::time::Time;
 
 /// Where the program runs.

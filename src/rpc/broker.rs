@@ -9,7 +9,8 @@ use super::convert::{actor, capacity, duration, kind, mode, owner, proto_duratio
 use super::status::status;
 use crate::domain::decision::Decision;
 use crate::domain::mode::{CredentialKind, PermitEntry};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::domain::secret::Exposure;
 use crate::proto;
 use crate::service::{Broker, RefreshInput, ResolveInput, Vended};

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{actor, credential, pairs, secret_text, time};
 use super::status::status;
 use crate::domain::credential::Credential;
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::domain::secret::Secret;
 use crate::proto;
 use crate::service::{Broker, ImportGrant, OwnerRef, PageRequest, SetKey};

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{actor, timestamp};
 use super::status::status;
 use crate::domain::directory::{Environment, Member, Org, Project};
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::proto;
 use crate::service::{Broker, Change, NewNamed, PageRequest, Stored};
 

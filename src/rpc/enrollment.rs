@@ -7,7 +7,8 @@ use tonic::{Request, Response, Status};
 use super::convert::{actor, pairs, secret_text, show_once, timestamp};
 use super::status::status;
 use crate::domain::actor::{Actor, AgentActor};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::proto;
 use crate::service::Broker;
 

@@ -19,7 +19,8 @@ use tracing::Instrument as _;
 use super::access::{Access, access};
 use super::status::{status, transport_refusal};
 use crate::domain::actor::Actor;
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::pki::accept::PeerInfo;
 use crate::service::{Broker, Presented};
 

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{actor, timestamp};
 use super::status::status;
 use crate::domain::journal::{Phase, Position};
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::proto;
 use crate::service::{Broker, StoredRecord};
 

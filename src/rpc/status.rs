@@ -6,7 +6,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::domain::reason::{Class, Reason, Refusal};
+use crate::domain::reason::{Class, Reason};
+use crate::domain::refusal::Refusal;
 use crate::service::redact;
 
 /// The domain of every `ErrorInfo`.

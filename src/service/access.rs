@@ -10,7 +10,7 @@ use super::scope::parse_id;
 use crate::domain::actor::Actor;
 use crate::domain::directory::{ApiKey, Operator};
 use crate::domain::journal::{Action, Record};
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::token::{ApiKeyFamily, OperatorFamily, Token};
 use crate::store::keys;

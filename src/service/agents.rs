@@ -16,7 +16,7 @@ use crate::domain::id::{EnrollmentTokenId, LeaseId, OrgId, TaskId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::mode::CredentialKind;
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::task::{Task, TaskClaims};
 use crate::domain::time::Time;

@@ -10,7 +10,8 @@ use crate::domain::actor::{Actor, AgentActor};
 use crate::domain::agent::{Agent, KeyUse};
 use crate::domain::directory::{ApiKey, Operator};
 use crate::domain::journal::{Action, Record};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::domain::token::{
     ApiKeyFamily, FamilyName, OperatorFamily, RuntimeKeyFamily, Token, TokenError, TokenHash,
 };

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Broker;
 use crate::domain::journal::{Outcome, Phase, Position, Record};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::journal::{Journal, JournalError};
 use crate::store::record::Changes;
 use crate::store::{Commit, Revision, keys, model::Mark};

@@ -3,7 +3,8 @@
 use super::Broker;
 use crate::domain::actor::Actor;
 use crate::domain::journal::Position;
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::journal::{PublicKey, SignedHead, StoredRecord};
 
 /// A page of the journal.

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
 use super::Broker;
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::store::keys::Key;
 use crate::store::record::{Record, Stored};
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Broker;
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::journal::OpenEffect;
 use crate::store::record::Changes;
 use crate::store::{MAX_SCAN, keys, model::Mark};
@@ -12,26 +13,16 @@ use crate::store::{MAX_SCAN, keys, model::Mark};
 impl Broker {
     /// Settles what the last run left open. Called once, before anything is served.
     pub async fn recover(self: &Arc<Self>, open: Vec<OpenEffect>) -> Result<(), Refusal> {
+        // Exchanges first: what became of one is read off its credential.
+        self.refresher.recover().await?;
         for begun in &open {
             self.finish_effect(begun).await?;
         }
-        self.remove_marks().await?;
-        self.refresher.recover().await
+        self.remove_marks().await
     }
 
     async fn finish_effect(&self, begun: &OpenEffect) -> Result<(), Refusal> {
         let position = begun.position;
-        let happened = self.records.get::<Mark>(&keys::effect(position)).await?.is_some();
-        let outcome = if happened {
-            Outcome::Allowed
-        } else {
-            Outcome::Failed(Reason::Internal)
-        };
-        tracing::info!(
-            position = position.0,
-            happened,
-            "settled an effect that the last run left open"
-        );
         let Some(action) = begun.entry.action() else {
             tracing::warn!(
                 position = position.0,
@@ -40,10 +31,24 @@ impl Broker {
             );
             return Ok(());
         };
-        let record = Record::new(action, "broker", begun.entry.org)
+        let outcome = match action {
+            Action::Refresh => self.refresher.outcome_of(&begun.entry).await?,
+            _ if self.records.get::<Mark>(&keys::effect(position)).await?.is_some() => Outcome::Allowed,
+            _ => Outcome::Failed(Reason::Internal),
+        };
+        let happened = outcome == Outcome::Allowed;
+        tracing::info!(
+            position = position.0,
+            happened,
+            "settled an effect that the last run left open"
+        );
+        let mut record = Record::new(action, "broker", begun.entry.org)
             .phase(Phase::Finish(position))
             .about("recovered", happened)
             .outcome(outcome);
+        if let Some(credential) = begun.entry.about("credential") {
+            record = record.about("credential", credential);
+        }
         self.journal.append(&record).await?;
         Ok(())
     }

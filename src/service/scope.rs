@@ -7,7 +7,7 @@ use crate::domain::actor::Actor;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::{EnvironmentId, Id, Kind, MemberId, OrgId, ProjectId};
 use crate::domain::name::Name;
-use crate::domain::reason::Refusal;
+use crate::domain::refusal::Refusal;
 use crate::store::keys::{self, Key};
 use crate::store::model::{Home, Pointer};
 use crate::store::record::Stored;

@@ -10,15 +10,19 @@ use async_trait::async_trait;
 use credbroker::clock::{Clock, ManualClock};
 use credbroker::config::registry::{Extra, load as load_registry};
 use credbroker::domain::actor::Actor;
+use credbroker::domain::credential::Credential;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
 use credbroker::domain::journal::Position;
-use credbroker::domain::reason::Refusal;
+use credbroker::domain::refusal::Refusal;
+use credbroker::domain::rotation::{Fence, Phase, Sent};
 use credbroker::domain::secret::{KeyMaterial, Secret};
 use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, Settings};
-use credbroker::store::record::Records;
+use credbroker::store::keys;
+use credbroker::store::model::{Mark, StagedAnswer};
+use credbroker::store::record::{Changes, Records};
 use credbroker::store::seal::{LocalMasterKey, Sealer};
 use credbroker::store::sled::{Options as StoreOptions, SledStore};
 use credbroker::store::watch::{Watch, WatchError};
@@ -247,6 +251,40 @@ impl Bench {
         self.broker.resolve(&operator(), input).await
     }
 
+    pub async fn credential(&self, (org, id): (OrgId, CredentialId)) -> Arc<Credential> {
+        let key = keys::credential(org, id);
+        self.records.get::<Credential>(&key).await.unwrap().unwrap().value
+    }
+
+    /// Leaves a credential as a crash does between staging and adopting: with an answer that grants.
+    pub async fn stage(&self, at: (OrgId, CredentialId), connector: &str) {
+        let (org, id) = at;
+        let mut credential = Credential::clone(&*self.credential(at).await);
+        credential.connector = connector.to_owned();
+        credential.rotation.fence = Fence(1);
+        credential.rotation.phase = Phase::Staged {
+            sent: Sent {
+                first: START,
+                unanswered: 0,
+            },
+        };
+        let Delivery::Answered { status, body, .. } = granted(1) else {
+            unreachable!()
+        };
+        let answer = StagedAnswer {
+            fence: 1,
+            status,
+            retry_after_ms: None,
+            body,
+            received: START,
+        };
+        let changes = Changes::new()
+            .put(&keys::credential(org, id), &credential)
+            .put(&keys::credential_answer(org, id), &answer)
+            .put(&keys::exchange(org, id), &Mark { since: START });
+        let _applied = self.records.commit(changes).await.unwrap();
+    }
+
     /// The journal from its first record to its last.
     pub async fn journal(&self) -> Vec<StoredRecord> {
         let page = self.broker.read_journal(&operator(), "", Position(0), 1000).await;
@@ -255,17 +293,17 @@ impl Bench {
 
     /// Begins that have no finish.
     pub async fn open(&self) -> Vec<StoredRecord> {
-        use credbroker::domain::journal::Phase;
+        use credbroker::domain::journal::Phase as Part;
         let all = self.journal().await;
         let finished: Vec<Position> = all
             .iter()
             .filter_map(|record| match record.entry.phase {
-                Phase::Finish(begin) => Some(begin),
+                Part::Finish(begin) => Some(begin),
                 _ => None,
             })
             .collect();
         let mut open = all;
-        open.retain(|record| record.entry.phase == Phase::Begin && !finished.contains(&record.position));
+        open.retain(|record| record.entry.phase == Part::Begin && !finished.contains(&record.position));
         open
     }
 }

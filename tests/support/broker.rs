@@ -126,7 +126,13 @@ impl TestBroker {
 
     /// Drains, stops, and starts again over the same folder, on another port.
     pub async fn restart(self) -> Self {
-        let (options, dir, token) = self.stop().await;
+        self.restart_with(|_| {}).await
+    }
+
+    /// As [`TestBroker::restart`], with other options.
+    pub async fn restart_with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let (mut options, dir, token) = self.stop().await;
+        change(&mut options);
         Self::start_over(options, dir, token).await
     }
 

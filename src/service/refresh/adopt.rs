@@ -8,7 +8,8 @@ use super::flights::Landing;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Event;
 use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
@@ -144,7 +145,7 @@ impl Refresher {
             refresh: new.refresh.or_else(kept),
         };
         let key = keys::credential_secret(credential.org, credential.id);
-        let changes = || self.settled(&credential, claim.begin).put(&key, &secret);
+        let changes = || self.settled(&credential).put(&key, &secret);
         self.put_surely(&credential, claim.revision, changes).await?;
         self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
             .await?;

@@ -3,7 +3,8 @@
 
 use super::{Held, Refresher};
 use crate::domain::credential::Credential;
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Death, Phase, Rotation};
 use crate::store::keys;
 use crate::store::model::CredentialSecret;

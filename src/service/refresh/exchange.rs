@@ -9,7 +9,8 @@ use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
 use crate::service::effect::append_finish;
@@ -151,10 +152,8 @@ impl Refresher {
         };
         let record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
         let begin = self.parts.journal.append(&record).await?;
-        let now = Mark { since: self.now() };
-        let mut changes = Changes::default();
-        changes = changes.put(&keys::effect(begin), &now);
-        changes = changes.put(&keys::exchange(credential.org, credential.id), &now);
+        let mark = Mark { since: self.now() };
+        let changes = Changes::default().put(&keys::exchange(credential.org, credential.id), &mark);
         match self.put(&credential, held.credential.revision, changes).await {
             Ok(revision) => Ok(Claim {
                 credential,
@@ -252,7 +251,7 @@ impl Refresher {
             ..claim.credential
         };
         let changes = || {
-            let changes = self.settled(&credential, claim.begin);
+            let changes = self.settled(&credential);
             match credential.rotation.phase {
                 Phase::Ambiguous { .. } => changes.put(
                     &keys::exchange(credential.org, credential.id),
@@ -276,15 +275,12 @@ impl Refresher {
         Ok(Landing::refused(refusal))
     }
 
-    /// What goes with the end of an exchange: its marks and its staged answer.
-    pub(super) fn settled(&self, credential: &Credential, begin: Option<Position>) -> Changes {
+    /// What goes with the end of an exchange: its mark and its staged answer.
+    pub(super) fn settled(&self, credential: &Credential) -> Changes {
         let mut changes = Changes::default();
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(credential.org, credential.id));
         if !matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
             changes = changes.delete::<Mark>(&keys::exchange(credential.org, credential.id));
-        }
-        if let Some(begin) = begin {
-            changes = changes.delete::<Mark>(&keys::effect(begin));
         }
         changes
     }

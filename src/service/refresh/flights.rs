@@ -12,7 +12,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use crate::domain::id::CredentialId;
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 
 /// How a flight ended.
 #[derive(Clone)]

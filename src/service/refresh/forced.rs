@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::domain::actor::Actor;
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 
 const WINDOW: Duration = Duration::from_secs(3_600);
 /// Past this many counters, those whose window is over are dropped.

@@ -8,8 +8,10 @@ use super::flights::Landing;
 use super::{Held, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::journal::{Action, Outcome, Record};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::{Class, Reason};
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Event, Fence, Phase, Step};
+use crate::journal::Entry;
 use crate::store::keys;
 use crate::store::model::Mark;
 use crate::store::record::Changes;
@@ -30,9 +32,16 @@ impl Refresher {
                 let Some((org, id)) = keys::exchange_of(key) else {
                     continue;
                 };
-                match self.held(org, id).await {
-                    Ok(held) => self.recover_one(held).await?,
-                    // One damaged credential must not keep the broker from serving the others.
+                let recovered = match self.held(org, id).await {
+                    Ok(held) => self.recover_one(held).await,
+                    Err(refusal) => Err(refusal),
+                };
+                match recovered {
+                    Ok(()) => {}
+                    // Without store or journal nothing can be served at all.
+                    Err(refusal) if refusal.reason.class() == Class::Unavailable => return Err(refusal),
+                    // One credential must not keep the broker from serving the others. It stays as it is: a
+                    // staged answer is adopted at the next need, or at the next start.
                     Err(refusal) => tracing::error!(credential = %id, %refusal, "could not be recovered"),
                 }
             }
@@ -41,6 +50,32 @@ impl Refresher {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// What became of the exchange that `entry`, its begin record, speaks of. The fence says whether it ever
+    /// got its claim, the generation whether it brought new tokens.
+    pub(in crate::service) async fn outcome_of(&self, entry: &Entry) -> Result<Outcome, Refusal> {
+        let number = |kind| entry.about(kind).and_then(|text| text.parse::<u64>().ok());
+        let id = entry.about("credential").and_then(|text| text.parse().ok());
+        let (Some(org), Some(id), Some(fence), Some(generation)) =
+            (entry.org, id, number("fence"), number("generation"))
+        else {
+            return Ok(Outcome::Failed(Reason::Internal));
+        };
+        let key = keys::credential(org, id);
+        let Some(stored) = self.parts.records.get::<Credential>(&key).await? else {
+            return Ok(Outcome::Failed(Reason::Conflict));
+        };
+        let rotation = &stored.value.rotation;
+        Ok(match &rotation.phase {
+            _ if rotation.fence < Fence(fence) => Outcome::Failed(Reason::Conflict),
+            _ if rotation.generation > generation => Outcome::Allowed,
+            Phase::Live { .. } => Outcome::Failed(Reason::RefreshUnavailable),
+            Phase::Quarantined { .. } | Phase::Dead { .. } => Outcome::Failed(Reason::ReauthRequired),
+            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => {
+                Outcome::Failed(Reason::RefreshAmbiguous)
+            }
+        })
     }
 
     async fn recover_one(&self, held: Held) -> Result<(), Refusal> {

@@ -3,7 +3,8 @@
 use super::ResolveInput;
 use crate::domain::actor::{Actor, AgentActor};
 use crate::domain::id::{MemberId, OrgId, ProjectId, TaskId};
-use crate::domain::reason::{Reason, Refusal};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
 use crate::service::Broker;
 use crate::service::scope::parse_id;
