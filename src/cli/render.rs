@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use prost_types::Timestamp;
 use serde_json::{Map, Value};
 
@@ -134,6 +134,9 @@ pub fn object(resource: &impl Resource) -> Value {
         .into()
 }
 
+/// A cell longer than this, in bytes, is text that may be broken; ids are shorter.
+const LONG: usize = 40;
+
 /// A list, as `output` says.
 pub fn list<R: Resource>(items: &[R], output: Output, now: Time) -> String {
     match output {
@@ -143,12 +146,28 @@ pub fn list<R: Resource>(items: &[R], output: Output, now: Time) -> String {
             let headers = R::COLUMNS.iter().map(|name| label(name).to_uppercase());
             let mut table = new_table();
             table.set_header(headers);
+            let mut long = vec![false; R::COLUMNS.len()];
             for item in items {
                 let fields = item.fields();
-                table.add_row(R::COLUMNS.iter().map(|name| {
-                    let field = fields.iter().find(|(other, _)| other == name);
-                    field.map(|(_, field)| field.cell(now)).unwrap_or_default()
-                }));
+                let cells: Vec<_> = R::COLUMNS
+                    .iter()
+                    .map(|name| {
+                        let field = fields.iter().find(|(other, _)| other == name);
+                        field.map(|(_, field)| field.cell(now)).unwrap_or_default()
+                    })
+                    .collect();
+                for (long, cell) in long.iter_mut().zip(&cells) {
+                    *long |= cell.len() > LONG;
+                }
+                table.add_row(cells);
+            }
+            // Half an id or half a time is of no use: only long text is fitted to the terminal.
+            for (column, long) in table.column_iter_mut().zip(long) {
+                column.set_constraint(if long {
+                    ColumnConstraint::LowerBoundary(Width::Fixed(24))
+                } else {
+                    ColumnConstraint::ContentWidth
+                });
             }
             finish(table)
         }
@@ -231,12 +250,14 @@ pub fn relative(time: &Timestamp, now: Time) -> String {
         .saturating_add(i64::from(time.nanos) / 1_000_000);
     let ahead = millis.saturating_sub(now.millis());
     let seconds = ahead.unsigned_abs() / 1000;
+    // What was made for 90 days is not to be told as 89 the moment after.
+    let rounded = |unit: u64| seconds.saturating_add(unit / 2) / unit;
     let span = match seconds {
         0 => return "now".to_owned(),
         1..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
+        60..3600 => format!("{}m", rounded(60)),
+        3600..172_800 => format!("{}h", rounded(3600)),
+        _ => format!("{}d", rounded(86_400)),
     };
     if ahead > 0 {
         format!("in {span}")
@@ -347,6 +368,7 @@ mod tests {
             (1_000_059, "in 59s"),
             (999_940, "1m ago"),
             (1_007_200, "in 2h"),
+            (1_000_000 + 90 * 86_400 - 1, "in 90d"),
             (1_000_000 - 3 * 86_400, "3d ago"),
         ] {
             assert_eq!(relative(&at(seconds), NOW), told);

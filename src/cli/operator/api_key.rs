@@ -69,7 +69,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                     ("id".to_owned(), key.id),
                     ("token".to_owned(), secret.to_owned()),
                     (
-                        "expire time".to_owned(),
+                        "expires".to_owned(),
                         Field::Time(key.expire_time).cell(render::now()),
                     ),
                 ]),
