@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bench::{Bench, granted, operator};
+use bench::{Bench, answered, granted, operator};
 use credbroker::domain::reason::Reason;
 use credbroker::domain::rotation::Phase;
 use credbroker::journal::Faults;
@@ -223,4 +223,46 @@ async fn one_credential_that_cannot_be_recovered_does_not_stop_the_rest() {
     );
     assert!(bench.resolve_for("bo").await.is_ok());
     assert_eq!(bench.calls(), 0, "no refresh token is sent again");
+}
+
+/// A grant with as many scopes and as long messages as are kept is stored, claimed and adopted like any other:
+/// an answer that could be staged and not adopted would be a grant lost.
+// req: N1
+#[tokio::test]
+async fn a_grant_with_all_the_scopes_there_may_be_is_refreshed() {
+    let scopes: Vec<String> = (0..64).map(|number| format!("{number:0>256}")).collect();
+    let (imported, scope) = (scopes.clone(), scopes.join(" "));
+    let bench = Bench::start(move |call| match call {
+        1 => {
+            let words = "\u{1d11e}".repeat(600);
+            answered(500, &format!(r#"{{"error_description":"{words}"}}"#))
+        }
+        call => {
+            let access = "a".repeat(32 * 1024);
+            let refresh = format!("fake-rt-{call}");
+            answered(200, &format!(
+                r#"{{"access_token":"{access}","refresh_token":"{refresh}","expires_in":600,"scope":"{scope}"}}"#
+            ))
+        }
+    })
+    .await;
+    let at = bench.import_scoped("alex", imported).await.unwrap();
+    assert_eq!(
+        bench.resolve().await.err().unwrap().reason,
+        Reason::RefreshAmbiguous
+    );
+    for generation in 2..4 {
+        bench.clock.advance(Duration::from_secs(600));
+        bench.resolve().await.map(|_| ()).unwrap();
+        let credential = bench.credential(at).await;
+        assert_eq!(
+            (credential.rotation.generation, &credential.scopes),
+            (generation, &scopes)
+        );
+    }
+    let removed = bench
+        .broker
+        .remove_credential(&operator(), bench::ORG, &at.1.to_string())
+        .await;
+    removed.unwrap();
 }
