@@ -9,14 +9,15 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bench::{Bench, granted, operator};
+use bench::{Bench, answered, granted, operator};
 use credbroker::domain::reason::Reason;
 use credbroker::domain::rotation::Phase;
 use credbroker::journal::Faults;
+use credbroker::proto;
 use credbroker::service::NewNamed;
-use support::broker::{MEMBER, ORG, connector};
+use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT, connector};
 use support::provider::Provider;
-use support::{Options, TestBroker, reason};
+use support::{NewKey, Options, TestBroker, reason};
 
 /// What the store had no room for is known not to have happened. Were its begin left open, so many refusals
 /// would leave the journal taking no more effects until the next start.
@@ -170,7 +171,7 @@ async fn a_refresh_that_was_done_and_not_recorded_is_recorded_as_done() {
     let enrolled = broker.enroll(&operator, &task).await;
     let agent = broker.agent(&enrolled).await;
     // The runtime key's first use, so that the exchange is all that is under way when the disk fills up.
-    let first_use = agent.access().who_am_i(credbroker::proto::WhoAmIRequest {}).await;
+    let first_use = agent.access().who_am_i(proto::WhoAmIRequest {}).await;
     first_use.unwrap();
 
     provider.hold();
@@ -223,4 +224,109 @@ async fn one_credential_that_cannot_be_recovered_does_not_stop_the_rest() {
     );
     assert!(bench.resolve_for("bo").await.is_ok());
     assert_eq!(bench.calls(), 0, "no refresh token is sent again");
+}
+
+/// A grant with as many scopes and as long messages as are kept is stored, claimed and adopted like any other:
+/// an answer that could be staged and not adopted would be a grant lost.
+// req: N1
+#[tokio::test]
+async fn a_grant_with_all_the_scopes_there_may_be_is_refreshed() {
+    let scopes: Vec<String> = (0..64).map(|number| format!("{number:0>256}")).collect();
+    let (imported, scope) = (scopes.clone(), scopes.join(" "));
+    let bench = Bench::start(move |call| match call {
+        1 => {
+            let words = "\u{1d11e}".repeat(600);
+            answered(500, &format!(r#"{{"error_description":"{words}"}}"#))
+        }
+        call => {
+            let access = "a".repeat(32 * 1024);
+            let refresh = format!("fake-rt-{call}");
+            answered(200, &format!(
+                r#"{{"access_token":"{access}","refresh_token":"{refresh}","expires_in":600,"scope":"{scope}"}}"#
+            ))
+        }
+    })
+    .await;
+    let at = bench.import_scoped("alex", imported).await.unwrap();
+    assert_eq!(
+        bench.resolve().await.err().unwrap().reason,
+        Reason::RefreshAmbiguous
+    );
+    for generation in 2..4 {
+        bench.clock.advance(Duration::from_secs(600));
+        bench.resolve().await.map(|_| ()).unwrap();
+        let credential = bench.credential(at).await;
+        assert_eq!(
+            (credential.rotation.generation, &credential.scopes),
+            (generation, &scopes)
+        );
+    }
+    let removed = bench
+        .broker
+        .remove_credential(&operator(), bench::ORG, &at.1.to_string())
+        .await;
+    removed.unwrap();
+}
+
+/// Everything that passes the checks of its fields fits in the store; what does not names the field.
+// req: K5 D4
+#[tokio::test]
+async fn what_may_be_asked_for_can_be_stored() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let pairs = |count: usize| -> std::collections::HashMap<String, String> {
+        (0..count)
+            .map(|number| (format!("{number:0>48}"), "v".repeat(48)))
+            .collect()
+    };
+    let minting = |count| proto::CreateEnrollmentTokensRequest {
+        org: ORG.to_owned(),
+        project: PROJECT.to_owned(),
+        environment: ENVIRONMENT.to_owned(),
+        labels: pairs(count),
+        ..Default::default()
+    };
+    let mut agents = operator.agents();
+    let minted = agents
+        .create_enrollment_tokens(minting(16))
+        .await
+        .unwrap()
+        .into_inner();
+    let token = minted.tokens[0].token.clone();
+    let enrolling = |count| proto::EnrollRequest {
+        token: token.clone(),
+        csr_der: NewKey::generate().csr(),
+        attributes: pairs(count),
+    };
+    let anybody = broker.caller(None).await;
+    let refused = anybody.enrollment().enroll(enrolling(17)).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_ARGUMENT");
+    anybody.enrollment().enroll(enrolling(16)).await.unwrap();
+
+    let identities = |bytes: usize| {
+        (0..32)
+            .map(|n| format!("s:{n:0>width$}", width = bytes - 2))
+            .collect()
+    };
+    let member = |name: &str, identities| proto::CreateMemberRequest {
+        org: ORG.to_owned(),
+        name: name.to_owned(),
+        display_name: "\u{1d11e}".repeat(128),
+        identities,
+        ..Default::default()
+    };
+    let mut directory = operator.directory();
+    directory
+        .create_member(member("bo", identities(96)))
+        .await
+        .unwrap();
+    let refused = directory
+        .create_member(member("cy", identities(97)))
+        .await
+        .unwrap_err();
+    let details = support::details(&refused);
+    assert_eq!(
+        details.bad_request().unwrap().field_violations[0].field,
+        "identities"
+    );
 }

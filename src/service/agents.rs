@@ -80,6 +80,8 @@ const MAX_POOL: u32 = 1_000;
 const TOKENS_PER_COMMIT: usize = 25;
 const MAX_PAIRS: usize = 16;
 const MAX_PAIR_CHARS: usize = 256;
+/// An agent's record has labels and attributes, and has to fit in one value of the store.
+const MAX_PAIRS_BYTES: usize = 1_536;
 /// How many leases a revocation ends in one commit.
 const LEASES_PER_COMMIT: usize = 50;
 /// How often the revocation of an enrollment token is tried again when agents enroll at the same moment.
@@ -95,11 +97,11 @@ pub(super) fn checked_pairs(
         .iter()
         .all(|(key, value)| !key.is_empty() && fits(key) && fits(value));
     let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if pairs.len() > MAX_PAIRS || !ok || bytes > 2_048 {
+    if pairs.len() > MAX_PAIRS || !ok || bytes > MAX_PAIRS_BYTES {
         return Err(Refusal::invalid(
             field,
             format!(
-                "{field}: at most 16 pairs of at most 256 characters, 2 048 bytes in all, none of them control characters"
+                "{field}: at most 16 pairs of at most 256 characters, 1 536 bytes in all, none of them control characters"
             ),
         ));
     }

@@ -43,6 +43,8 @@ pub struct Change<'a> {
 
 const MAX_DISPLAY_NAME: usize = 128;
 const MAX_IDENTITIES: usize = 32;
+/// All of a member's identities together: its record has to fit in one value of the store.
+const MAX_IDENTITIES_BYTES: usize = 3_072;
 
 pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
     if text.chars().count() > MAX_DISPLAY_NAME || text.chars().any(char::is_control) {
@@ -62,10 +64,14 @@ fn checked_identities(identities: &[String]) -> Result<Vec<String>, Refusal> {
                 .split_once(':')
                 .is_some_and(|(system, subject)| !system.is_empty() && !subject.is_empty())
     };
-    if identities.len() > MAX_IDENTITIES || !identities.iter().all(well_formed) {
+    let bytes: usize = identities.iter().map(String::len).sum();
+    if identities.len() > MAX_IDENTITIES
+        || bytes > MAX_IDENTITIES_BYTES
+        || !identities.iter().all(well_formed)
+    {
         return Err(Refusal::invalid(
             "identities",
-            "identities are at most 32 of the form system:subject, 256 bytes each",
+            "identities are at most 32 of the form system:subject, 256 bytes each and 3 072 in all",
         ));
     }
     let mut identities = identities.to_vec();

@@ -143,7 +143,7 @@ records! {
     EnrollmentToken, 1;
     Agent, 1;
     Task, 1;
-    Credential, 1;
+    Credential, 1, large: true;
     CredentialSecret, 1, large: true;
     StagedAnswer, 1, large: true, cache: false;
     Lease, 1;

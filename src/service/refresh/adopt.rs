@@ -23,6 +23,13 @@ use super::exchange::{Claim, Unsettled};
 /// The pause after the provider rejected the broker's own client: only the configuration helps.
 const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 
+/// The most that is kept of an account, in bytes, so that facts never keep a new generation from being stored.
+const MAX_ACCOUNT: usize = 8 * 1024;
+
+fn bytes(account: &[(String, String)]) -> usize {
+    account.iter().map(|(fact, value)| fact.len() + value.len()).sum()
+}
+
 impl Refresher {
     /// The staged answer of a credential.
     pub(super) async fn staged(&self, org: OrgId, id: CredentialId) -> Result<StagedAnswer, Refusal> {
@@ -132,6 +139,9 @@ impl Refresher {
         for (fact, value) in new.account {
             credential.account.retain(|(known, _)| *known != fact);
             credential.account.push((fact, value));
+        }
+        while bytes(&credential.account) > MAX_ACCOUNT {
+            credential.account.remove(0);
         }
         // An answer without a refresh token keeps the old one (RFC 6749 section 6).
         let kept = || {

@@ -17,6 +17,8 @@ use crate::upstream::redact;
 
 /// The longest account fact kept, in characters.
 const MAX_FACT: usize = 256;
+/// The longest scope kept, in bytes.
+const MAX_SCOPE: usize = 256;
 /// The most scopes kept.
 const MAX_SCOPES: usize = 64;
 
@@ -149,10 +151,9 @@ impl Body {
                 .collect(),
             _ => return None,
         };
+        // What is no scope token is left out whole: cut short, it would be another scope.
+        scopes.retain(|scope| scope.len() <= MAX_SCOPE && scope.bytes().all(is_scope_char));
         scopes.truncate(MAX_SCOPES);
-        scopes
-            .iter_mut()
-            .for_each(|scope| *scope = redact::clip(scope, MAX_FACT));
         Some(scopes)
     }
 
@@ -184,6 +185,11 @@ impl Body {
         let key = first.replace("~1", "/").replace("~0", "~");
         self.rest.get(&key)?.pointer(below)
     }
+}
+
+/// RFC 6749 section 3.3.
+fn is_scope_char(byte: u8) -> bool {
+    matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
 }
 
 fn secret<K>(mut text: Zeroizing<String>) -> Secret<K> {
