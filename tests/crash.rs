@@ -23,7 +23,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use audit::Audit;
 use credbroker::proto;
@@ -32,7 +32,7 @@ use load::{Acknowledged, Given, Ledger, Worker};
 use provider::{Outcome, Provider, access_token, refresh_token};
 use random::Random;
 use support::Caller;
-use support::broker::{ORG, connector};
+use support::broker::{ORG, connector, now};
 use support::process::{Daemon, Installation};
 
 const KILLS: usize = 50;
@@ -243,8 +243,7 @@ fn seed() -> u64 {
     let given = std::env::var("CRASH_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    given.unwrap_or(clock.as_millis() as u64)
+    given.unwrap_or_else(|| u64::try_from(now().millis()).unwrap())
 }
 
 // req: K5 N1 B5

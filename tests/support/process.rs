@@ -120,13 +120,27 @@ impl Installation {
         }
     }
 
-    /// Starts the daemon and waits until it serves. Its log has to be in JSON, at `info` or finer.
+    /// Starts the daemon and waits until it serves, which its log says at `info`.
     pub async fn start(&self) -> Daemon {
         let mut daemon = self.spawn();
-        let line = daemon.logged(|line| line["message"] == "serving").await;
-        daemon.address = line["address"].as_str().unwrap().parse().unwrap();
+        let line = daemon.line(|line| serving_at(line).is_some()).await;
+        daemon.address = serving_at(&line).unwrap();
         daemon
     }
+}
+
+/// The address in the line that says `serving`, in either format.
+fn serving_at(line: &str) -> Option<SocketAddr> {
+    let address = match serde_json::from_str::<Value>(line) {
+        Ok(line) => (line["message"] == "serving").then(|| line["address"].as_str().unwrap().to_owned())?,
+        Err(_) => line
+            .split(" serving address=")
+            .nth(1)?
+            .split(' ')
+            .next()?
+            .to_owned(),
+    };
+    Some(address.parse().unwrap())
 }
 
 /// A running daemon. It is killed when this goes out of scope.
@@ -146,10 +160,13 @@ impl Daemon {
 
     /// The first line of its log, in JSON, for which `wanted` holds; waits for it.
     pub async fn logged(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let find = |log: &Vec<String>| {
-            let lines = log.iter().filter_map(|line| serde_json::from_str(line).ok());
-            lines.into_iter().find(|line| wanted(line))
-        };
+        let holds = |line: &str| serde_json::from_str(line).is_ok_and(|line| wanted(&line));
+        serde_json::from_str(&self.line(holds).await).unwrap()
+    }
+
+    /// The first line of its log for which `wanted` holds; waits for it.
+    pub async fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        let find = |log: &Vec<String>| log.iter().find(|line| wanted(line)).cloned();
         let found = self.log.wait_for(|log| find(log).is_some());
         match tokio::time::timeout(PATIENCE, found).await {
             Ok(Ok(log)) => return find(&log).unwrap(),
