@@ -330,3 +330,33 @@ async fn what_may_be_asked_for_can_be_stored() {
         "identities"
     );
 }
+
+/// What a caller sends comes back cut short, so that the answer reaches it: trailers past a client's limit break
+/// its connection. And no record grows with it.
+// req: K1 N6
+#[tokio::test]
+async fn a_long_name_is_refused_in_a_short_answer() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let (_, key) = operator.make_api_key(ORG).await;
+    let service = broker.caller(Some(&key)).await;
+    let long = "x".repeat(100_000);
+    let request = proto::ResolveCredentialRequest {
+        member: MEMBER.to_owned(),
+        project: PROJECT.to_owned(),
+        executor: long.clone(),
+        ..Default::default()
+    };
+    let refused = service.broker().resolve_credential(request).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_ARGUMENT");
+    let request = proto::CreateTaskRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+        project: PROJECT.to_owned(),
+        executor: long,
+        ..Default::default()
+    };
+    let refused = service.tasks().create_task(request).await.unwrap_err();
+    assert_eq!(reason(&refused), "EXECUTOR_UNKNOWN");
+    assert!(refused.message().len() < 1_000, "{}", refused.message().len());
+}
