@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bench::{Bench, answered, granted, operator};
+use credbroker::domain::id::Id;
+use credbroker::domain::lease::Lease;
 use credbroker::domain::reason::Reason;
 use credbroker::domain::rotation::Phase;
 use credbroker::journal::Faults;
 use credbroker::proto;
 use credbroker::service::NewNamed;
+use credbroker::store::keys;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT, connector};
 use support::provider::Provider;
 use support::{NewKey, Options, TestBroker, reason};
@@ -329,4 +332,54 @@ async fn what_may_be_asked_for_can_be_stored() {
         details.bad_request().unwrap().field_violations[0].field,
         "identities"
     );
+}
+
+/// What a caller sends comes back cut short, so that the answer reaches it: trailers past a client's limit break
+/// its connection. And no record grows with it.
+// req: K1 N6
+#[tokio::test]
+async fn a_long_name_is_refused_in_a_short_answer() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let (_, key) = operator.make_api_key(ORG).await;
+    let service = broker.caller(Some(&key)).await;
+    let long = "x".repeat(100_000);
+    let request = proto::ResolveCredentialRequest {
+        member: MEMBER.to_owned(),
+        project: PROJECT.to_owned(),
+        executor: long.clone(),
+        ..Default::default()
+    };
+    let refused = service.broker().resolve_credential(request).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_ARGUMENT");
+    let request = proto::CreateTaskRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+        project: PROJECT.to_owned(),
+        executor: long,
+        ..Default::default()
+    };
+    let refused = service.tasks().create_task(request).await.unwrap_err();
+    assert_eq!(reason(&refused), "EXECUTOR_UNKNOWN");
+    assert!(refused.message().len() < 1_000, "{}", refused.message().len());
+}
+
+/// Giving a lease back and asking anew, over and over, leaves one lease behind.
+// req: B6
+#[tokio::test]
+async fn leases_that_are_given_back_do_not_pile_up() {
+    let bench = Bench::start(granted).await;
+    let (org, _) = bench.import().await;
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let lease = bench.resolve().await.ok().unwrap().vended.lease;
+        assert!(seen.insert(lease.id), "a new one each time");
+        bench.clock.advance(Duration::from_secs(3_600));
+    }
+    let prefix = keys::lease(org, Id::from_bytes([0; 16])).into_bytes();
+    let rows = bench
+        .records
+        .scan::<Lease>(&prefix[..prefix.len() - 16], None, 10)
+        .await;
+    assert_eq!(rows.unwrap().len(), 1);
 }

@@ -18,6 +18,9 @@ const HELP: &str = "docs/errors.md";
 /// How much of a message is logged, in characters.
 const MAX_WHY: usize = 512;
 
+/// How much of a message, or of a value of the metadata, is answered, in characters.
+const MAX_TEXT: usize = 512;
+
 /// The code of a class.
 fn code(reason: Reason) -> Code {
     match reason.class() {
@@ -36,9 +39,19 @@ fn code(reason: Reason) -> Code {
     }
 }
 
+/// A text as it goes into the answer. It travels in the trailers, up to three times, and a client takes 16 KiB
+/// of those by default; past that the connection breaks, not the call.
+fn short(text: String) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// The status of a refusal.
-pub(super) fn status(refusal: Refusal) -> Status {
+pub(super) fn status(mut refusal: Refusal) -> Status {
     let reason = refusal.reason;
+    refusal.message = short(refusal.message);
     // A message may repeat what the caller sent, who may have put a token where a name belongs.
     let why = || redact(&refusal.message, MAX_WHY);
     match reason.class() {
@@ -48,7 +61,7 @@ pub(super) fn status(refusal: Refusal) -> Status {
     let mut metadata: HashMap<String, String> = refusal
         .metadata
         .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
+        .map(|(key, value)| (key.to_owned(), short(value)))
         .collect();
     if let Some(decision) = &refusal.decision {
         let looked_at = decision.candidates.iter().map(|candidate| {

@@ -35,6 +35,7 @@ impl Broker {
             .get::<LeasePointer>(&file)
             .await
             .map_err(Refusal::from)?;
+        let mut changes = Changes::default();
         if let Some(pointer) = &pointer {
             let key = keys::lease(org, pointer.value.lease);
             let lease = self.records.get::<Lease>(&key).await.map_err(Refusal::from)?;
@@ -43,9 +44,10 @@ impl Broker {
                 let position = self.journal.append(&record).await.map_err(Refusal::from)?;
                 return Ok((lease.value, position));
             }
+            // The one before goes: giving leases back and asking anew must not fill the store.
+            changes = changes.delete::<Lease>(&key);
         }
         let lease = self.new_lease(actor, subject, permit, choice, now)?;
-        let mut changes = Changes::default();
         let key = keys::lease(org, lease.id);
         changes = changes.absent(&key);
         changes = changes.put(&key, &lease);

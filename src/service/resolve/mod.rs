@@ -70,8 +70,8 @@ pub struct Resolved {
     pub position: Position,
 }
 
-/// The longest model name, request id and message taken, in bytes.
-const MAX_MODEL: usize = 128;
+/// The longest name of a model, executor or provider taken, and the longest request id, in bytes.
+const MAX_NAME: usize = 128;
 const MAX_REQUEST_ID: usize = 64;
 const MAX_MINIMUM: Duration = Duration::from_secs(86_400);
 /// How often a first lease is tried again when something it depends on changes at the same moment.
@@ -95,11 +95,15 @@ impl Broker {
         input: ResolveInput<'_>,
     ) -> Result<Resolved, Refusal> {
         checked_request_id(input.request_id)?;
-        if input.model.len() > MAX_MODEL || input.model.chars().any(char::is_control) {
-            return Err(Refusal::invalid(
-                "model",
-                "model is at most 128 printable characters",
-            ));
+        for (field, text) in [
+            ("model", input.model),
+            ("executor", input.executor),
+            ("provider", input.provider),
+        ] {
+            if text.len() > MAX_NAME || text.chars().any(char::is_control) {
+                let message = format!("{field} is at most {MAX_NAME} printable characters");
+                return Err(Refusal::invalid(field, message));
+            }
         }
         let remaining = input
             .minimum_remaining
