@@ -16,6 +16,9 @@ use super::{SERVE, echo};
 /// How many processor ticks `/proc` counts in a second. It is 100 whatever the kernel's own rate.
 const TICKS: f64 = 100.0;
 
+/// Names a command that the server is run by, such as `valgrind --tool=callgrind`.
+const PROFILER: &str = "CREDBROKER_BENCH_PROFILER";
+
 /// Runs as the server: says where it listens, and serves until its input ends.
 pub async fn serve() {
     let config = Config::parse("", std::path::Path::new("credbrokerd.toml"), &|_| None).unwrap();
@@ -55,7 +58,17 @@ pub struct Agent {
 
 impl Server {
     pub async fn start() -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let own = std::env::current_exe().unwrap();
+        let mut command = match std::env::var(PROFILER) {
+            Ok(profiler) => {
+                let mut words = profiler.split_whitespace();
+                let mut command = Command::new(words.next().expect("the profiler's name"));
+                command.args(words).arg(own);
+                command
+            }
+            Err(_) => Command::new(own),
+        };
+        let mut process = command
             .arg(SERVE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use uuid::Uuid;
+use uuid::fmt::Simple;
 
 use super::time::Time;
 
@@ -64,7 +65,10 @@ impl<K: Kind> FromStr for Id<K> {
 
 impl<K: Kind> fmt::Display for Id<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", K::PREFIX, self.0.simple())
+        let mut digits = [0; Simple::LENGTH];
+        f.write_str(K::PREFIX)?;
+        f.write_str("_")?;
+        f.write_str(self.0.simple().encode_lower(&mut digits))
     }
 }
 

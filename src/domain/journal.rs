@@ -1,5 +1,7 @@
 //! What a journal record says. References only, never a secret.
 
+use std::fmt::{Display, Write as _};
+
 use super::id::OrgId;
 use super::reason::Reason;
 
@@ -89,6 +91,11 @@ pub enum Outcome {
     Failed(Reason),
 }
 
+/// Room for what a resolution concerns, and for an id: every request makes one of those, and growing step by
+/// step costs more than writing it.
+const USUAL_SUBJECTS: usize = 12;
+const USUAL_LENGTH: usize = 36;
+
 /// A record, before it is given its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -117,14 +124,17 @@ impl Record {
             outcome: Outcome::Allowed,
             actor: actor.into(),
             org,
-            subject: Vec::new(),
+            subject: Vec::with_capacity(USUAL_SUBJECTS),
             request_id: String::new(),
         }
     }
 
     /// Adds what it concerns.
-    pub fn about(mut self, kind: &'static str, value: impl ToString) -> Self {
-        self.subject.push((kind, value.to_string()));
+    pub fn about(mut self, kind: &'static str, value: impl Display) -> Self {
+        let mut text = String::with_capacity(USUAL_LENGTH);
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{value}");
+        self.subject.push((kind, text));
         self
     }
 

@@ -77,47 +77,46 @@ where
                 let refusal = Refusal::new(Reason::Overloaded, "too many requests are in flight");
                 return Ok(answer(refusal.retry_after(Duration::from_millis(200))));
             };
+            let peer = request.extensions().get::<PeerInfo>().cloned();
+            let certificate = peer.as_ref().and_then(|peer| peer.identity.as_deref());
+            // All that is known goes in at once: adding a field later costs as much as the span itself.
             let span = tracing::info_span!(
                 "request",
                 method = request.uri().path(),
-                peer = tracing::field::Empty,
+                peer = peer.as_ref().map(|peer| tracing::field::display(peer.remote)),
+                agent = certificate.map(|certificate| tracing::field::display(certificate.agent)),
                 actor = tracing::field::Empty,
             );
-            let admitted = async {
-                let admitted = gate.admit(&mut request, &span);
-                match tokio::time::timeout(gate.time_limit, admitted).await {
-                    Ok(Ok(())) => None,
-                    Ok(Err(refusal)) => Some(refusal),
-                    Err(_) => Some(late()),
+            let handled = async {
+                match gate.admit(&mut request, peer.as_ref()).await {
+                    Ok(()) => inner.call(request).await.map(with_details),
+                    Err(refusal) => Ok(answer(refusal)),
                 }
             };
-            if let Some(refusal) = admitted.instrument(span.clone()).await {
-                return Ok(span.in_scope(|| answer(refusal)));
-            }
-            // A panic costs its own call, not the connection and all calls on it.
-            let handled = AssertUnwindSafe(inner.call(request))
-                .catch_unwind()
-                .instrument(span.clone());
-            let handled = tokio::time::timeout(gate.time_limit, handled).await;
-            Ok(span.in_scope(|| match handled {
-                Ok(Ok(Ok(response))) => with_details(response),
-                Ok(Err(_)) => answer(Refusal::new(Reason::Internal, "the call ended abnormally")),
-                Err(_) => answer(late()),
-            }))
+            let limited = async {
+                // A panic costs its own call, not the connection and all calls on it.
+                let handled = AssertUnwindSafe(handled).catch_unwind();
+                match tokio::time::timeout(gate.time_limit, handled).await {
+                    Ok(Ok(handled)) => handled,
+                    Ok(Err(_)) => Ok(answer(Refusal::new(
+                        Reason::Internal,
+                        "the call ended abnormally",
+                    ))),
+                    Err(_) => Ok(answer(late())),
+                }
+            };
+            limited.instrument(span).await
         })
     }
 }
 
 impl Gate {
-    /// Lets the request in, with its actor in the extensions, or refuses it.
-    async fn admit(&self, request: &mut Request<Body>, span: &tracing::Span) -> Result<(), Refusal> {
+    /// Lets the request in, with its actor in the extensions, or refuses it. The request's span names the
+    /// agent of the connection's certificate; it gets an actor only where that is somebody else.
+    async fn admit(&self, request: &mut Request<Body>, peer: Option<&PeerInfo>) -> Result<(), Refusal> {
         let Some(row) = access(request.uri().path()) else {
             return Err(Refusal::new(Reason::UnknownMethod, "there is no such call"));
         };
-        let peer = request.extensions().get::<PeerInfo>().cloned();
-        if let Some(peer) = &peer {
-            span.record("peer", tracing::field::display(peer.remote));
-        }
         let Access::Actors(accepts) = row.access else {
             return Ok(());
         };
@@ -126,12 +125,14 @@ impl Gate {
             .as_ref()
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
-        let certificate = peer.as_ref().and_then(|peer| peer.identity.as_deref());
+        let certificate = peer.and_then(|peer| peer.identity.as_deref());
         let actor: Actor = self
             .broker
             .authenticate(Presented { bearer, certificate }, accepts)
             .await?;
-        span.record("actor", tracing::field::display(&actor));
+        if !matches!(actor, Actor::Agent(_)) {
+            tracing::Span::current().record("actor", tracing::field::display(&actor));
+        }
         request.extensions_mut().insert(actor);
         Ok(())
     }
