@@ -1,7 +1,7 @@
 //! The gRPC API: translates between the wire and the use cases, and decides nothing but who may call what.
 //!
 //! A request passes, in this order: the limit on requests in flight, its span, its time limit, the access
-//! table ([`access`]), authentication ([`gate`]), its handler. Every failure leaves through [`status`].
+//! table (`access`), authentication (`gate`), its handler. Every failure leaves through `status`.
 
 mod access;
 mod access_service;

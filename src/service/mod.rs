@@ -2,7 +2,7 @@
 //! only decides, `store`, `journal`, `pki` and `upstream` only do.
 //!
 //! Every use case takes an authenticated [`Actor`](crate::domain::actor::Actor), checks what it may touch,
-//! and returns plain domain types or a [`Refusal`]. An effect goes through [`Broker::effect`], so that its
+//! and returns plain domain types or a [`Refusal`]. An effect goes through `Broker::effect`, so that its
 //! begin record is durable before it happens and its finish record before it is told.
 
 mod access;

@@ -3,11 +3,11 @@
 //! Stored bytes are the record's version and its CBOR, sealed for the record's key. What was changed on disk or
 //! moved to another key is [`StoreError::Damaged`] and names the key; its neighbours stay readable.
 //!
-//! Records too long for one value are sealed whole and split; see [`form`] for how no reader ever mixes two
+//! Records too long for one value are sealed whole and split; see `form` for how no reader ever mixes two
 //! versions and no version leaves anything behind.
 //!
 //! A commit runs in a task of its own: once `commit` was polled, dropping it neither stops the commit nor
-//! leaves the cache behind the store. One `Records` owns all writes of its store; see [`super::cache`].
+//! leaves the cache behind the store. One `Records` owns all writes of its store; see `cache`.
 
 mod form;
 

@@ -5,7 +5,7 @@
 //!   applies one sled batch, flushes, and then syncs sled's file itself, because sled's own flush does not
 //!   reach the disk on Linux. Only then does it answer.
 //! - What readers see is durable. While a group is applied but not synced, the values from before it are kept
-//!   aside and readers get those; see [`engine`].
+//!   aside and readers get those; see `engine`.
 //! - After an I/O failure of a commit nothing is known of what reached the disk: every further write is
 //!   refused until the store is opened anew, and readers stay at the last durable state.
 //! - One process at a time: the folder is locked before anything in it is touched.
