@@ -383,3 +383,43 @@ async fn leases_that_are_given_back_do_not_pile_up() {
         .await;
     assert_eq!(rows.unwrap().len(), 1);
 }
+
+/// A credential that is removed while a resolution is on its way is not handed out after the removal was
+/// acknowledged. One that is replaced is handed out as it is by then.
+// req: D6 B6
+#[tokio::test]
+async fn a_resolution_that_races_a_removal_loses() {
+    let bench = Arc::new(Bench::start(granted).await);
+    let (_, id) = bench.import().await;
+    let racing = |hold| {
+        let (bench, (is_there, go_on)) = (Arc::clone(&bench), hold);
+        let resolving = tokio::spawn({
+            let bench = Arc::clone(&bench);
+            async move {
+                bench
+                    .resolve()
+                    .await
+                    .map(|resolved| resolved.vended.material.credential)
+            }
+        });
+        (resolving, is_there, go_on)
+    };
+    let (resolving, is_there, go_on) = racing(bench.hold("lease-for/"));
+    is_there.await.unwrap();
+    assert_eq!(bench.import().await.1, id);
+    go_on.send(()).unwrap();
+    let handed_out = resolving.await.unwrap().unwrap();
+    assert_eq!(handed_out.rotation.generation, 4, "imported as 3, and refreshed");
+
+    bench.clock.advance(Duration::from_secs(3_600));
+    let (resolving, is_there, go_on) = racing(bench.hold("lease-for/"));
+    is_there.await.unwrap();
+    let removed = bench
+        .broker
+        .remove_credential(&operator(), bench::ORG, &id.to_string())
+        .await;
+    removed.unwrap();
+    go_on.send(()).unwrap();
+    let refused = resolving.await.unwrap().unwrap_err();
+    assert_eq!(refused.reason, Reason::NoCredentialConfigured);
+}

@@ -30,6 +30,7 @@ use credbroker::store::{Batch, Commit, Entry, Kv, Revision, StoreError, Versione
 use credbroker::upstream::connector::load::Connectors;
 use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use crate::support::broker::{REGISTRY, connector};
 
@@ -42,6 +43,16 @@ pub struct Crowded {
     kv: Arc<SledStore>,
     /// Commits that put a key with these bytes in it are refused, so many times.
     refuse: Mutex<(Vec<u8>, usize)>,
+    /// The next commit that puts a key with these bytes in it says so and waits.
+    hold: Mutex<Option<(Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+}
+
+/// Whether the batch puts a key with `part` in it.
+fn puts(batch: &Batch, part: &[u8]) -> bool {
+    batch.writes.iter().any(|write| match write {
+        Write::Put(key, _) => key.windows(part.len().max(1)).any(|window| window == part),
+        Write::Delete(_) => false,
+    })
 }
 
 #[async_trait]
@@ -63,14 +74,18 @@ impl Kv for Crowded {
         {
             let mut refuse = self.refuse.lock().unwrap();
             let (part, times) = &mut *refuse;
-            let puts_it = |write: &Write| match write {
-                Write::Put(key, _) => key.windows(part.len().max(1)).any(|window| window == part),
-                Write::Delete(_) => false,
-            };
-            if *times > 0 && batch.writes.iter().any(puts_it) {
+            if *times > 0 && puts(&batch, part) {
                 *times -= 1;
                 return Err(StoreError::Overloaded);
             }
+        }
+        let held = {
+            let mut hold = self.hold.lock().unwrap();
+            hold.take_if(|(part, ..)| puts(&batch, part))
+        };
+        if let Some((_, entered, leave)) = held {
+            entered.send(()).unwrap();
+            leave.await.unwrap();
         }
         self.kv.commit(batch).await
     }
@@ -135,6 +150,7 @@ impl Bench {
         let store = Arc::new(Crowded {
             kv,
             refuse: Mutex::new((Vec::new(), 0)),
+            hold: Mutex::new(None),
         });
         let records = Arc::new(Records::new(store.clone(), sealer, 1000));
         let clock = Arc::new(ManualClock::at(START));
@@ -198,6 +214,15 @@ impl Bench {
     /// Refuses the next commits that put a key with `part` in it.
     pub fn refuse(&self, part: &str, times: usize) {
         *self.store.refuse.lock().unwrap() = (part.as_bytes().to_vec(), times);
+    }
+
+    /// Holds the next commit that puts a key with `part` in it: the first end tells when it is there, the
+    /// second lets it go on.
+    pub fn hold(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (entered, is_there) = oneshot::channel();
+        let (go_on, leave) = oneshot::channel();
+        *self.store.hold.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
+        (is_there, go_on)
     }
 
     pub fn refusals_left(&self) -> usize {
