@@ -12,11 +12,13 @@ use std::time::Duration;
 use bench::{Bench, answered, granted, operator};
 use credbroker::domain::id::Id;
 use credbroker::domain::lease::Lease;
+use credbroker::domain::owner::Owner;
 use credbroker::domain::reason::Reason;
 use credbroker::domain::rotation::Phase;
+use credbroker::domain::task::Capacity;
 use credbroker::journal::Faults;
 use credbroker::proto;
-use credbroker::service::NewNamed;
+use credbroker::service::{NewNamed, NewTask, OwnerRef, ResolveInput};
 use credbroker::store::keys;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT, connector};
 use support::provider::Provider;
@@ -422,4 +424,54 @@ async fn a_resolution_that_races_a_removal_loses() {
     go_on.send(()).unwrap();
     let refused = resolving.await.unwrap().unwrap_err();
     assert_eq!(refused.reason, Reason::NoCredentialConfigured);
+}
+
+/// A task keeps the credential it started with at one provider, whatever it asks of another in between.
+// req: A10 B2
+#[tokio::test]
+async fn a_pin_at_one_provider_outlives_the_use_of_another() {
+    let bench = Bench::start(granted).await;
+    for provider in ["demo", "other"] {
+        bench
+            .set_key(OwnerRef::Org, provider, "the-orgs-own-key-000")
+            .await;
+    }
+    let new = NewTask {
+        org: bench::ORG,
+        member: "alex",
+        member_identity: "",
+        project: "web",
+        executor: "both",
+        provider: "",
+        profile: "",
+        capacity: Capacity::Cloud,
+        spec_hash: "",
+        ttl: None,
+        agents: &[],
+        request_id: "",
+    };
+    let task = bench
+        .broker
+        .create_task(&operator(), new)
+        .await
+        .unwrap()
+        .task
+        .id
+        .to_string();
+    let resolve = async |provider| {
+        let input = ResolveInput {
+            org: bench::ORG,
+            task: &task,
+            provider,
+            ..ResolveInput::default()
+        };
+        let resolved = bench.broker.resolve(&operator(), input).await;
+        resolved.ok().unwrap().vended.material.credential.owner
+    };
+    assert_eq!(resolve("demo").await, Owner::Org);
+    bench
+        .set_key(OwnerRef::Member("alex"), "demo", "the-members-key-0000")
+        .await;
+    assert_eq!(resolve("other").await, Owner::Org);
+    assert_eq!(resolve("demo").await, Owner::Org);
 }

@@ -19,7 +19,9 @@ use credbroker::domain::secret::{KeyMaterial, Secret};
 use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
-use credbroker::service::{Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, Settings};
+use credbroker::service::{
+    Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
+};
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
 use credbroker::store::record::{Changes, Records};
@@ -37,6 +39,17 @@ use crate::support::broker::{REGISTRY, connector};
 pub const ORG: &str = "acme";
 pub const START: Time = Time::from_seconds(1_800_000_000);
 const OPERATOR: [u8; 16] = [9; 16];
+
+/// An executor that can use two providers.
+const TWO_PROVIDERS: &str = r#"
+[providers.other]
+title = "Other"
+kinds = ["api-key"]
+
+[executors.both]
+native_provider = "demo"
+providers = { demo = ["byok"], other = ["byok"] }
+"#;
 
 /// A store whose queue is full for some commits.
 pub struct Crowded {
@@ -161,7 +174,7 @@ impl Bench {
         let (authority, _) = Authority::create(&trust_domain, clock.wall()).unwrap();
         let registry = load_registry(&[Extra {
             file: "test",
-            text: REGISTRY,
+            text: &format!("{REGISTRY}{TWO_PROVIDERS}"),
         }]);
         let connectors = Connectors::shipped()
             .unwrap()
@@ -259,6 +272,17 @@ impl Bench {
         };
         let credential = self.broker.import_grant(&operator(), import).await?;
         Ok((credential.org, credential.id))
+    }
+
+    pub async fn set_key(&self, owner: OwnerRef<'_>, provider: &str, key: &str) {
+        let set = SetKey {
+            org: ORG,
+            owner,
+            provider,
+            key: Secret::from(key.to_owned()),
+            force: true,
+        };
+        self.broker.set_key(&operator(), set).await.unwrap();
     }
 
     pub async fn resolve(&self) -> Result<Resolved, Refusal> {

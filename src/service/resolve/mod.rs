@@ -165,7 +165,12 @@ impl Broker {
         for _ in 0..ATTEMPTS {
             decision.candidates.clear();
             let pin = match subject.task_id() {
-                Some(task) => self.records.get::<Pin>(&keys::pin(subject.org, task)).await?,
+                Some(task) => {
+                    let provider = &permit.entries()[0].provider;
+                    self.records
+                        .get::<Pin>(&keys::pin(subject.org, task, provider))
+                        .await?
+                }
                 None => None,
             };
             let choice = match self.pinned(subject, &permit, pin.as_ref()).await? {
