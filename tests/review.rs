@@ -12,11 +12,13 @@ use std::time::Duration;
 use bench::{Bench, answered, granted, operator};
 use credbroker::domain::id::Id;
 use credbroker::domain::lease::Lease;
+use credbroker::domain::owner::Owner;
 use credbroker::domain::reason::Reason;
 use credbroker::domain::rotation::Phase;
+use credbroker::domain::task::Capacity;
 use credbroker::journal::Faults;
 use credbroker::proto;
-use credbroker::service::NewNamed;
+use credbroker::service::{NewNamed, NewTask, OwnerRef, ResolveInput};
 use credbroker::store::keys;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT, connector};
 use support::provider::Provider;
@@ -382,4 +384,94 @@ async fn leases_that_are_given_back_do_not_pile_up() {
         .scan::<Lease>(&prefix[..prefix.len() - 16], None, 10)
         .await;
     assert_eq!(rows.unwrap().len(), 1);
+}
+
+/// A credential that is removed while a resolution is on its way is not handed out after the removal was
+/// acknowledged. One that is replaced is handed out as it is by then.
+// req: D6 B6
+#[tokio::test]
+async fn a_resolution_that_races_a_removal_loses() {
+    let bench = Arc::new(Bench::start(granted).await);
+    let (_, id) = bench.import().await;
+    let racing = |hold| {
+        let (bench, (is_there, go_on)) = (Arc::clone(&bench), hold);
+        let resolving = tokio::spawn({
+            let bench = Arc::clone(&bench);
+            async move {
+                bench
+                    .resolve()
+                    .await
+                    .map(|resolved| resolved.vended.material.credential)
+            }
+        });
+        (resolving, is_there, go_on)
+    };
+    let (resolving, is_there, go_on) = racing(bench.hold("lease-for/"));
+    is_there.await.unwrap();
+    assert_eq!(bench.import().await.1, id);
+    go_on.send(()).unwrap();
+    let handed_out = resolving.await.unwrap().unwrap();
+    assert_eq!(handed_out.rotation.generation, 4, "imported as 3, and refreshed");
+
+    bench.clock.advance(Duration::from_secs(3_600));
+    let (resolving, is_there, go_on) = racing(bench.hold("lease-for/"));
+    is_there.await.unwrap();
+    let removed = bench
+        .broker
+        .remove_credential(&operator(), bench::ORG, &id.to_string())
+        .await;
+    removed.unwrap();
+    go_on.send(()).unwrap();
+    let refused = resolving.await.unwrap().unwrap_err();
+    assert_eq!(refused.reason, Reason::NoCredentialConfigured);
+}
+
+/// A task keeps the credential it started with at one provider, whatever it asks of another in between.
+// req: A10 B2
+#[tokio::test]
+async fn a_pin_at_one_provider_outlives_the_use_of_another() {
+    let bench = Bench::start(granted).await;
+    for provider in ["demo", "other"] {
+        bench
+            .set_key(OwnerRef::Org, provider, "the-orgs-own-key-000")
+            .await;
+    }
+    let new = NewTask {
+        org: bench::ORG,
+        member: "alex",
+        member_identity: "",
+        project: "web",
+        executor: "both",
+        provider: "",
+        profile: "",
+        capacity: Capacity::Cloud,
+        spec_hash: "",
+        ttl: None,
+        agents: &[],
+        request_id: "",
+    };
+    let task = bench
+        .broker
+        .create_task(&operator(), new)
+        .await
+        .unwrap()
+        .task
+        .id
+        .to_string();
+    let resolve = async |provider| {
+        let input = ResolveInput {
+            org: bench::ORG,
+            task: &task,
+            provider,
+            ..ResolveInput::default()
+        };
+        let resolved = bench.broker.resolve(&operator(), input).await;
+        resolved.ok().unwrap().vended.material.credential.owner
+    };
+    assert_eq!(resolve("demo").await, Owner::Org);
+    bench
+        .set_key(OwnerRef::Member("alex"), "demo", "the-members-key-0000")
+        .await;
+    assert_eq!(resolve("other").await, Owner::Org);
+    assert_eq!(resolve("demo").await, Owner::Org);
 }

@@ -27,6 +27,13 @@ pub struct Material {
     pub secret: Arc<CredentialSecret>,
 }
 
+impl Material {
+    /// The generation of credential and secret.
+    pub(super) fn generation(&self) -> u64 {
+        self.credential.rotation.generation
+    }
+}
+
 /// A lease with its material.
 #[derive(Clone)]
 pub struct Vended {

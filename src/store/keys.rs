@@ -22,7 +22,7 @@
 //!   credential-answer/<credential>         a token endpoint's answer, staged
 //!   credential-slot/<owner><provider>\0<kind>   which credential it is, by owner, provider and kind
 //!   lease/<lease>           lease-for/<holder><task><credential>
-//!   pin/<task>
+//!   pin/<task><provider>
 //!   request/<day><hash>                    what a create with this request id made, by UTC day
 //! ```
 //!
@@ -331,9 +331,9 @@ pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], credential: Cre
     )
 }
 
-/// A task's pin.
-pub fn pin(org: OrgId, task: TaskId) -> Key {
-    of(org, "pin", &[task.as_bytes()])
+/// A task's pin, for one of the providers that its executor can use.
+pub fn pin(org: OrgId, task: TaskId, provider: &str) -> Key {
+    of(org, "pin", &[task.as_bytes(), provider.as_bytes()])
 }
 
 /// What creates with a request id made, of all days.

@@ -19,7 +19,9 @@ use credbroker::domain::secret::{KeyMaterial, Secret};
 use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
-use credbroker::service::{Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, Settings};
+use credbroker::service::{
+    Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
+};
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
 use credbroker::store::record::{Changes, Records};
@@ -30,6 +32,7 @@ use credbroker::store::{Batch, Commit, Entry, Kv, Revision, StoreError, Versione
 use credbroker::upstream::connector::load::Connectors;
 use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use crate::support::broker::{REGISTRY, connector};
 
@@ -37,11 +40,32 @@ pub const ORG: &str = "acme";
 pub const START: Time = Time::from_seconds(1_800_000_000);
 const OPERATOR: [u8; 16] = [9; 16];
 
+/// An executor that can use two providers.
+const TWO_PROVIDERS: &str = r#"
+[providers.other]
+title = "Other"
+kinds = ["api-key"]
+
+[executors.both]
+native_provider = "demo"
+providers = { demo = ["byok"], other = ["byok"] }
+"#;
+
 /// A store whose queue is full for some commits.
 pub struct Crowded {
     kv: Arc<SledStore>,
     /// Commits that put a key with these bytes in it are refused, so many times.
     refuse: Mutex<(Vec<u8>, usize)>,
+    /// The next commit that puts a key with these bytes in it says so and waits.
+    hold: Mutex<Option<(Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+}
+
+/// Whether the batch puts a key with `part` in it.
+fn puts(batch: &Batch, part: &[u8]) -> bool {
+    batch.writes.iter().any(|write| match write {
+        Write::Put(key, _) => key.windows(part.len().max(1)).any(|window| window == part),
+        Write::Delete(_) => false,
+    })
 }
 
 #[async_trait]
@@ -63,14 +87,18 @@ impl Kv for Crowded {
         {
             let mut refuse = self.refuse.lock().unwrap();
             let (part, times) = &mut *refuse;
-            let puts_it = |write: &Write| match write {
-                Write::Put(key, _) => key.windows(part.len().max(1)).any(|window| window == part),
-                Write::Delete(_) => false,
-            };
-            if *times > 0 && batch.writes.iter().any(puts_it) {
+            if *times > 0 && puts(&batch, part) {
                 *times -= 1;
                 return Err(StoreError::Overloaded);
             }
+        }
+        let held = {
+            let mut hold = self.hold.lock().unwrap();
+            hold.take_if(|(part, ..)| puts(&batch, part))
+        };
+        if let Some((_, entered, leave)) = held {
+            entered.send(()).unwrap();
+            leave.await.unwrap();
         }
         self.kv.commit(batch).await
     }
@@ -135,6 +163,7 @@ impl Bench {
         let store = Arc::new(Crowded {
             kv,
             refuse: Mutex::new((Vec::new(), 0)),
+            hold: Mutex::new(None),
         });
         let records = Arc::new(Records::new(store.clone(), sealer, 1000));
         let clock = Arc::new(ManualClock::at(START));
@@ -145,7 +174,7 @@ impl Bench {
         let (authority, _) = Authority::create(&trust_domain, clock.wall()).unwrap();
         let registry = load_registry(&[Extra {
             file: "test",
-            text: REGISTRY,
+            text: &format!("{REGISTRY}{TWO_PROVIDERS}"),
         }]);
         let connectors = Connectors::shipped()
             .unwrap()
@@ -200,6 +229,15 @@ impl Bench {
         *self.store.refuse.lock().unwrap() = (part.as_bytes().to_vec(), times);
     }
 
+    /// Holds the next commit that puts a key with `part` in it: the first end tells when it is there, the
+    /// second lets it go on.
+    pub fn hold(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (entered, is_there) = oneshot::channel();
+        let (go_on, leave) = oneshot::channel();
+        *self.store.hold.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
+        (is_there, go_on)
+    }
+
     pub fn refusals_left(&self) -> usize {
         self.store.refuse.lock().unwrap().1
     }
@@ -234,6 +272,17 @@ impl Bench {
         };
         let credential = self.broker.import_grant(&operator(), import).await?;
         Ok((credential.org, credential.id))
+    }
+
+    pub async fn set_key(&self, owner: OwnerRef<'_>, provider: &str, key: &str) {
+        let set = SetKey {
+            org: ORG,
+            owner,
+            provider,
+            key: Secret::from(key.to_owned()),
+            force: true,
+        };
+        self.broker.set_key(&operator(), set).await.unwrap();
     }
 
     pub async fn resolve(&self) -> Result<Resolved, Refusal> {

@@ -111,7 +111,7 @@ impl Broker {
             credential: choice.credential.id,
             position: u32::try_from(choice.position).unwrap_or(u32::MAX),
         };
-        let key: Key = keys::pin(subject.org, task.value.id);
+        let key: Key = keys::pin(subject.org, task.value.id, &choice.credential.provider);
         match pin {
             Some(pin) if pin.value.credential == chosen.credential => {}
             Some(pin) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::domain::actor::Actor;
 use crate::domain::agent::Agent;
+use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
 use crate::domain::directory::ApiKey;
 use crate::domain::journal::{Action, Position, Record};
@@ -164,7 +165,12 @@ impl Broker {
         for _ in 0..ATTEMPTS {
             decision.candidates.clear();
             let pin = match subject.task_id() {
-                Some(task) => self.records.get::<Pin>(&keys::pin(subject.org, task)).await?,
+                Some(task) => {
+                    let provider = &permit.entries()[0].provider;
+                    self.records
+                        .get::<Pin>(&keys::pin(subject.org, task, provider))
+                        .await?
+                }
                 None => None,
             };
             let choice = match self.pinned(subject, &permit, pin.as_ref()).await? {
@@ -183,14 +189,17 @@ impl Broker {
                 .about("mode", permit.entries()[choice.position].mode.name())
                 .about("provider", &choice.credential.provider)
                 .about("credential", choice.credential.id)
-                .about("generation", material.credential.rotation.generation);
+                .about("generation", material.generation());
             match self
                 .lease(actor, subject, &permit, &choice, pin.as_ref(), record)
                 .await
             {
                 Ok((lease, position)) => {
                     self.still_allowed(actor, subject.task.as_ref()).await?;
-                    return Ok((self.vend(lease, material, remaining), position));
+                    // What was removed or replaced meanwhile is not handed out any more.
+                    if self.generation(&material).await? == Some(material.generation()) {
+                        return Ok((self.vend(lease, material, remaining), position));
+                    }
                 }
                 // A task changes by ending only: trying again would change nothing.
                 Err(Undone::Conflict) => self.still_allowed(actor, subject.task.as_ref()).await?,
@@ -235,6 +244,13 @@ impl Broker {
         };
         let revoked = || Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked");
         live.map(|revision| Some((key, revision))).ok_or_else(revoked)
+    }
+
+    /// The generation that the credential has by now; `None` where it was removed.
+    async fn generation(&self, material: &Material) -> Result<Option<u64>, Refusal> {
+        let Credential { org, id, .. } = *material.credential;
+        let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
+        Ok(stored.map(|stored| stored.value.rotation.generation))
     }
 
     /// The last look before the answer: what was revoked or ended meanwhile wins.

@@ -119,6 +119,9 @@ impl Broker {
             .outcome(Outcome::Allowed);
         let position = self.journal.append(&record).await?;
         self.still_allowed(actor, task.as_ref()).await?;
+        if self.generation(&material).await?.is_none() {
+            return Err(Refusal::not_found("credential"));
+        }
         let vended = self.vend(lease, material, self.settings().minimum_remaining);
         Ok(Refreshed {
             vended,
