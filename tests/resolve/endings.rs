@@ -229,7 +229,6 @@ async fn a_resolution_that_races_its_agents_revocation_loses() {
     for _ in 0..8 {
         tasks.push(operator.make_task(ORG, MEMBER).await);
     }
-    let mut raced = 0;
     for round in 0..6 {
         let enrolled = broker.enroll(&operator, "").await;
         for task in &tasks {
@@ -260,10 +259,7 @@ async fn a_resolution_that_races_its_agents_revocation_loses() {
                 "{lease} was handed out and is not listed"
             );
         }
-        raced += usize::from(!leases.is_empty() && leases.len() < 8);
     }
-    // Informative only: how often the revocation fell into the midst of it depends on the machine.
-    println!("{raced} of 6 revocations came in the midst");
 }
 
 // req: D6 K6
