@@ -177,8 +177,14 @@ pub struct ClaimLost;
 /// How long an ambiguous grant rests before its refresh token is sent again, doubled each time. Long enough
 /// for an answer that is still under way to be given up by both sides.
 pub const AMBIGUOUS_REST: Duration = Duration::from_secs(2);
-/// The longest such rest.
+/// The longest such rest, and the longest pause of any kind.
 pub const AMBIGUOUS_REST_MAX: Duration = Duration::from_secs(300);
+
+/// Whether it is still too early. A time further off than any pause lasts was set before the clock was put
+/// back, and is over.
+fn waits(not_before: Time, now: Time) -> bool {
+    now < not_before && not_before.since(now) <= AMBIGUOUS_REST_MAX
+}
 
 impl Rotation {
     /// The state of a new credential.
@@ -216,7 +222,7 @@ impl Rotation {
         match &self.phase {
             Phase::Live {
                 not_before: Some(at), ..
-            } if now < *at => stay(Step::Wait(*at)),
+            } if waits(*at, now) => stay(Step::Wait(*at)),
             Phase::Live { .. } => claim(Sent {
                 first: now,
                 unanswered: 0,
@@ -233,8 +239,9 @@ impl Rotation {
             }
             Phase::Staged { .. } => stay(Step::Adopt(self.fence)),
             Phase::Ambiguous { sent, not_before, .. } => {
-                let harmless = !rule.rotates || rule.grace.is_some_and(|grace| now < sent.first + grace);
-                if harmless || now >= *not_before {
+                let in_grace = |grace| now >= sent.first && now < sent.first + grace;
+                let harmless = !rule.rotates || rule.grace.is_some_and(in_grace);
+                if harmless || !waits(*not_before, now) {
                     claim(*sent)
                 } else {
                     stay(Step::Wait(*not_before))

@@ -181,3 +181,31 @@ fn a_dead_grant_is_not_sent_again() {
         2
     );
 }
+
+#[test]
+fn a_clock_that_is_put_back_keeps_no_grant_waiting_for_days() {
+    let day = 86_400_000;
+    let claimed = needed(&Rotation::new(), ROTATING, at(day)).0;
+    let busy = Event::NotProcessed {
+        not_before: at(day + 300_000),
+        message: "429".into(),
+    };
+    let (paused, _) = report(&claimed, busy, at(day));
+    assert_eq!(
+        needed(&paused, ROTATING, at(day)).1,
+        Step::Wait(at(day + 300_000))
+    );
+    assert_eq!(needed(&paused, ROTATING, at(0)).1, Step::Exchange(Fence(2)));
+
+    let (ambiguous, _) = report(&claimed, lost(), at(day));
+    assert_eq!(needed(&ambiguous, ROTATING, at(0)).1, Step::Exchange(Fence(2)));
+    // Within a pause of the time that was set it is not told from a clock that goes right.
+    let grace = ResendRule {
+        rotates: true,
+        grace: Some(Duration::from_secs(5)),
+    };
+    assert_eq!(
+        needed(&ambiguous, grace, at(day - 1)).1,
+        Step::Wait(at(day + 2_000))
+    );
+}

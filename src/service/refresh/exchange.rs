@@ -11,7 +11,7 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
+use crate::domain::rotation::{AMBIGUOUS_REST_MAX, Death, Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
 use crate::service::effect::append_finish;
 use crate::store::model::{Mark, StagedAnswer};
@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 8;
 /// The first pause after an exchange that was not processed; doubled each time.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause, also for what the provider asks with `Retry-After`.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+const PAUSE_MAX: Duration = AMBIGUOUS_REST_MAX;
 
 /// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
 /// minute.
