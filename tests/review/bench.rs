@@ -51,13 +51,16 @@ native_provider = "demo"
 providers = { demo = ["byok"], other = ["byok"] }
 "#;
 
+/// A key whose next write is held, who is told that it has come, and who lets it go.
+type Hold = (Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>);
+
 /// A store whose queue is full for some commits.
 pub struct Crowded {
     kv: Arc<SledStore>,
     /// Commits that put a key with these bytes in it are refused, so many times.
     refuse: Mutex<(Vec<u8>, usize)>,
     /// The next commit that puts a key with these bytes in it says so and waits.
-    hold: Mutex<Option<(Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+    hold: Mutex<Option<Hold>>,
 }
 
 /// Whether the batch puts a key with `part` in it.
