@@ -153,6 +153,7 @@ pub const KEYS: &[Key] = &[
     key("journal.queue", number(16, 1_000_000), Apply::Restart),
 
     key("store.queue", number(16, 1_000_000), Apply::Restart),
+    key("store.reserved_bytes", number(0, 1024 * 1024 * 1024 * MIB), Apply::Reload),
 
     key("log.format", Limit::Own, Apply::Restart),
     key("log.filter", Limit::Own, Apply::Reload),

@@ -140,6 +140,7 @@ impl Config {
             new.refresh.forced_rotations_per_hour_per_credential;
         self.refresh.forced_rotations_per_hour_per_agent = new.refresh.forced_rotations_per_hour_per_agent;
         self.leases = new.leases.clone();
+        self.store.reserved_bytes = new.store.reserved_bytes;
         self.log.filter.clone_from(&new.log.filter);
         self.drain = new.drain.clone();
         self.raw = new.raw.clone();

@@ -106,7 +106,10 @@ section!(Journal {
     queue: usize = 16_384,
 });
 
-section!(Store { queue: usize = 4096 });
+section!(Store {
+    queue: usize = 4096,
+    reserved_bytes: u64 = 64 * 1024 * 1024,
+});
 
 section!(Log {
     format: String = "json".into(),

@@ -122,6 +122,8 @@ pub struct Journal {
 pub struct Store {
     /// Batches waiting to be committed.
     pub queue: usize,
+    /// Disk space kept back for what must not fail, in bytes.
+    pub reserved_bytes: u64,
 }
 
 /// How log lines look.
@@ -197,6 +199,7 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         },
         store: Store {
             queue: raw.store.queue,
+            reserved_bytes: raw.store.reserved_bytes,
         },
         log: log(&raw, origins)?,
         drain: Drain {

@@ -24,6 +24,7 @@ use crate::pki::authority::{Authority, AuthorityParts};
 use crate::pki::spiffe::TrustDomain;
 use crate::store::model::{StoredAuthority, StoredJournalKey};
 use crate::store::record::{Changes, Records};
+use crate::store::reserve::Reserve;
 use crate::store::seal::{LocalMasterKey, Sealer};
 use crate::store::sled::{Options as StoreOptions, SledStore};
 use crate::store::{StoreError, keys};
@@ -80,7 +81,7 @@ pub async fn initialize(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), D
     let unfinished = folder.join("master.key.unfinished");
     LocalMasterKey::create(&unfinished)?;
     let master = LocalMasterKey::load(&unfinished)?;
-    let (store, records) = open_store(config, master)?;
+    let (store, records) = open_store(config, master, Arc::clone(clock))?;
 
     let (authority, parts) = Authority::create(&trust_domain, clock.wall())?;
     let key = SigningKey::generate()?;
@@ -132,7 +133,7 @@ pub(super) async fn open(
         return Err(DaemonError::NotInitialized(folder.clone()));
     }
     let master = LocalMasterKey::load(&master_key(folder))?;
-    let (store, records) = open_store(config, master)?;
+    let (store, records) = open_store(config, master, Arc::clone(&clock))?;
     let failed = |source| DaemonError::Store {
         folder: folder.clone(),
         source,
@@ -192,6 +193,7 @@ fn open_journal(
 fn open_store(
     config: &Config,
     master: LocalMasterKey,
+    clock: Arc<dyn Clock>,
 ) -> Result<(Arc<SledStore>, Arc<Records>), DaemonError> {
     let folder = &config.data_dir;
     let failed = |error| match error {
@@ -207,7 +209,8 @@ fn open_store(
     };
     let store = SledStore::open(&folder.join("store"), options).map_err(failed)?;
     let sealer = Sealer::open(store.clone(), Arc::new(master)).map_err(failed)?;
-    let records = Records::new(store.clone(), Arc::new(sealer), CACHED_RECORDS);
+    let reserve = Reserve::new(folder.clone(), clock);
+    let records = Records::new(store.clone(), Arc::new(sealer), CACHED_RECORDS).within(reserve);
     Ok((store, Arc::new(records)))
 }
 

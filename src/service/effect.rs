@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Broker;
-use crate::domain::journal::{Outcome, Phase, Position, Record};
+use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::journal::{Journal, JournalError};
@@ -70,6 +70,32 @@ impl From<Undone> for Refusal {
     }
 }
 
+/// Whether an effect of this kind may draw on the reserve of disk space: it takes something away from somebody,
+/// or from the disk.
+fn must_not_fail(action: Action) -> bool {
+    matches!(
+        action,
+        Action::AgentRevoke
+            | Action::ApiKeyRevoke
+            | Action::EnrollmentTokenRevoke
+            | Action::CredentialRemove
+            | Action::TaskEnd
+            | Action::LeaseRelease
+    )
+}
+
+/// Why what can wait has to.
+pub(super) fn no_room() -> Refusal {
+    Refusal::new(
+        Reason::StoreUnavailable,
+        "the disk is nearly full: only revocations and what is under way are taken",
+    )
+    .retry_after(NO_ROOM_RETRY)
+}
+
+/// When to look again whether there is room.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(30);
+
 /// How often, and after which pause each time, a finish is offered to a journal that is overloaded: for half a
 /// minute.
 const FINISH_ATTEMPTS: usize = 600;
@@ -88,8 +114,19 @@ pub(super) async fn append_finish(journal: &Journal, record: &Record) -> Result<
 }
 
 impl Broker {
+    /// Refuses what can wait while the disk is nearly full. What is refused so is not recorded: records are what
+    /// fills the disk.
+    pub(super) fn room_for(&self, action: Action) -> Result<(), Refusal> {
+        if must_not_fail(action) || self.records.has_room(self.settings().reserved_bytes) {
+            Ok(())
+        } else {
+            Err(no_room())
+        }
+    }
+
     /// Makes `changes` happen, recorded as `record`. Runs to its end even when the caller goes away.
     pub(super) async fn effect(self: &Arc<Self>, record: Record, changes: Changes) -> Result<Done, Undone> {
+        self.room_for(record.action)?;
         let broker = Arc::clone(self);
         tokio::spawn(async move { broker.run_effect(record, changes).await })
             .await
@@ -143,6 +180,9 @@ impl Broker {
 
     /// Records a refusal, then returns it. Where it cannot be recorded, says that instead.
     pub(super) async fn denied(&self, record: Record, refusal: Refusal) -> Refusal {
+        if let Err(no_room) = self.room_for(record.action) {
+            return no_room;
+        }
         match self
             .journal
             .append(&record.outcome(Outcome::Denied(refusal.reason)))

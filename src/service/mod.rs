@@ -79,6 +79,8 @@ pub struct Settings {
     pub forced_rotations_per_credential: u32,
     /// How many rotations one agent may force in an hour.
     pub forced_rotations_per_agent: u32,
+    /// How many bytes of the disk are kept back for what must not fail.
+    pub reserved_bytes: u64,
 }
 
 /// What the broker is made of.

@@ -9,6 +9,7 @@ mod codec;
 pub mod keys;
 pub mod model;
 pub mod record;
+pub mod reserve;
 pub mod seal;
 pub mod sled;
 mod table;

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::cache::{Cache, Lookup};
 use super::codec::Buffer;
 use super::keys::Key;
+use super::reserve::Reserve;
 use super::seal::Sealer;
 use super::watch::{Watch, WatchError};
 use super::{Batch, Commit, Entry, Guard, Kv, MAX_SCAN, Revision, StoreError, hex};
@@ -119,6 +120,7 @@ pub struct Records {
     kv: Arc<dyn Kv>,
     sealer: Arc<Sealer>,
     cache: Arc<Cache>,
+    reserve: Option<Reserve>,
 }
 
 /// How often a read starts over because the record was replaced amid it.
@@ -131,7 +133,24 @@ impl Records {
             kv,
             sealer,
             cache: Arc::new(Cache::new(cached)),
+            reserve: None,
         }
+    }
+
+    /// With the room on its disk watched.
+    #[must_use]
+    pub fn within(self, reserve: Reserve) -> Self {
+        Self {
+            reserve: Some(reserve),
+            ..self
+        }
+    }
+
+    /// Whether what can wait may be written: more than `reserved` bytes are free.
+    pub fn has_room(&self, reserved: u64) -> bool {
+        self.reserve
+            .as_ref()
+            .is_none_or(|reserve| reserve.has_room(reserved))
     }
 
     /// The record at `key`.

@@ -25,6 +25,7 @@ use credbroker::service::{
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
 use credbroker::store::record::{Changes, Records};
+use credbroker::store::reserve::Reserve;
 use credbroker::store::seal::{LocalMasterKey, Sealer};
 use credbroker::store::sled::{Options as StoreOptions, SledStore};
 use credbroker::store::watch::{Watch, WatchError};
@@ -51,17 +52,17 @@ native_provider = "demo"
 providers = { demo = ["byok"], other = ["byok"] }
 "#;
 
-/// A key whose next write is held, who is told that it has come, and who lets it go.
-type Hold = (Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>);
-
 /// A store whose queue is full for some commits.
 pub struct Crowded {
     kv: Arc<SledStore>,
     /// Commits that put a key with these bytes in it are refused, so many times.
     refuse: Mutex<(Vec<u8>, usize)>,
     /// The next commit that puts a key with these bytes in it says so and waits.
-    hold: Mutex<Option<Hold>>,
+    hold: Mutex<Option<Held>>,
 }
+
+/// Which commit is held, what tells that it is there, and what lets it go on.
+type Held = (Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>);
 
 /// Whether the batch puts a key with `part` in it.
 fn puts(batch: &Batch, part: &[u8]) -> bool {
@@ -168,8 +169,10 @@ impl Bench {
             refuse: Mutex::new((Vec::new(), 0)),
             hold: Mutex::new(None),
         });
-        let records = Arc::new(Records::new(store.clone(), sealer, 1000));
+        let records = Records::new(store.clone(), sealer, 1000);
         let clock = Arc::new(ManualClock::at(START));
+        let reserve = Reserve::new(dir.path().to_owned(), clock.clone());
+        let records = Arc::new(records.within(reserve));
         let key = SigningKey::new(&SigningKey::generate().unwrap()).unwrap();
         let options = JournalOptions::default();
         let (journal, _) = Journal::open(&dir.path().join("journal"), key, clock.clone(), options).unwrap();
@@ -243,6 +246,14 @@ impl Bench {
 
     pub fn refusals_left(&self) -> usize {
         self.store.refuse.lock().unwrap().1
+    }
+
+    /// Keeps so much of the disk back from now on.
+    pub fn reserve(&self, reserved_bytes: u64) {
+        self.broker.reload(Settings {
+            reserved_bytes,
+            ..settings()
+        });
     }
 
     pub fn calls(&self) -> usize {
@@ -375,5 +386,6 @@ fn settings() -> Settings {
         max_waiters: 100,
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
+        reserved_bytes: 0,
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{AMBIGUOUS_REST_MAX, Death, Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
-use crate::service::effect::append_finish;
+use crate::service::effect::{append_finish, no_room};
 use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, Revision, keys};
@@ -150,6 +150,14 @@ impl Refresher {
             rotation,
             ..Credential::clone(&held.credential.value)
         };
+        // An exchange is begun only with room for its answer.
+        if !self
+            .parts
+            .records
+            .has_room(self.parts.settings.load().reserved_bytes)
+        {
+            return Err(Unsettled::Refused(no_room()));
+        }
         let record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
         let begin = self.parts.journal.append(&record).await?;
         let mark = Mark { since: self.now() };

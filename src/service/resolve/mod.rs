@@ -95,6 +95,7 @@ impl Broker {
         actor: &Actor,
         input: ResolveInput<'_>,
     ) -> Result<Resolved, Refusal> {
+        self.room_for(Action::Resolve)?;
         checked_request_id(input.request_id)?;
         for (field, text) in [
             ("model", input.model),

@@ -48,6 +48,7 @@ impl Broker {
         actor: &Actor,
         input: RefreshInput<'_>,
     ) -> Result<Refreshed, Refusal> {
+        self.room_for(Action::ForceRotate)?;
         checked_request_id(input.request_id)?;
         if input.provider_message.len() > MAX_MESSAGE {
             return Err(Refusal::invalid(
