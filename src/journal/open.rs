@@ -92,6 +92,7 @@ pub(super) fn open(
         length: scan.end,
         position: scan.last,
         chain: scan.chain,
+        last_group: 0,
         open: scan.open,
         heads,
         signed_at: clock.monotonic(),

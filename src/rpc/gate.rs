@@ -155,13 +155,14 @@ fn answer(refusal: Refusal) -> Response<Body> {
 /// Gives a failure that the transport made by itself the details every failure has.
 fn with_details(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
+    // Where all is well there is no status yet: it comes in the trailers.
+    let Some(code) = headers.get("grpc-status") else {
+        return response;
+    };
     if headers.contains_key("grpc-status-details-bin") {
         return response;
     }
-    let code = headers
-        .get("grpc-status")
-        .map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
-    match transport_refusal(code) {
+    match transport_refusal(Code::from_bytes(code.as_bytes())) {
         Some(refusal) => answer(refusal),
         None => response,
     }

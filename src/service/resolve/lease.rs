@@ -40,8 +40,8 @@ impl Broker {
             let key = keys::lease(org, pointer.value.lease);
             let lease = self.records.get::<Lease>(&key).await.map_err(Refusal::from)?;
             if let Some(lease) = lease.filter(|lease| lease.value.stands(now)) {
-                let record = record.about("lease", lease.value.id);
-                let position = self.journal.append(&record).await.map_err(Refusal::from)?;
+                let recorded = self.journal.append(&record.about("lease", lease.value.id));
+                let position = recorded.await.map_err(Refusal::from)?;
                 return Ok((lease.value, position));
             }
             // The one before goes: giving leases back and asking anew must not fill the store.

@@ -136,7 +136,7 @@ impl Broker {
         }
         let mut decision = Decision::default();
         match self
-            .resolve_for(actor, &subject, &input, remaining, record.clone(), &mut decision)
+            .resolve_for(actor, &subject, &input, remaining, &record, &mut decision)
             .await
         {
             Ok((vended, position)) => Ok(Resolved {
@@ -157,7 +157,7 @@ impl Broker {
         subject: &Subject,
         input: &ResolveInput<'_>,
         remaining: Duration,
-        record: Record,
+        record: &Record,
         decision: &mut Decision,
     ) -> Result<(Vended, Position), Refusal> {
         let permit = self.permit(subject, input)?;
