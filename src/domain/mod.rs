@@ -19,6 +19,7 @@ pub mod name;
 pub mod owner;
 pub mod reason;
 pub mod refusal;
+pub mod role;
 pub mod rotation;
 pub mod secret;
 pub mod task;
