@@ -13,12 +13,15 @@ use std::path::PathBuf;
 
 use credbroker::domain::agent::{Agent, KeyFingerprint};
 use credbroker::domain::credential::Credential;
-use credbroker::domain::directory::{ApiKey, Environment, Member, Operator, Org, Project};
+use credbroker::domain::directory::{
+    ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
+};
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
 use credbroker::domain::lease::{Holder, Lease};
 use credbroker::domain::mode::{AuthMode, CredentialKind};
 use credbroker::domain::owner::Owner;
+use credbroker::domain::role::{Grant, Role, Scope};
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
@@ -148,6 +151,14 @@ fn check<T: Record>(name: &str, value: &T, optional: &[u32]) {
     );
 }
 
+/// Holds the bytes of an earlier form of the record against `value`, which is what they read as today.
+fn older<T: Record>(name: &str, value: &T) {
+    let bytes = std::fs::read_to_string(path(name)).unwrap();
+    assert!(!bytes.is_empty(), "{name}");
+    let decoded: T = decode(&key(), &golden(name, &[])).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(to_hex(&bytes_of(&decoded)), to_hex(&bytes_of(value)), "{name}");
+}
+
 fn id<K: credbroker::domain::id::Kind>(byte: u8) -> Id<K> {
     Id::from_bytes([byte; 16])
 }
@@ -205,8 +216,33 @@ fn the_directory() {
         created: at(3),
         expires: Some(at(4)),
         revoked: Some(at(5)),
+        member: None,
+        grants: None,
+        previous: None,
     };
-    check("operator", &operator, &[4, 5]);
+    older("operator", &operator);
+    let previous = Some(PreviousToken {
+        token: hash(6),
+        until: at(7),
+    });
+    let scopes = [
+        (Role::SystemAdmin, Scope::Broker),
+        (Role::OrgAdmin, Scope::Org(id(8))),
+        (Role::Member, Scope::Project(id(8), id(9))),
+        (Role::Auditor, Scope::Broker),
+        (Role::Approver, Scope::Org(id(8))),
+    ];
+    let grants: Vec<_> = scopes.map(|(role, scope)| Grant { role, scope }).to_vec();
+    let operator = Operator {
+        member: Some(MemberOf {
+            org: id(8),
+            member: id(9),
+        }),
+        grants: Some(grants.clone()),
+        previous,
+        ..operator
+    };
+    check("operator-2", &operator, &[4, 5, 6, 7, 8]);
     let org = Org {
         id: id(1),
         name: "acme".into(),
@@ -238,8 +274,16 @@ fn the_directory() {
         display_name: "Alex".into(),
         identities: vec!["github:alex".into(), "linear:alex@example.org".into()],
         created: at(3),
+        grants: None,
+        removed: None,
     };
-    check("member", &member, &[]);
+    older("member", &member);
+    let member = Member {
+        grants: Some(grants),
+        removed: Some(at(4)),
+        ..member
+    };
+    check("member-2", &member, &[6, 7]);
     let api_key = ApiKey {
         id: id(1),
         org: id(2),
@@ -248,8 +292,20 @@ fn the_directory() {
         created: at(4),
         expires: at(5),
         revoked: Some(at(6)),
+        projects: None,
+        groups: None,
+        certificate: None,
+        previous: None,
     };
-    check("api-key", &api_key, &[6]);
+    older("api-key", &api_key);
+    let api_key = ApiKey {
+        projects: Some(vec![id(7)]),
+        groups: Some(Group::ALL.to_vec()),
+        certificate: Some(KeyFingerprint([8; 32])),
+        previous,
+        ..api_key
+    };
+    check("api-key-2", &api_key, &[6, 7, 8, 9, 10]);
 }
 
 #[test]

@@ -14,12 +14,14 @@ mod effect;
 mod enroll;
 mod journal;
 mod lease;
+mod live;
 mod page;
 mod reconcile;
 mod refresh;
 mod request;
 mod resolve;
 mod scope;
+mod streams;
 mod tasks;
 
 use std::sync::Arc;
@@ -56,6 +58,7 @@ pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
 
 /// Times and limits, from the configuration.
@@ -115,6 +118,7 @@ pub struct Broker {
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
+    streams: Arc<streams::Streams>,
 }
 
 impl Broker {
@@ -144,6 +148,7 @@ impl Broker {
             random,
             refresher,
             finished_effects: effect::Finished::default(),
+            streams: Arc::default(),
         }))
     }
 
