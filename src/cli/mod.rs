@@ -76,6 +76,8 @@ enum Command {
     ApiKey(Noun<operator::api_key::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
+    /// Stops that can be lifted again.
+    Lock(Noun<operator::lock::Action>),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -134,6 +136,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::EnrollmentToken(noun) => noun!(enrollment_token, noun),
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Credential(noun) => noun!(credential, noun),
+        Command::Lock(noun) => noun!(lock, noun),
         Command::Journal(noun) => noun!(journal, noun),
     }
 }

@@ -63,6 +63,9 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    LockCreate, "lock.create";
+    LockRemove, "lock.remove";
+    MemberRemove, "member.remove";
 }
 
 /// The place of a record in its journal, from 1.

@@ -188,6 +188,8 @@ reasons! {
         "The call took longer than it may. What it began goes on; try again.";
     Internal, "INTERNAL", Internal, Broker,
         "A fault of the broker. Its log has the cause under the request id.";
+    Locked, "LOCKED", Denied, Admin,
+        "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
 }
 
 impl std::fmt::Display for Reason {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, duration, map, pairs, show_once, timestamp};
+use super::convert::{caller, duration, map, outstanding, pairs, show_once, timestamp};
 use super::status::status;
 use crate::domain::agent::Agent;
 use crate::domain::enrollment::EnrollmentToken;
 use crate::proto;
-use crate::service::{Broker, NewEnrollmentTokens, OutstandingLease, PageRequest};
+use crate::service::{Broker, NewEnrollmentTokens, PageRequest};
 
 pub(super) struct AgentService(pub(super) Arc<Broker>);
 
@@ -44,15 +44,6 @@ fn agent(agent: &Agent) -> proto::Agent {
         certificate_expire_time: Some(timestamp(agent.certificate_expires)),
         revoke_time: agent.revoked.map(timestamp),
         key_fingerprint: agent.key.to_string(),
-    }
-}
-
-fn outstanding(held: &OutstandingLease) -> proto::OutstandingLease {
-    proto::OutstandingLease {
-        lease: held.lease.to_string(),
-        credential: held.credential.id.to_string(),
-        generation: held.credential.rotation.generation,
-        material_expire_time: held.credential.expires.map(timestamp),
     }
 }
 
@@ -171,12 +162,13 @@ impl proto::agent_service_server::AgentService for AgentService {
         let message = request.get_ref();
         let revoked = self
             .0
-            .revoke_agent(&caller, &message.org, &message.agent)
+            .revoke_agent(&caller, &message.org, &message.agent, message.rotate_outstanding)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RevokeAgentResponse {
             agent: Some(agent(&revoked.agent)),
-            outstanding: revoked.outstanding.iter().map(outstanding).collect(),
+            outstanding: outstanding(&revoked.outstanding),
+            outstanding_truncated: revoked.outstanding.more,
         }))
     }
 }

@@ -13,6 +13,7 @@ mod directory;
 mod enrollment;
 mod gate;
 mod journal;
+mod locks;
 mod server;
 mod status;
 mod tasks;

@@ -18,6 +18,7 @@ use super::directory::DirectoryService;
 use super::enrollment::EnrollmentService;
 use super::gate::Gate;
 use super::journal::JournalService;
+use super::locks::LockService;
 use super::tasks::TaskService;
 use crate::pki::accept::Incoming;
 use crate::proto;
@@ -46,7 +47,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -56,6 +57,7 @@ const SERVICES: [&str; 9] = [
     "credbroker.v1.CredentialService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
+    "credbroker.v1.LockService",
 ];
 
 /// Keeps what the health service says true.
@@ -162,7 +164,8 @@ pub async fn serve(
             journal_service_server,
             JournalServiceServer,
             JournalService
-        ));
+        ))
+        .add_service(service!(lock_service_server, LockServiceServer, LockService));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);

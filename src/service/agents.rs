@@ -7,24 +7,22 @@ use super::Broker;
 use super::access::checked_ttl;
 use super::effect::Undone;
 use super::live::ended;
+use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
-use crate::domain::credential::Credential;
 use crate::domain::directory::Environment;
 use crate::domain::enrollment::EnrollmentToken;
-use crate::domain::id::{EnrollmentTokenId, EnvironmentId, LeaseId, OrgId, TaskId};
+use crate::domain::id::{EnrollmentTokenId, EnvironmentId, OrgId, TaskId};
 use crate::domain::journal::Action;
-use crate::domain::lease::{Holder, Lease};
-use crate::domain::mode::CredentialKind;
+use crate::domain::lease::Holder;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::task::{Task, TaskClaims};
-use crate::domain::time::Time;
 use crate::domain::token::{EnrollmentFamily, Token};
 use crate::store::keys;
-use crate::store::model::{Home, LeasePointer};
+use crate::store::model::Home;
 use crate::store::record::{Changes, Stored};
 
 /// What is asked for when minting enrollment tokens.
@@ -56,22 +54,13 @@ pub struct MintedEnrollmentToken {
     pub token: Secret<ActorToken>,
 }
 
-/// Material that an ended agent was handed and may still use at the provider.
-#[derive(Clone, Debug)]
-pub struct OutstandingLease {
-    /// The lease.
-    pub lease: LeaseId,
-    /// The credential behind it, as it stands now.
-    pub credential: Arc<Credential>,
-}
-
 /// An agent that was revoked, and what it still holds.
 #[derive(Clone, Debug)]
 pub struct RevokedAgent {
     /// The agent.
     pub agent: Arc<Agent>,
     /// What it may still use at the providers.
-    pub outstanding: Vec<OutstandingLease>,
+    pub outstanding: Outstanding,
 }
 
 const TOKEN_TTL: Duration = Duration::from_secs(3_600);
@@ -84,8 +73,6 @@ const MAX_PAIRS: usize = 16;
 const MAX_PAIR_CHARS: usize = 256;
 /// An agent's record has labels and attributes, and has to fit in one value of the store.
 const MAX_PAIRS_BYTES: usize = 1_536;
-/// How many leases a revocation ends in one commit.
-const LEASES_PER_COMMIT: usize = 50;
 /// How often the revocation of an enrollment token is tried again when agents enroll at the same moment.
 const ATTEMPTS: usize = 64;
 
@@ -304,6 +291,7 @@ impl Broker {
         caller: &Caller,
         org: &str,
         agent: &str,
+        rotate_outstanding: bool,
     ) -> Result<RevokedAgent, Refusal> {
         let stored = self.get_agent(caller, org, agent).await?;
         let (org, id) = (stored.value.org, stored.value.id);
@@ -322,63 +310,13 @@ impl Broker {
             revoked = Arc::new(agent);
         }
         self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
-        let outstanding = self.end_leases(org, Holder::Agent(id)).await?;
+        let mut outstanding = self.end_leases(org, Holder::Agent(id)).await?;
+        if rotate_outstanding {
+            self.rotate_outstanding(org, &mut outstanding).await?;
+        }
         Ok(RevokedAgent {
             agent: revoked,
             outstanding,
         })
-    }
-
-    /// Ends every lease of a holder that can take no new ones, and lists what stays valid at the providers.
-    async fn end_leases(&self, org: OrgId, holder: Holder) -> Result<Vec<OutstandingLease>, Refusal> {
-        let now = self.now();
-        let (mut outstanding, mut after) = (Vec::new(), None);
-        loop {
-            let rows = self
-                .records
-                .scan::<LeasePointer>(
-                    keys::leases_for(org, holder).as_bytes(),
-                    after.as_ref(),
-                    LEASES_PER_COMMIT,
-                )
-                .await?;
-            let mut changes = Changes::default();
-            for (_, pointer) in &rows {
-                let key = keys::lease(org, pointer.value.lease);
-                let Some(lease) = self.records.get::<Lease>(&key).await? else {
-                    continue;
-                };
-                if lease.value.ended.is_none() {
-                    changes = changes.put(
-                        &key,
-                        &Lease {
-                            ended: Some(now),
-                            ..Lease::clone(&lease.value)
-                        },
-                    );
-                }
-                outstanding.extend(self.still_valid(&lease.value, now).await?);
-            }
-            if !rows.is_empty() {
-                let _applied = self.records.commit(changes).await?;
-            }
-            match rows.into_iter().last() {
-                Some((key, _)) => after = Some(key),
-                None => return Ok(outstanding),
-            }
-        }
-    }
-
-    async fn still_valid(&self, lease: &Lease, now: Time) -> Result<Option<OutstandingLease>, Refusal> {
-        let key = keys::credential(lease.org, lease.credential);
-        let credential = self.records.get::<Credential>(&key).await?;
-        Ok(credential.and_then(|credential| {
-            let valid = credential.value.kind != CredentialKind::OAuthGrant
-                || credential.value.works_for(now, Duration::ZERO);
-            valid.then_some(OutstandingLease {
-                lease: lease.id,
-                credential: credential.value,
-            })
-        }))
     }
 }

@@ -150,6 +150,7 @@ impl Broker {
             return Err(unknown());
         }
         let actor = Actor::Member { id: member, org };
+        self.unlocked_actor(&actor)?;
         human(actor, shown, expires, &stored.value.grants(), rules)
     }
 
@@ -170,6 +171,8 @@ impl Broker {
         if !known || now >= key.expires || key.revoked.is_some() {
             return Err(unknown());
         }
+        let actor = Actor::ApiKey { id: key.id, org };
+        self.unlocked_actor(&actor)?;
         if let KeyAccess::Of(group) = access
             && !key.allows(group)
         {
@@ -182,12 +185,7 @@ impl Broker {
             None => Reach::org(org),
         };
         let shown = Shown::ApiKey(key.id);
-        Ok(Caller::new(
-            Actor::ApiKey { id: key.id, org },
-            shown,
-            Some(expires),
-            reach,
-        ))
+        Ok(Caller::new(actor, shown, Some(expires), reach))
     }
 
     async fn agent_by(
@@ -219,12 +217,14 @@ impl Broker {
             let key = keys::agent(certificate.org, certificate.agent);
             let agent = self.records.get::<Agent>(&key).await?.ok_or_else(unknown)?;
             let used = agent.value.authenticate(certificate.key, &hash)?;
+            let Agent {
+                id, org, environment, ..
+            } = *agent.value;
+            let actor = Actor::Agent(AgentActor { id, org, environment });
+            self.unlocked_actor(&actor)?;
             if used == KeyUse::Known || self.record_first_use(&agent, &hash).await? {
-                let Agent {
-                    id, org, environment, ..
-                } = *agent.value;
                 return Ok(Caller::new(
-                    Actor::Agent(AgentActor { id, org, environment }),
+                    actor,
                     Shown::RuntimeKey(id),
                     Some(certificate.not_after),
                     Reach::org(org),

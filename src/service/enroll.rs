@@ -113,7 +113,14 @@ impl Broker {
                 || agent.value.revoked.is_some()
                 || self.now() >= agent.value.created + self.settings().enrollment_window,
         });
-        match stored.value.admit(&token.hash(), slot, self.now()) {
+        let admitted = stored.value.admit(&token.hash(), slot, self.now());
+        if let (Ok(_), Err(locked)) = (&admitted, self.enrollable(&stored.value, bound.as_ref())) {
+            let record = Record::new(Action::Enroll, "anonymous", Some(org))
+                .about("enrollment_token", token.id())
+                .about("environment", stored.value.environment);
+            return Err(self.denied(record, locked).await.into());
+        }
+        match admitted {
             Err(rejected) => Err(self
                 .rejected(org, &stored.value, csr.key_fingerprint(), rejected)
                 .await
@@ -124,6 +131,14 @@ impl Broker {
                 None => Err(Undone::Conflict),
             },
         }
+    }
+
+    /// Refuses where the environment or its org is locked, or the agent that enrolled with this key before.
+    fn enrollable(&self, token: &EnrollmentToken, bound: Option<&Stored<Agent>>) -> Result<(), Refusal> {
+        let agent = bound.map(|agent| *agent.value.id.as_bytes());
+        let mut subjects = vec![*token.environment.as_bytes(), *token.org.as_bytes()];
+        subjects.extend(agent);
+        self.unlocked(&subjects)
     }
 
     /// The agent that enrolled with this key before, by this token.

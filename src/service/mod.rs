@@ -15,6 +15,8 @@ mod enroll;
 mod journal;
 mod lease;
 mod live;
+mod locks;
+mod outstanding;
 mod page;
 mod reconcile;
 mod refresh;
@@ -48,13 +50,15 @@ pub use crate::journal::StoredRecord;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
+pub use locks::{LockRef, Locked, NewLock};
+pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
@@ -119,6 +123,7 @@ pub struct Broker {
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    locks: locks::Locks,
 }
 
 impl Broker {
@@ -149,6 +154,7 @@ impl Broker {
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            locks: locks::Locks::default(),
         }))
     }
 

@@ -9,6 +9,7 @@
 //!   home/<id>                              the org of an API key or enrollment token, by its id
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
+//!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -30,8 +31,8 @@
 
 use crate::domain::agent::KeyFingerprint;
 use crate::domain::id::{
-    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, MemberId, OperatorId,
-    OrgId, ProjectId, TaskId,
+    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, LockId, MemberId,
+    OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
@@ -161,6 +162,21 @@ pub fn exchange_of(key: &Key) -> Option<(OrgId, CredentialId)> {
     let ids: &[u8; 32] = key.0.last_chunk()?;
     let (org, credential) = ids.split_first_chunk::<16>()?;
     Some((Id::from_bytes(*org), Id::from_bytes(credential.try_into().ok()?)))
+}
+
+/// All locks, of all orgs.
+pub fn all_locks() -> Key {
+    system("lock", &[])
+}
+
+/// All locks of an org.
+pub fn locks(org: OrgId) -> Key {
+    system("lock", &[org.as_bytes()])
+}
+
+/// A lock.
+pub fn lock(org: OrgId, id: LockId) -> Key {
+    system("lock", &[org.as_bytes(), id.as_bytes()])
 }
 
 /// All projects of an org.
@@ -309,6 +325,11 @@ pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: Credentia
         "credential-slot",
         &[&owner_part, provider.as_bytes(), b"\0", kind.name().as_bytes()],
     )
+}
+
+/// All leases of an org.
+pub fn leases(org: OrgId) -> Key {
+    of(org, "lease", &[])
 }
 
 /// A lease.

@@ -65,6 +65,7 @@ impl Caller {
         credentials: credential_service_client, CredentialServiceClient;
         access: access_service_client, AccessServiceClient;
         journal: journal_service_client, JournalServiceClient;
+        locks: lock_service_client, LockServiceClient;
     }
 
     /// The connection with the token on it.

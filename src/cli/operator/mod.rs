@@ -24,6 +24,7 @@ pub mod credential;
 pub mod enrollment_token;
 pub mod environment;
 pub mod journal;
+pub mod lock;
 pub mod member;
 pub(super) mod names;
 pub mod org;
