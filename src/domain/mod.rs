@@ -17,6 +17,7 @@ pub mod lease;
 pub mod mode;
 pub mod name;
 pub mod owner;
+pub mod readiness;
 pub mod reason;
 pub mod refusal;
 pub mod role;
