@@ -1,0 +1,1 @@
+//! Refusals, by a scripted issuer.
