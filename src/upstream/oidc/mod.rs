@@ -10,8 +10,6 @@ mod fetch;
 mod jws;
 mod keyring;
 mod keys;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -1,1 +1,0 @@
-//! Refusals, by a scripted issuer.
