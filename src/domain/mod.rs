@@ -20,6 +20,7 @@ pub mod oidc;
 pub mod owner;
 pub mod reason;
 pub mod refusal;
+pub mod role;
 pub mod rotation;
 pub mod secret;
 pub mod task;

@@ -126,14 +126,14 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let actor: Actor = self
+        let caller = self
             .broker
             .authenticate(Presented { bearer, certificate }, accepts)
             .await?;
-        if !matches!(actor, Actor::Agent(_)) {
-            tracing::Span::current().record("actor", tracing::field::display(&actor));
+        if !matches!(caller.actor(), Actor::Agent(_)) {
+            tracing::Span::current().record("actor", tracing::field::display(&caller));
         }
-        request.extensions_mut().insert(actor);
+        request.extensions_mut().insert(caller);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, timestamp};
+use super::convert::{caller, timestamp};
 use super::status::status;
 use crate::domain::journal::{Phase, Position};
 use crate::domain::refusal::Refusal;
@@ -43,7 +43,7 @@ impl proto::journal_service_server::JournalService for JournalService {
         &self,
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<proto::ListRecordsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let after = match message.page_token.as_str() {
             "" => message.after_position,
@@ -56,7 +56,7 @@ impl proto::journal_service_server::JournalService for JournalService {
         };
         let page = self
             .0
-            .read_journal(&actor, &message.org, Position(after), message.page_size)
+            .read_journal(&caller, &message.org, Position(after), message.page_size)
             .await;
         let page = page.map_err(status)?;
         Ok(Response::new(proto::ListRecordsResponse {

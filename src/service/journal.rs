@@ -1,7 +1,7 @@
 //! Reading the journal.
 
 use super::Broker;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::journal::Position;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -25,7 +25,7 @@ impl Broker {
     /// records than asked for, none even, without being the last.
     pub async fn read_journal(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         after: Position,
         size: i32,
@@ -36,8 +36,8 @@ impl Broker {
             Err(_) => return Err(Refusal::invalid("page_size", "page_size is not negative")),
         };
         let only = match org {
-            "" if actor.org().is_none() => None,
-            org => Some(self.org_id(actor, org).await?),
+            "" if caller.reach().is_everywhere() => None,
+            org => Some(self.org_id(caller, org).await?),
         };
         let (mut records, mut next, mut looked_at) = (Vec::new(), after, 0);
         while records.len() < size && looked_at < LOOKED_AT {

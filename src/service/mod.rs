@@ -1,7 +1,7 @@
 //! The use cases. The only place where things are orchestrated: `rpc` above only translates, `domain` below
 //! only decides, `store`, `journal`, `pki` and `upstream` only do.
 //!
-//! Every use case takes an authenticated [`Actor`](crate::domain::actor::Actor), checks what it may touch,
+//! Every use case takes an authenticated [`Caller`](crate::domain::actor::Caller), checks what it may touch,
 //! and returns plain domain types or a [`Refusal`]. An effect goes through `Broker::effect`, so that its
 //! begin record is durable before it happens and its finish record before it is told.
 
@@ -47,7 +47,7 @@ pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
-pub use authenticate::{Accepts, Presented};
+pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};

@@ -8,7 +8,7 @@ mod subject;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::actor::Actor;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::agent::Agent;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
@@ -92,7 +92,7 @@ impl Broker {
     /// Decides which credential the task gets, and hands it out.
     pub async fn resolve(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         input: ResolveInput<'_>,
     ) -> Result<Resolved, Refusal> {
         self.room_for(Action::Resolve)?;
@@ -116,9 +116,10 @@ impl Broker {
                 "minimum_remaining is at most 24 hours",
             ));
         }
-        let mut record =
-            Record::new(Action::Resolve, actor.to_string(), actor.org()).request(input.request_id);
-        let subject = match self.subject(actor, &input).await {
+        let mut record = caller
+            .record(Action::Resolve, caller.org())
+            .request(input.request_id);
+        let subject = match self.subject(caller, &input).await {
             Ok(subject) => subject,
             Err(refusal) => {
                 return Err(self
@@ -136,7 +137,7 @@ impl Broker {
         }
         let mut decision = Decision::default();
         match self
-            .resolve_for(actor, &subject, &input, remaining, &record, &mut decision)
+            .resolve_for(caller, &subject, &input, remaining, &record, &mut decision)
             .await
         {
             Ok((vended, position)) => Ok(Resolved {
@@ -153,7 +154,7 @@ impl Broker {
 
     async fn resolve_for(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         subject: &Subject,
         input: &ResolveInput<'_>,
         remaining: Duration,
@@ -192,18 +193,18 @@ impl Broker {
                 .about("credential", choice.credential.id)
                 .about("generation", material.generation());
             match self
-                .lease(actor, subject, &permit, &choice, pin.as_ref(), record)
+                .lease(caller, subject, &permit, &choice, pin.as_ref(), record)
                 .await
             {
                 Ok((lease, position)) => {
-                    self.still_allowed(actor, subject.task.as_ref()).await?;
+                    self.still_allowed(caller, subject.task.as_ref()).await?;
                     // What was removed or replaced meanwhile is not handed out any more.
                     if self.generation(&material).await? == Some(material.generation()) {
                         return Ok((self.vend(lease, material, remaining), position));
                     }
                 }
                 // A task changes by ending only: trying again would change nothing.
-                Err(Undone::Conflict) => self.still_allowed(actor, subject.task.as_ref()).await?,
+                Err(Undone::Conflict) => self.still_allowed(caller, subject.task.as_ref()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),
             }
         }
@@ -225,10 +226,10 @@ impl Broker {
         }
     }
 
-    /// The record by which the actor can be revoked and the revision at which it was live; `None` for an
-    /// operator, who is handed nothing.
-    async fn live(&self, actor: &Actor) -> Result<Option<(Key, Revision)>, Refusal> {
-        let (key, live) = match actor {
+    /// The record by which the caller can be revoked and the revision at which it was live; `None` for a human,
+    /// who is handed nothing.
+    async fn live(&self, caller: &Caller) -> Result<Option<(Key, Revision)>, Refusal> {
+        let (key, live) = match caller.actor() {
             Actor::Agent(agent) => {
                 let key = keys::agent(agent.org, agent.id);
                 let stored = self.records.get::<Agent>(&key).await?;
@@ -241,7 +242,7 @@ impl Broker {
                 let live = stored.filter(|stored| stored.value.revoked.is_none());
                 (key, live.map(|live| live.revision))
             }
-            Actor::Operator(_) => return Ok(None),
+            Actor::Operator(_) | Actor::Member { .. } => return Ok(None),
         };
         let revoked = || Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked");
         live.map(|revision| Some((key, revision))).ok_or_else(revoked)
@@ -255,8 +256,8 @@ impl Broker {
     }
 
     /// The last look before the answer: what was revoked or ended meanwhile wins.
-    async fn still_allowed(&self, actor: &Actor, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
-        self.live(actor).await?;
+    async fn still_allowed(&self, caller: &Caller, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
+        self.live(caller).await?;
         if let Some(task) = task {
             let stored = self
                 .records
