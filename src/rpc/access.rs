@@ -100,6 +100,7 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
     "credbroker.v1.AccessService" {
+        PUBLIC => GetLoginConfiguration;
         ANYONE_KNOWN => WhoAmI;
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;

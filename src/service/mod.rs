@@ -20,6 +20,7 @@ mod refresh;
 mod request;
 mod resolve;
 mod scope;
+mod sign_in;
 mod tasks;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
 pub use crate::journal::StoredRecord;
 pub use crate::store::record::Stored;
@@ -99,6 +101,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -111,6 +115,7 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -140,6 +145,7 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
