@@ -410,6 +410,8 @@ macro_rules! stubs {
 stubs! {
     /// Orgs, projects, environments and members.
     directory: directory_service_client::DirectoryServiceClient;
+    /// The agent programs.
+    executors: executor_service_client::ExecutorServiceClient;
     /// Tasks.
     tasks: task_service_client::TaskServiceClient;
     /// Agents and enrollment tokens.

@@ -77,6 +77,8 @@ enum Command {
     EnrollmentToken(Noun<operator::enrollment_token::Action>),
     /// The org's keys for control-plane services.
     ApiKey(Noun<operator::api_key::Action>),
+    /// The agent programs, and what each can be used by now.
+    Executor(Noun<operator::executor::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
     /// What was decided and done, in order.
@@ -138,6 +140,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Agent(noun) => noun!(agent, noun),
         Command::EnrollmentToken(noun) => noun!(enrollment_token, noun),
         Command::ApiKey(noun) => noun!(api_key, noun),
+        Command::Executor(noun) => noun!(executor, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Journal(noun) => noun!(journal, noun),
     }

@@ -18,6 +18,7 @@ pub mod mode;
 pub mod name;
 pub mod oidc;
 pub mod owner;
+pub mod readiness;
 pub mod reason;
 pub mod refusal;
 pub mod role;

@@ -17,6 +17,19 @@ pub enum Fault {
     Broker,
 }
 
+impl Fault {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fault::Caller => "caller",
+            Fault::Member => "member",
+            Fault::Admin => "admin",
+            Fault::Provider => "provider",
+            Fault::Broker => "broker",
+        }
+    }
+}
+
 /// What sort of failure it is. The transport's own codes are chosen from this, in `rpc::status` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {

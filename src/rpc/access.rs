@@ -99,6 +99,9 @@ table! {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
+    "credbroker.v1.ExecutorService" {
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+    }
     "credbroker.v1.AccessService" {
         PUBLIC => GetLoginConfiguration;
         ANYONE_KNOWN => WhoAmI;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Broker;
 use super::directory::checked_display_name;
+use super::live::ended;
 use super::page::{Page, PageRequest};
 use super::scope::parse_id;
 use crate::domain::actor::{Actor, Caller};
@@ -180,6 +181,8 @@ impl Broker {
             .record(Action::ApiKeyRevoke, Some(org))
             .about("api_key", key.id);
         self.effect(record, changes).await?;
+        self.streams
+            .end(*key.id.as_bytes(), &ended("the API key was revoked"));
         Ok(Arc::new(key))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Broker;
 use super::access::checked_ttl;
 use super::effect::Undone;
+use super::live::ended;
 use super::page::{Page, PageRequest};
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
@@ -320,6 +321,7 @@ impl Broker {
             self.effect(record, changes).await?;
             revoked = Arc::new(agent);
         }
+        self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
         let outstanding = self.end_leases(org, Holder::Agent(id)).await?;
         Ok(RevokedAgent {
             agent: revoked,

@@ -12,8 +12,10 @@ mod credentials;
 mod directory;
 mod effect;
 mod enroll;
+mod executors;
 mod journal;
 mod lease;
+mod live;
 mod page;
 mod reconcile;
 mod refresh;
@@ -21,6 +23,7 @@ mod request;
 mod resolve;
 mod scope;
 mod sign_in;
+mod streams;
 mod tasks;
 
 use std::sync::Arc;
@@ -53,11 +56,13 @@ pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
+pub use executors::{ExecutorView, ExecutorWay};
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
 
 /// Times and limits, from the configuration.
@@ -120,6 +125,7 @@ pub struct Broker {
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
+    streams: Arc<streams::Streams>,
 }
 
 impl Broker {
@@ -150,6 +156,7 @@ impl Broker {
             random,
             refresher,
             finished_effects: effect::Finished::default(),
+            streams: Arc::default(),
         }))
     }
 

@@ -100,9 +100,8 @@ impl Broker {
         choice: &Choice,
         pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
-        if let Some((key, revision)) = self.live(caller).await? {
-            changes = changes.at(&key, revision);
-        }
+        let (key, revision) = self.still_live(caller).await?;
+        changes = changes.at(&key, revision);
         let Some(task) = &subject.task else {
             return Ok(changes);
         };

@@ -8,11 +8,9 @@ mod subject;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::actor::{Actor, Caller};
-use crate::domain::agent::Agent;
+use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
-use crate::domain::directory::ApiKey;
 use crate::domain::journal::{Action, Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::reason::Reason;
@@ -22,8 +20,7 @@ use crate::service::Broker;
 use crate::service::effect::Undone;
 use crate::service::lease::{Material, Vended};
 use crate::service::refresh::Need;
-use crate::store::Revision;
-use crate::store::keys::{self, Key};
+use crate::store::keys;
 use crate::store::model::Pin;
 use crate::store::record::Stored;
 use subject::Subject;
@@ -226,28 +223,6 @@ impl Broker {
         }
     }
 
-    /// The record by which the caller can be revoked and the revision at which it was live; `None` for a human,
-    /// who is handed nothing.
-    async fn live(&self, caller: &Caller) -> Result<Option<(Key, Revision)>, Refusal> {
-        let (key, live) = match caller.actor() {
-            Actor::Agent(agent) => {
-                let key = keys::agent(agent.org, agent.id);
-                let stored = self.records.get::<Agent>(&key).await?;
-                let live = stored.filter(|stored| stored.value.revoked.is_none());
-                (key, live.map(|live| live.revision))
-            }
-            Actor::ApiKey { id, org } => {
-                let key = keys::api_key(*org, *id);
-                let stored = self.records.get::<ApiKey>(&key).await?;
-                let live = stored.filter(|stored| stored.value.revoked.is_none());
-                (key, live.map(|live| live.revision))
-            }
-            Actor::Operator(_) | Actor::Member { .. } => return Ok(None),
-        };
-        let revoked = || Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked");
-        live.map(|revision| Some((key, revision))).ok_or_else(revoked)
-    }
-
     /// The generation that the credential has by now; `None` where it was removed.
     async fn generation(&self, material: &Material) -> Result<Option<u64>, Refusal> {
         let Credential { org, id, .. } = *material.credential;
@@ -257,7 +232,7 @@ impl Broker {
 
     /// The last look before the answer: what was revoked or ended meanwhile wins.
     async fn still_allowed(&self, caller: &Caller, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
-        self.live(caller).await?;
+        self.still_live(caller).await?;
         if let Some(task) = task {
             let stored = self
                 .records
