@@ -22,6 +22,7 @@ use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
 use crate::service::{Broker, Parts, Settings};
 use crate::store::sled::SledStore;
+use crate::upstream::oidc::Issuers;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -70,6 +71,7 @@ impl App {
             clock,
             journal,
         } = inputs;
+        let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -79,6 +81,7 @@ impl App {
             registry,
             connectors,
             endpoint,
+            issuers,
             settings: settings(&config),
         })?;
         broker.recover(opened.open_effects).await?;

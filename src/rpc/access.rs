@@ -103,6 +103,7 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
     }
     "credbroker.v1.AccessService" {
+        PUBLIC => GetLoginConfiguration;
         ANYONE_KNOWN => WhoAmI;
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;

@@ -126,10 +126,13 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let caller = self
-            .broker
-            .authenticate(Presented { bearer, certificate }, accepts)
-            .await?;
+        let org = request.headers().get(ORG).and_then(|value| value.to_str().ok());
+        let presented = Presented {
+            bearer,
+            certificate,
+            org,
+        };
+        let caller = self.broker.authenticate(presented, accepts).await?;
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }
@@ -137,6 +140,9 @@ impl Gate {
         Ok(())
     }
 }
+
+/// The metadata that says which org is meant.
+const ORG: &str = "credbroker-org";
 
 /// The token of an `authorization` value; the scheme is case-insensitive (RFC 9110 section 11.1).
 fn bearer_token(value: &str) -> Option<&str> {

@@ -22,6 +22,7 @@ mod refresh;
 mod request;
 mod resolve;
 mod scope;
+mod sign_in;
 mod streams;
 mod tasks;
 
@@ -44,6 +45,7 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
 pub use crate::journal::StoredRecord;
 pub use crate::store::record::Stored;
@@ -104,6 +106,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -116,6 +120,7 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -146,6 +151,7 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
