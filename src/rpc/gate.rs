@@ -130,6 +130,8 @@ impl Gate {
             .broker
             .authenticate(Presented { bearer, certificate }, accepts)
             .await?;
+        self.broker
+            .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }

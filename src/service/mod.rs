@@ -16,6 +16,7 @@ mod journal;
 mod lease;
 mod live;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
@@ -45,6 +46,7 @@ use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 
 pub use crate::journal::StoredRecord;
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
@@ -56,6 +58,7 @@ pub use enroll::{Enrolled, Renewed};
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
@@ -119,6 +122,7 @@ pub struct Broker {
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    presence: presence::Presence,
 }
 
 impl Broker {
@@ -149,6 +153,7 @@ impl Broker {
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            presence: presence::Presence::default(),
         }))
     }
 
