@@ -32,6 +32,8 @@ const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
 const SERVER_RENEWAL: Duration = Duration::from_secs(86_400);
 /// How often what is no longer needed is removed.
 const COLLECTION: Duration = Duration::from_secs(3_600);
+/// How often it is written down who was seen.
+const PRESENCE: Duration = Duration::from_secs(60);
 
 /// A broker that is ready to serve.
 pub struct App {
@@ -167,6 +169,7 @@ impl App {
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
         let _ended = chores.await;
+        flush_presence(&self.broker).await;
         self.close().await;
         Ok(served?)
     }
@@ -215,6 +218,7 @@ async fn chores(
 ) {
     let mut renewal = tokio::time::interval(SERVER_RENEWAL);
     let mut collection = tokio::time::interval(COLLECTION);
+    let mut presence = tokio::time::interval(PRESENCE);
     renewal.tick().await;
     loop {
         tokio::select! {
@@ -223,9 +227,17 @@ async fn chores(
                 Ok(new) => tls.replace(new),
                 Err(error) => tracing::error!(%error, "the server certificate could not be renewed"),
             },
+            _ = presence.tick() => flush_presence(&broker).await,
+            () = broker.presence_is_full() => flush_presence(&broker).await,
             _ = collection.tick() => if let Err(refusal) = broker.collect().await {
                 tracing::warn!(%refusal, "what is no longer needed could not be removed");
             },
         }
+    }
+}
+
+async fn flush_presence(broker: &Broker) {
+    if let Err(refusal) = broker.flush_presence().await {
+        tracing::warn!(%refusal, "who was seen could not be written down");
     }
 }

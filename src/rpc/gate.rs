@@ -133,6 +133,8 @@ impl Gate {
             org,
         };
         let caller = self.broker.authenticate(presented, accepts).await?;
+        self.broker
+            .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }

@@ -17,6 +17,7 @@ mod journal;
 mod lease;
 mod live;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
@@ -48,6 +49,7 @@ use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
 
 pub use crate::journal::StoredRecord;
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
@@ -60,6 +62,7 @@ pub use executors::{ExecutorView, ExecutorWay};
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
@@ -126,6 +129,7 @@ pub struct Broker {
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    presence: presence::Presence,
 }
 
 impl Broker {
@@ -157,6 +161,7 @@ impl Broker {
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            presence: presence::Presence::default(),
         }))
     }
 
