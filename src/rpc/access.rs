@@ -92,7 +92,7 @@ table! {
         OPERATOR: CreateApiKey ListApiKeys RevokeApiKey;
     }
     "credbroker.v1.JournalService" {
-        OPERATOR: ListRecords GetHead;
+        OPERATOR: ListRecords GetHead FollowRecords PruneRecords;
     }
     "grpc.health.v1.Health" {
         PUBLIC: Check List Watch;

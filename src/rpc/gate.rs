@@ -22,7 +22,7 @@ use crate::domain::actor::Actor;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::pki::accept::PeerInfo;
-use crate::service::{Broker, Presented};
+use crate::service::{Broker, Presented, RefusedRequest};
 
 /// The gate, as a layer over the services.
 #[derive(Clone)]
@@ -126,10 +126,18 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let actor: Actor = self
-            .broker
-            .authenticate(Presented { bearer, certificate }, accepts)
-            .await?;
+        let presented = Presented { bearer, certificate };
+        let actor: Actor = match self.broker.authenticate(presented, accepts).await {
+            Ok(actor) => actor,
+            Err(refusal) => {
+                let refused = RefusedRequest {
+                    call: row.path,
+                    peer: peer.map(|peer| peer.remote.ip()),
+                    certificate,
+                };
+                return Err(self.broker.refuse_request(refused, refusal).await);
+            }
+        };
         if !matches!(actor, Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&actor));
         }

@@ -9,6 +9,7 @@ mod access;
 mod agents;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
@@ -42,16 +43,17 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
-pub use journal::JournalPage;
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use refresh::Refresher;
@@ -115,6 +117,8 @@ pub struct Broker {
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
+    denials: denials::Denials,
+    followers: journal::Followers,
 }
 
 impl Broker {
@@ -144,6 +148,8 @@ impl Broker {
             random,
             refresher,
             finished_effects: effect::Finished::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
         }))
     }
 

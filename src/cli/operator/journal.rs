@@ -38,6 +38,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                         page_size,
                         page_token,
                         after_position: after,
+                        ..Default::default()
                     };
                     let page = journal.list_records(request).await?.into_inner();
                     // The journal's page token never runs out; a page that is not full is the end for now.
