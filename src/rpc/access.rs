@@ -109,7 +109,8 @@ table! {
         humans(READERS) => ListApiKeys;
     }
     "credbroker.v1.JournalService" {
-        humans(READERS) => ListRecords GetHead;
+        humans(READERS) => ListRecords GetHead FollowRecords;
+        SYSTEM => PruneRecords;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

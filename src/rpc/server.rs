@@ -165,11 +165,14 @@ pub async fn serve(
             AccessServiceServer,
             AccessService
         ))
-        .add_service(service!(
-            journal_service_server,
-            JournalServiceServer,
-            JournalService
-        ));
+        .add_service(
+            proto::journal_service_server::JournalServiceServer::new(JournalService {
+                broker: Arc::clone(&broker),
+                stopping: stopping.clone(),
+            })
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(usize::MAX),
+        );
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);

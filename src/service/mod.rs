@@ -9,6 +9,7 @@ mod access;
 mod agents;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
@@ -48,7 +49,7 @@ use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
@@ -56,10 +57,11 @@ pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
 pub use executors::{ExecutorView, ExecutorWay};
-pub use journal::JournalPage;
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
@@ -130,6 +132,8 @@ pub struct Broker {
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
     presence: presence::Presence,
+    denials: denials::Denials,
+    followers: journal::Followers,
 }
 
 impl Broker {
@@ -162,6 +166,8 @@ impl Broker {
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
             presence: presence::Presence::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
         }))
     }
 
