@@ -64,6 +64,7 @@ section!(Raw {
     drain: Drain = Drain::default(),
     registry: Registry = Registry::default(),
     connectors: Connectors = Connectors::default(),
+    watch: Watch = Watch::default(),
 });
 
 section!(Listen {
@@ -122,6 +123,10 @@ section!(Drain {
 
 section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
+});
+
+section!(Watch {
+    heartbeat: Span = Span::seconds(15),
 });
 
 section!(Connectors {

@@ -40,6 +40,8 @@ pub struct Config {
     pub registry: Registry,
     /// More connectors, and whose terms are accepted.
     pub connectors: Connectors,
+    /// The streams of events.
+    pub watch: Watch,
     pub(super) raw: Raw,
 }
 
@@ -167,6 +169,13 @@ pub struct Connectors {
     pub files: Vec<PathBuf>,
 }
 
+/// `[watch]`.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// How long a watch is silent at most.
+    pub heartbeat: Duration,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -211,6 +220,9 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         connectors: Connectors {
             accept_terms: raw.connectors.accept_terms.clone(),
             files: files("connectors.files", &raw.connectors.files, folder, origins)?,
+        },
+        watch: Watch {
+            heartbeat: raw.watch.heartbeat.0,
         },
         raw,
     };

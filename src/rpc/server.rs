@@ -19,6 +19,7 @@ use super::enrollment::EnrollmentService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::tasks::TaskService;
+use super::watch::WatchService;
 use crate::pki::accept::Incoming;
 use crate::proto;
 use crate::service::Broker;
@@ -46,7 +47,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -56,6 +57,7 @@ const SERVICES: [&str; 9] = [
     "credbroker.v1.CredentialService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
+    "credbroker.v1.WatchService",
 ];
 
 /// Keeps what the health service says true.
@@ -163,6 +165,7 @@ pub async fn serve(
             JournalServiceServer,
             JournalService
         ));
+    routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);
@@ -183,6 +186,8 @@ pub async fn serve(
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stopping.cancelled() => {
+            // They would not end by themselves, and nobody waits for them.
+            broker.end_streams();
             let limit = *limits.drain.borrow();
             tokio::select! {
                 ended = &mut serving => ended,

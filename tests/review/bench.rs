@@ -401,5 +401,6 @@ fn settings() -> Settings {
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
         reserved_bytes: 0,
+        watch_heartbeat: Duration::from_secs(15),
     }
 }
