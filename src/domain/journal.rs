@@ -63,6 +63,8 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    RequestRefuse, "request.refuse";
+    JournalPrune, "journal.prune";
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
