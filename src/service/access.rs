@@ -5,18 +5,14 @@ use std::time::Duration;
 
 use super::Broker;
 use super::directory::checked_display_name;
-use super::live::ended;
 use super::page::{Page, PageRequest};
-use super::scope::parse_id;
 use crate::domain::actor::{Actor, Caller};
 use crate::domain::directory::{ApiKey, Group, Operator};
 use crate::domain::journal::{Action, Record};
-use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::token::{ApiKeyFamily, OperatorFamily, Token};
-use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::Home;
 use crate::store::record::{Changes, Stored};
@@ -153,40 +149,5 @@ impl Broker {
     ) -> Result<Page<Stored<ApiKey>>, Refusal> {
         let org = self.org_id(caller, org).await?;
         self.page(&keys::api_keys(org), page).await
-    }
-
-    /// Revokes an API key. Revoking it again changes nothing.
-    pub async fn revoke_api_key(
-        self: &Arc<Self>,
-        caller: &Caller,
-        org: &str,
-        id: &str,
-    ) -> Result<Arc<ApiKey>, Refusal> {
-        let org = self.org_id(caller, org).await?;
-        let at = keys::api_key(org, parse_id("api_key", id)?);
-        let stored: Stored<ApiKey> = self
-            .records
-            .get(&at)
-            .await?
-            .ok_or_else(|| Refusal::not_found("API key"))?;
-        if stored.value.revoked.is_some() {
-            return Ok(stored.value);
-        }
-        let key = ApiKey {
-            revoked: Some(self.now()),
-            ..ApiKey::clone(&stored.value)
-        };
-        let mut changes = Changes::default();
-        changes = changes.at(&at, stored.revision);
-        changes = changes.put(&at, &key);
-        let record = caller
-            .record(Action::ApiKeyRevoke, Some(org))
-            .about("api_key", key.id);
-        self.effect(record, changes).await?;
-        let gone = Ended::ApiKey(key.id);
-        self.publish(Notice::ended(org, gone, Reason::CredentialUnknown, false));
-        self.streams
-            .end(*key.id.as_bytes(), &ended("the API key was revoked"));
-        Ok(Arc::new(key))
     }
 }

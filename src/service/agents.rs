@@ -6,8 +6,6 @@ use std::time::Duration;
 use super::Broker;
 use super::access::checked_ttl;
 use super::effect::Undone;
-use super::live::ended;
-use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
@@ -16,13 +14,10 @@ use crate::domain::directory::Environment;
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::{EnrollmentTokenId, EnvironmentId, OrgId, ProjectId, TaskId};
 use crate::domain::journal::Action;
-use crate::domain::lease::Holder;
-use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::task::{Task, TaskClaims};
 use crate::domain::token::{EnrollmentFamily, Token};
-use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::Home;
 use crate::store::record::{Changes, Stored};
@@ -54,15 +49,6 @@ pub struct MintedEnrollmentToken {
     pub enrollment_token: EnrollmentToken,
     /// The token, to be shown once.
     pub token: Secret<ActorToken>,
-}
-
-/// An agent that was revoked, and what it still holds.
-#[derive(Clone, Debug)]
-pub struct RevokedAgent {
-    /// The agent.
-    pub agent: Arc<Agent>,
-    /// What it may still use at the providers.
-    pub outstanding: Outstanding,
 }
 
 const TOKEN_TTL: Duration = Duration::from_secs(3_600);
@@ -293,49 +279,5 @@ impl Broker {
         }
         let project = self.project_of(place.id(), environment).await?;
         Ok(project.is_some_and(|project| place.within.admits(Some(project), None)))
-    }
-
-    /// Revokes an agent for good. When this returns, no later request of the agent succeeds; a resolution
-    /// under way loses, because it commits its lease guarded by the agent's record and looks at the record
-    /// once more before it answers. Revoking it again changes nothing and lists what it still holds.
-    pub async fn revoke_agent(
-        self: &Arc<Self>,
-        caller: &Caller,
-        org: &str,
-        agent: &str,
-        rotate_outstanding: bool,
-    ) -> Result<RevokedAgent, Refusal> {
-        let stored = self.get_agent(caller, org, agent).await?;
-        let (org, id) = (stored.value.org, stored.value.id);
-        let mut revoked = Arc::clone(&stored.value);
-        if stored.value.revoked.is_none() {
-            let agent = Agent {
-                revoked: Some(self.now()),
-                ..Agent::clone(&stored.value)
-            };
-            // Not guarded: an agent that keeps changing its own record could hold a guarded revocation off
-            // for as long as it likes. What it changed in between is of no use to it any more.
-            let mut changes = Changes::default();
-            changes = changes.put(&keys::agent(org, id), &agent);
-            let record = caller.record(Action::AgentRevoke, Some(org)).about("agent", id);
-            self.effect(record, changes).await?;
-            revoked = Arc::new(agent);
-            // It is revoked: that its project cannot be read must not keep anybody from being told.
-            let project = self
-                .project_of(org, stored.value.environment)
-                .await
-                .unwrap_or(None);
-            let ended = Ended::Agent(id, project);
-            self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
-        }
-        self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
-        let mut outstanding = self.end_leases(org, Holder::Agent(id)).await?;
-        if rotate_outstanding {
-            self.rotate_outstanding(org, &mut outstanding).await?;
-        }
-        Ok(RevokedAgent {
-            agent: revoked,
-            outstanding,
-        })
     }
 }

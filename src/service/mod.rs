@@ -23,8 +23,10 @@ mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod removal;
 mod request;
 mod resolve;
+mod revoke;
 mod scope;
 mod sign_in;
 mod streams;
@@ -45,7 +47,9 @@ use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
 use crate::domain::time::Time;
 use crate::journal::{Journal, JournalError};
+use crate::metrics::Metrics;
 use crate::pki::authority::Authority;
+use crate::pki::connections::Connections;
 use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
@@ -57,7 +61,7 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, RevokedAgent};
+pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
@@ -71,7 +75,9 @@ pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
+pub use removal::{RemovedCredential, RemovedMember};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
 pub use watch::{Event, Told, Watch, WatchInput, What};
@@ -145,6 +151,8 @@ pub struct Broker {
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
+    metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
 }
 
 impl Broker {
@@ -156,6 +164,7 @@ impl Broker {
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
         let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
+        let metrics = Arc::new(Metrics::default());
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -164,6 +173,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            metrics: Arc::clone(&metrics),
             hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
@@ -185,6 +195,8 @@ impl Broker {
             hub,
             cursors,
             locks: locks::Locks::default(),
+            metrics,
+            connections: Arc::default(),
         }))
     }
 

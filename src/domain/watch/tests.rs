@@ -82,6 +82,7 @@ fn lease(credential: u8) -> Lease {
         created: Time::from_seconds(0),
         expires: Time::from_seconds(100),
         ended: None,
+        handed: None,
     }
 }
 
