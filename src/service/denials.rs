@@ -284,3 +284,76 @@ impl Broker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_millis(1_000);
+
+    fn refused(denials: &Denials, kind: &'static str, name: String, at: Time) -> bool {
+        let key = Key {
+            who: Who { kind, name },
+            action: Action::RequestRefuse,
+            reason: Reason::CredentialUnknown,
+        };
+        denials.admit(key, None, at, true)
+    }
+
+    fn count(record: &Record) -> u64 {
+        let count = record.subject.iter().find(|(kind, _)| *kind == "count");
+        count.unwrap().1.parse().unwrap()
+    }
+
+    // req: N6
+    #[test]
+    fn strangers_from_everywhere_leave_a_bounded_number_of_records() {
+        let denials = Denials::default();
+        let calls = 50_000_u64;
+        let mut recorded = 0;
+        for number in 0..calls {
+            let from = IpAddr::from((u128::from(number % 5_000) << 64).to_be_bytes());
+            recorded += u64::from(refused(&denials, NETWORK, network(from), NOW));
+        }
+        assert_eq!(recorded, u64::from(STRANGERS_RECORDED));
+        // They crowd out nobody who is known.
+        assert!(refused(&denials, ACTOR, "agt_1".to_owned(), NOW));
+        let summaries = denials.take();
+        assert!(summaries.len() <= STRANGERS + 1, "{}", summaries.len());
+        assert_eq!(summaries.iter().map(count).sum::<u64>() + recorded, calls);
+        let others = summaries.iter().filter(|record| record.subject[0].1 == OTHERS);
+        assert_eq!(others.map(count).collect::<Vec<_>>().len(), 1);
+        assert!(denials.take().is_empty(), "a new window");
+        assert!(refused(&denials, NETWORK, "192.0.2.0/24".to_owned(), NOW));
+    }
+
+    #[test]
+    fn a_summary_says_when_and_for_whom() {
+        let denials = Denials::default();
+        for number in 0..13 {
+            let at = Time::from_millis(1_000 + number);
+            assert_eq!(refused(&denials, ACTOR, "agt_1".to_owned(), at), number < 10);
+        }
+        let [summary] = &denials.take()[..] else {
+            panic!("one kind, one record");
+        };
+        assert_eq!((summary.actor.as_str(), count(summary)), ("agt_1", 3));
+        let subject = |kind| summary.subject.iter().find(|(name, _)| *name == kind).unwrap();
+        assert_eq!(
+            (subject("first").1.as_str(), subject("last").1.as_str()),
+            ("1010", "1012")
+        );
+    }
+
+    #[test]
+    fn a_network_is_what_one_caller_has() {
+        for (address, expected) in [
+            ("192.0.2.77", "192.0.2.0/24"),
+            ("::ffff:192.0.2.77", "192.0.2.0/24"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(network(address.parse().unwrap()), expected);
+        }
+    }
+}
