@@ -22,6 +22,7 @@ use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
 use crate::service::{Broker, Parts, Settings};
 use crate::store::sled::SledStore;
+use crate::upstream::oidc::Issuers;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -33,6 +34,8 @@ const SERVER_RENEWAL: Duration = Duration::from_secs(86_400);
 const DENIAL_WINDOW: Duration = Duration::from_secs(300);
 /// How often what is no longer needed is removed.
 const COLLECTION: Duration = Duration::from_secs(3_600);
+/// How often it is written down who was seen.
+const PRESENCE: Duration = Duration::from_secs(60);
 
 /// A broker that is ready to serve.
 pub struct App {
@@ -72,6 +75,7 @@ impl App {
             clock,
             journal,
         } = inputs;
+        let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -81,6 +85,7 @@ impl App {
             registry,
             connectors,
             endpoint,
+            issuers,
             settings: settings(&config),
         })?;
         broker.recover(opened.open_effects).await?;
@@ -166,6 +171,7 @@ impl App {
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
         let _ended = chores.await;
+        flush_presence(&self.broker).await;
         self.close().await;
         Ok(served?)
     }
@@ -217,6 +223,7 @@ async fn chores(
 ) {
     let mut renewal = tokio::time::interval(SERVER_RENEWAL);
     let mut collection = tokio::time::interval(COLLECTION);
+    let mut presence = tokio::time::interval(PRESENCE);
     let mut denials = tokio::time::interval(DENIAL_WINDOW);
     renewal.tick().await;
     denials.tick().await;
@@ -227,6 +234,8 @@ async fn chores(
                 Ok(new) => tls.replace(new),
                 Err(error) => tracing::error!(%error, "the server certificate could not be renewed"),
             },
+            _ = presence.tick() => flush_presence(&broker).await,
+            () = broker.presence_is_full() => flush_presence(&broker).await,
             _ = denials.tick() => if let Err(refusal) = broker.summarize_denials(false).await {
                 tracing::warn!(%refusal, "the refusals that were counted could not be recorded yet");
             },
@@ -234,5 +243,11 @@ async fn chores(
                 tracing::warn!(%refusal, "what is no longer needed could not be removed");
             },
         }
+    }
+}
+
+async fn flush_presence(broker: &Broker) {
+    if let Err(refusal) = broker.flush_presence().await {
+        tracing::warn!(%refusal, "who was seen could not be written down");
     }
 }

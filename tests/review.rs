@@ -245,7 +245,7 @@ async fn a_pin_at_one_provider_outlives_the_use_of_another() {
             provider,
             ..ResolveInput::default()
         };
-        let resolved = bench.broker.resolve(&operator(), input).await;
+        let resolved = bench.broker.resolve(&bench.resolver, input).await;
         resolved.ok().unwrap().vended.material.credential.owner
     };
     assert_eq!(resolve("demo").await, Owner::Org);

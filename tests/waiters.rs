@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use credbroker::clock::Clock as _;
-use credbroker::domain::actor::Actor;
+use credbroker::domain::actor::Caller;
 use credbroker::domain::reason::Reason;
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::secret::Exposure;
 use credbroker::proto;
-use credbroker::service::{Accepts, Presented, ResolveInput};
+use credbroker::service::{Accepts, KeyAccess, Presented, ResolveInput};
 use support::broker::ORG;
 use support::client::retry_after;
 use support::reason;
@@ -26,8 +26,8 @@ use tonic::Code;
 /// The generation and the token that one caller got.
 type Answer = Result<(u64, String), Refusal>;
 
-/// An API key's actor: a control plane that resolves the scene's task.
-async fn control_plane(scene: &Scene) -> Actor {
+/// The caller that an API key is: a control plane that resolves the scene's task.
+async fn control_plane(scene: &Scene) -> Caller {
     let request = proto::CreateApiKeyRequest {
         org: ORG.to_owned(),
         ..Default::default()
@@ -35,13 +35,14 @@ async fn control_plane(scene: &Scene) -> Actor {
     let answer = scene.operator.access().create_api_key(request).await.unwrap();
     let key = answer.into_inner().token.unwrap();
     let accepts = Accepts {
-        operator: false,
-        api_key: true,
+        humans: None,
+        api_key: KeyAccess::Any,
         agent: false,
     };
     let presented = Presented {
         bearer: Some(&key.value),
         certificate: None,
+        org: None,
     };
     scene
         .broker
@@ -52,17 +53,18 @@ async fn control_plane(scene: &Scene) -> Actor {
 }
 
 /// So many callers resolve the scene's task at once, within this process.
-fn resolve(scene: &Scene, actor: Actor, callers: usize) -> JoinSet<Answer> {
+fn resolve(scene: &Scene, caller: &Caller, callers: usize) -> JoinSet<Answer> {
     let mut asked = JoinSet::new();
     for _ in 0..callers {
         let (broker, task) = (Arc::clone(&scene.broker.broker), scene.task.clone());
+        let caller = caller.clone();
         asked.spawn(async move {
             let input = ResolveInput {
                 task: &task,
                 minimum_remaining: Some(Duration::ZERO),
                 ..ResolveInput::default()
             };
-            let material = broker.resolve(&actor, input).await?.vended.material;
+            let material = broker.resolve(&caller, input).await?.vended.material;
             let token = material.secret.access.as_ref().unwrap();
             let token = token.expose_str(Exposure::Inspect).unwrap().to_owned();
             Ok((material.credential.rotation.generation, token))
@@ -72,8 +74,8 @@ fn resolve(scene: &Scene, actor: Actor, callers: usize) -> JoinSet<Answer> {
 }
 
 /// The caller's own lease, so that what follows is about the credential alone.
-async fn lease(scene: &Scene, actor: Actor) {
-    let answers = resolve(scene, actor, 1).join_all().await;
+async fn lease(scene: &Scene, caller: &Caller) {
+    let answers = resolve(scene, caller, 1).join_all().await;
     assert!(answers[0].is_ok());
 }
 
@@ -85,13 +87,13 @@ async fn ten_thousand_callers_wait_for_one_call() {
     /// For ten thousand journaled answers by an unoptimized build on a busy machine.
     const SLACK: Duration = Duration::from_secs(10);
     let (scene, _) = Scene::leased("", "").await;
-    let actor = control_plane(&scene).await;
-    lease(&scene, actor).await;
+    let caller = control_plane(&scene).await;
+    lease(&scene, &caller).await;
 
     scene.expire();
     scene.provider.delay(PROVIDER);
     let began = scene.clock.monotonic();
-    let answers = resolve(&scene, actor, CALLERS).join_all().await;
+    let answers = resolve(&scene, &caller, CALLERS).join_all().await;
     let took = scene.clock.monotonic() - began;
 
     let mut counted = BTreeMap::new();
@@ -118,13 +120,13 @@ async fn callers_past_the_limit_are_refused_and_the_rest_are_served() {
     const LIMIT: usize = 5;
     const CALLERS: usize = 40;
     let (scene, _) = Scene::leased("", "[refresh]\nmax_waiters = 5\n").await;
-    let actor = control_plane(&scene).await;
-    lease(&scene, actor).await;
+    let caller = control_plane(&scene).await;
+    lease(&scene, &caller).await;
     scene.expire();
     scene.provider.hold();
 
     // While the exchange is under way, the surplus is told at once, in process and over the port.
-    let mut asked = resolve(&scene, actor, CALLERS);
+    let mut asked = resolve(&scene, &caller, CALLERS);
     for _ in LIMIT..CALLERS {
         let answer = tokio::time::timeout(Duration::from_secs(30), asked.join_next()).await;
         let refusal = answer.unwrap().unwrap().unwrap().unwrap_err();

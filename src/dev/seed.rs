@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::daemon::{App, DaemonError};
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::id::OperatorId;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -34,7 +34,7 @@ pub(super) struct Seeded {
 pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
     let folder = &app.config().data_dir;
     let (operator, operator_token) = operator(app.broker(), folder).await?;
-    let actor = Actor::Operator(operator);
+    let caller = Caller::local_operator(operator);
     let broker = app.broker();
 
     let named = |name| NewNamed {
@@ -42,14 +42,14 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
         display_name: "",
         request_id: "",
     };
-    existing(broker.create_org(&actor, named(ORG)).await)?;
-    existing(broker.create_project(&actor, ORG, named(PROJECT)).await)?;
+    existing(broker.create_org(&caller, named(ORG)).await)?;
+    existing(broker.create_project(&caller, ORG, named(PROJECT)).await)?;
     existing(
         broker
-            .create_environment(&actor, ORG, PROJECT, named(ENVIRONMENT))
+            .create_environment(&caller, ORG, PROJECT, named(ENVIRONMENT))
             .await,
     )?;
-    existing(broker.create_member(&actor, ORG, named(MEMBER), &[]).await)?;
+    existing(broker.create_member(&caller, ORG, named(MEMBER), &[]).await)?;
 
     let task = NewTask {
         org: ORG,
@@ -65,7 +65,7 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
         agents: &[],
         request_id: "",
     };
-    let task = broker.create_task(&actor, task).await?.task.id.to_string();
+    let task = broker.create_task(&caller, task).await?.task.id.to_string();
     let tokens = NewEnrollmentTokens {
         org: ORG,
         project: PROJECT,
@@ -76,7 +76,7 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
         task: &task,
         labels: &[],
     };
-    let minted = broker.create_enrollment_tokens(&actor, tokens).await?;
+    let minted = broker.create_enrollment_tokens(&caller, tokens).await?;
     let enrollment_token = folder.join("enrollment-token");
     for minted in &minted {
         write_private(&enrollment_token, minted.token.expose(Exposure::ShowOnce))?;

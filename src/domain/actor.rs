@@ -1,15 +1,24 @@
-//! Who is calling, once that has been shown.
+//! Who is calling, once that has been shown, and how far it may reach in the call it makes.
 
 use std::fmt;
 
-use super::id::{AgentId, ApiKeyId, EnvironmentId, OperatorId, OrgId};
+use super::id::{AgentId, ApiKeyId, EnvironmentId, MemberId, OperatorId, OrgId};
+use super::journal::{Action, Record};
+use super::role::Reach;
+use super::time::Time;
 
-/// An authenticated actor. Made by authentication only; holding one says that the credential was good and
-/// the actor live when the request came in.
+/// An authenticated actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// A human operator of the whole broker.
+    /// A human who is no org's member: who runs the broker, or audits it.
     Operator(OperatorId),
+    /// A human user of an org.
+    Member {
+        /// The member.
+        id: MemberId,
+        /// Their org.
+        org: OrgId,
+    },
     /// Automation of one org.
     ApiKey {
         /// The key.
@@ -33,19 +42,20 @@ pub struct AgentActor {
 }
 
 impl Actor {
-    /// The one org this actor is confined to; `None` for an operator of the whole broker.
+    /// The one org this actor belongs to; `None` for an operator, who belongs to none.
     pub fn org(&self) -> Option<OrgId> {
         match self {
             Actor::Operator(_) => None,
-            Actor::ApiKey { org, .. } => Some(*org),
+            Actor::Member { org, .. } | Actor::ApiKey { org, .. } => Some(*org),
             Actor::Agent(agent) => Some(agent.org),
         }
     }
 
-    /// The family, as `WhoAmI` and the access table name it.
+    /// What sort of actor it is, as `WhoAmI` names it.
     pub fn family(&self) -> &'static str {
         match self {
             Actor::Operator(_) => "operator",
+            Actor::Member { .. } => "member",
             Actor::ApiKey { .. } => "api-key",
             Actor::Agent(_) => "agent",
         }
@@ -56,8 +66,103 @@ impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Actor::Operator(id) => id.fmt(f),
+            Actor::Member { id, .. } => id.fmt(f),
             Actor::ApiKey { id, .. } => id.fmt(f),
             Actor::Agent(agent) => agent.id.fmt(f),
         }
+    }
+}
+
+/// What the caller showed. A member may have many operator tokens, each revoked by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shown {
+    /// An operator token.
+    OperatorToken(OperatorId),
+    /// An ID token of an OIDC issuer.
+    IdToken,
+    /// An org API key.
+    ApiKey(ApiKeyId),
+    /// A runtime key, with its certificate.
+    RuntimeKey(AgentId),
+}
+
+/// An authenticated caller, in one call. Made by authentication only; holding one says that what was shown was
+/// good, the actor live, and the call in its access, when the request came in.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    actor: Actor,
+    shown: Shown,
+    expires: Option<Time>,
+    reach: Reach,
+}
+
+impl Caller {
+    /// A caller who has been authenticated: by what it showed, good until `expires`, with this reach.
+    pub fn new(actor: Actor, shown: Shown, expires: Option<Time>, reach: Reach) -> Self {
+        Self {
+            actor,
+            shown,
+            expires,
+            reach,
+        }
+    }
+
+    /// The broker's own hand, for what is done on its own machine.
+    pub fn local_operator(id: OperatorId) -> Self {
+        Self::new(
+            Actor::Operator(id),
+            Shown::OperatorToken(id),
+            None,
+            Reach::everywhere(),
+        )
+    }
+
+    /// Who it is.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// What it showed.
+    pub fn shown(&self) -> Shown {
+        self.shown
+    }
+
+    /// When what it showed stops being good; `None`: not by itself.
+    pub fn expires(&self) -> Option<Time> {
+        self.expires
+    }
+
+    /// How far it may reach in this call.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// The one org it belongs to.
+    pub fn org(&self) -> Option<OrgId> {
+        self.actor.org()
+    }
+
+    /// The member it is, of this org.
+    pub fn member_of(&self, org: OrgId) -> Option<MemberId> {
+        match self.actor {
+            Actor::Member { id, org: own } if own == org => Some(id),
+            _ => None,
+        }
+    }
+
+    /// A journal record of something this caller asked for. Names the token too, where the actor may have
+    /// several.
+    pub fn record(&self, action: Action, org: Option<OrgId>) -> Record {
+        let record = Record::new(action, self.actor.to_string(), org);
+        match (self.actor, self.shown) {
+            (Actor::Member { .. }, Shown::OperatorToken(token)) => record.about("token", token),
+            _ => record,
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.actor.fmt(f)
     }
 }

@@ -1,6 +1,8 @@
 //! Orgs and what belongs to them, and the actors that are not agents.
 
+use super::agent::KeyFingerprint;
 use super::id::{ApiKeyId, EnvironmentId, MemberId, OperatorId, OrgId, ProjectId};
+use super::role::{Grant, Role, Scope};
 use super::time::Time;
 use super::token::TokenHash;
 
@@ -64,9 +66,25 @@ pub struct Member {
     pub identities: Vec<String>,
     /// When it was made.
     pub created: Time,
+    /// The roles it holds in its org; `None`: it was never given any, and is a plain member of the whole org.
+    pub grants: Option<Vec<Grant>>,
+    /// When it was removed. What was its own has ended or is about to.
+    pub removed: Option<Time>,
 }
 
-/// A human operator of the whole broker.
+impl Member {
+    /// The roles it holds.
+    pub fn grants(&self) -> Vec<Grant> {
+        self.grants.clone().unwrap_or_else(|| {
+            vec![Grant {
+                role: Role::Member,
+                scope: Scope::Org(self.org),
+            }]
+        })
+    }
+}
+
+/// An operator token, and who acts with it: a member of an org, or a human who is no org's member.
 #[derive(Clone, Debug)]
 pub struct Operator {
     /// Its id.
@@ -81,6 +99,123 @@ pub struct Operator {
     pub expires: Option<Time>,
     /// When it was revoked.
     pub revoked: Option<Time>,
+    /// The member whose token it is: it has the member's roles, as they stand at each call.
+    pub member: Option<MemberOf>,
+    /// The roles of an operator who is no member. `None` in the records of the first release, whose operators
+    /// were all system admins.
+    pub grants: Option<Vec<Grant>>,
+    /// The token before the last rotation.
+    pub previous: Option<PreviousToken>,
+}
+
+impl Operator {
+    /// The roles of an operator who is no member.
+    pub fn grants(&self) -> Vec<Grant> {
+        self.grants.clone().unwrap_or_else(|| {
+            vec![Grant {
+                role: Role::SystemAdmin,
+                scope: Scope::Broker,
+            }]
+        })
+    }
+}
+
+/// A member, with its org.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberOf {
+    /// The org.
+    pub org: OrgId,
+    /// The member.
+    pub member: MemberId,
+}
+
+/// A token that was rotated away, and stays good for a while, so that its holders can change over.
+#[derive(Clone, Copy, Debug)]
+pub struct PreviousToken {
+    /// Its hash.
+    pub token: TokenHash,
+    /// Until when it is good.
+    pub until: Time,
+}
+
+impl PreviousToken {
+    /// Whether `presented` is this token and still good at `now`.
+    pub fn admits(&self, presented: &TokenHash, now: Time) -> bool {
+        self.token.matches(presented) && now < self.until
+    }
+}
+
+/// What an API key may be used for: each call of automation belongs to one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// Make, assign and end tasks.
+    Tasks,
+    /// Resolve for members and tasks of the org.
+    Resolve,
+    /// Mint and revoke enrollment tokens.
+    Enrollment,
+    /// See, lock and revoke agents.
+    Agents,
+    /// Read orgs, projects, environments and members.
+    Directory,
+    /// Read credentials, never their secrets.
+    Credentials,
+    /// Ask for approvals, and see them.
+    Approvals,
+    /// Have runtime keys checked.
+    Introspect,
+    /// Follow the org's events.
+    Watch,
+    /// Set and grant extension secrets.
+    Secrets,
+}
+
+impl Group {
+    /// All groups.
+    pub const ALL: [Group; 10] = [
+        Group::Tasks,
+        Group::Resolve,
+        Group::Enrollment,
+        Group::Agents,
+        Group::Directory,
+        Group::Credentials,
+        Group::Approvals,
+        Group::Introspect,
+        Group::Watch,
+        Group::Secrets,
+    ];
+
+    /// What an API key may do where nothing was said: what a control plane needs to run tasks.
+    pub const USUAL: [Group; 7] = [
+        Group::Tasks,
+        Group::Resolve,
+        Group::Enrollment,
+        Group::Agents,
+        Group::Directory,
+        Group::Credentials,
+        Group::Watch,
+    ];
+
+    /// The name in requests, commands and the journal.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::Tasks => "tasks",
+            Group::Resolve => "resolve",
+            Group::Enrollment => "enrollment",
+            Group::Agents => "agents",
+            Group::Directory => "directory",
+            Group::Credentials => "credentials",
+            Group::Approvals => "approvals",
+            Group::Introspect => "introspect",
+            Group::Watch => "watch",
+            Group::Secrets => "secrets",
+        }
+    }
+
+    /// The group of this name.
+    pub fn of(name: &str) -> Option<Group> {
+        Group::ALL.into_iter().find(|group| group.name() == name)
+    }
 }
 
 /// An org API key.
@@ -100,4 +235,22 @@ pub struct ApiKey {
     pub expires: Time,
     /// When it was revoked.
     pub revoked: Option<Time>,
+    /// The projects it is confined to; `None`: the whole org.
+    pub projects: Option<Vec<ProjectId>>,
+    /// What it may be used for. `None` in the records of the first release: [`Group::USUAL`].
+    pub groups: Option<Vec<Group>>,
+    /// The key of the client certificate it has to come with; `None`: it needs none.
+    pub certificate: Option<KeyFingerprint>,
+    /// The token before the last rotation.
+    pub previous: Option<PreviousToken>,
+}
+
+impl ApiKey {
+    /// Whether it may be used for calls of this group.
+    pub fn allows(&self, group: Group) -> bool {
+        match &self.groups {
+            Some(groups) => groups.contains(&group),
+            None => Group::USUAL.contains(&group),
+        }
+    }
 }

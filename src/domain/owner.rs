@@ -16,6 +16,14 @@ impl Owner {
     pub fn precedence(member: MemberId) -> [Owner; 2] {
         [Owner::Member(member), Owner::Org]
     }
+
+    /// The member, where it is one's own.
+    pub fn member(self) -> Option<MemberId> {
+        match self {
+            Owner::Member(member) => Some(member),
+            Owner::Org => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Owner {

@@ -1,13 +1,17 @@
 //! The access table: one row a call. What has no row is refused.
 
-use crate::service::Accepts;
+use crate::domain::directory::Group;
+use crate::domain::role::Extent::{All, Own};
+use crate::domain::role::Role::{Approver, Auditor, Member, OrgAdmin};
+use crate::domain::role::Rule;
+use crate::service::{Accepts, KeyAccess};
 
 /// Who may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Anybody: the call checks what it needs itself, or tells nothing.
     Public,
-    /// Actors of these families.
+    /// Actors of these kinds, in these roles.
     Actors(Accepts),
 }
 
@@ -20,39 +24,43 @@ pub struct Row {
     pub access: Access,
 }
 
-const NOBODY: Accepts = Accepts {
-    operator: false,
-    api_key: false,
-    agent: false,
-};
-const OPERATOR: Access = Access::Actors(Accepts {
-    operator: true,
-    ..NOBODY
-});
-const AGENT: Access = Access::Actors(Accepts {
-    agent: true,
-    ..NOBODY
-});
-/// Those who run the platform: people and their automation, the latter within its org.
-const CONTROL: Access = Access::Actors(Accepts {
-    operator: true,
-    api_key: true,
-    ..NOBODY
-});
-/// Those a credential may be handed to.
-const CONSUMER: Access = Access::Actors(Accepts {
-    api_key: true,
-    agent: true,
-    ..NOBODY
-});
-const ANYONE_KNOWN: Access = Access::Actors(Accepts {
-    operator: true,
-    api_key: true,
-    agent: true,
-});
+/// Humans of these roles (and system admins), API keys of this group, agents.
+const fn row(humans: Option<&'static [Rule]>, api_key: KeyAccess, agent: bool) -> Access {
+    Access::Actors(Accepts {
+        humans,
+        api_key,
+        agent,
+    })
+}
+
+const fn humans(rules: &'static [Rule]) -> Access {
+    row(Some(rules), KeyAccess::No, false)
+}
+
+const fn of(group: Group) -> KeyAccess {
+    KeyAccess::Of(group)
+}
+
+const PUBLIC: Access = Access::Public;
+const AGENT: Access = row(None, KeyAccess::No, true);
+/// Who runs the broker, and nobody else.
+const SYSTEM: Access = humans(&[]);
+const ADMIN: Access = humans(ADMINS);
+const ANYONE_KNOWN: Access = row(Some(EVERYONE), KeyAccess::Any, true);
+
+/// Those who change an org.
+const ADMINS: &[Rule] = &[(OrgAdmin, All)];
+/// Those who read everything.
+const READERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All)];
+/// Those who read everything, and members what is theirs.
+const READERS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Member, Own)];
+/// Those who change an org, and members what is theirs.
+const ADMINS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Member, Own)];
+/// Everybody who has a role in the org.
+const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
 
 macro_rules! table {
-    ($($service:literal { $($access:ident: $($method:ident)*;)* })*) => {
+    ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
         /// The table.
         pub const ACCESS: &[Row] = &[$($($(
             Row { path: concat!("/", $service, "/", stringify!($method)), access: $access },
@@ -60,48 +68,58 @@ macro_rules! table {
     };
 }
 
-const PUBLIC: Access = Access::Public;
-
 table! {
     "credbroker.v1.BrokerService" {
-        CONSUMER: ResolveCredential RefreshToken ReleaseLease;
+        row(None, of(Group::Resolve), true) => ResolveCredential RefreshToken ReleaseLease;
     }
     "credbroker.v1.EnrollmentService" {
-        PUBLIC: Enroll GetTrustBundle;
-        AGENT: RenewCertificate RotateRuntimeKey;
+        PUBLIC => Enroll GetTrustBundle;
+        AGENT => RenewCertificate RotateRuntimeKey;
     }
     "credbroker.v1.TaskService" {
-        CONTROL: CreateTask GetTask ListTasks AssignTask EndTask;
+        row(Some(ADMINS_AND_OWNERS), of(Group::Tasks), false) => CreateTask EndTask;
+        row(Some(ADMINS), of(Group::Tasks), false) => AssignTask;
+        row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => GetTask ListTasks;
     }
     "credbroker.v1.DirectoryService" {
-        OPERATOR: CreateOrg UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment
-            CreateMember UpdateMember;
-        CONTROL: GetOrg ListOrgs GetProject ListProjects GetEnvironment ListEnvironments GetMember
-            ListMembers;
+        SYSTEM => CreateOrg;
+        ADMIN => UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment CreateMember
+            UpdateMember;
+        row(Some(EVERYONE), of(Group::Directory), false) => GetOrg ListOrgs GetProject ListProjects
+            GetEnvironment ListEnvironments;
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => GetMember ListMembers;
     }
     "credbroker.v1.AgentService" {
-        CONTROL: CreateEnrollmentTokens ListEnrollmentTokens RevokeEnrollmentToken GetAgent ListAgents
-            RevokeAgent;
+        row(Some(ADMINS), of(Group::Enrollment), false) => CreateEnrollmentTokens RevokeEnrollmentToken;
+        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens;
+        row(Some(READERS), of(Group::Agents), false) => GetAgent ListAgents;
+        row(Some(ADMINS), of(Group::Agents), false) => RevokeAgent;
     }
     "credbroker.v1.CredentialService" {
-        OPERATOR: SetCredential ImportGrant RemoveCredential;
-        CONTROL: GetCredential ListCredentials;
+        humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
+        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
+    }
+    "credbroker.v1.ExecutorService" {
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
     }
     "credbroker.v1.AccessService" {
-        ANYONE_KNOWN: WhoAmI;
-        OPERATOR: CreateApiKey ListApiKeys RevokeApiKey;
+        PUBLIC => GetLoginConfiguration;
+        ANYONE_KNOWN => WhoAmI;
+        ADMIN => CreateApiKey RevokeApiKey;
+        humans(READERS) => ListApiKeys;
     }
     "credbroker.v1.JournalService" {
-        OPERATOR: ListRecords GetHead FollowRecords PruneRecords;
+        humans(READERS) => ListRecords GetHead FollowRecords;
+        SYSTEM => PruneRecords;
     }
     "grpc.health.v1.Health" {
-        PUBLIC: Check List Watch;
+        PUBLIC => Check List Watch;
     }
     "grpc.reflection.v1.ServerReflection" {
-        PUBLIC: ServerReflectionInfo;
+        PUBLIC => ServerReflectionInfo;
     }
     "grpc.reflection.v1alpha.ServerReflection" {
-        PUBLIC: ServerReflectionInfo;
+        PUBLIC => ServerReflectionInfo;
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, duration, show_once, timestamp};
+use super::convert::{caller, duration, show_once, timestamp};
 use super::status::status;
 use crate::domain::directory::ApiKey;
+use crate::domain::oidc::Issuer;
 use crate::proto;
 use crate::service::{Broker, PageRequest};
 
@@ -29,7 +30,7 @@ impl proto::access_service_server::AccessService for AccessService {
         &self,
         request: Request<proto::WhoAmIRequest>,
     ) -> Result<Response<proto::WhoAmIResponse>, Status> {
-        let who = self.0.who_am_i(&actor(&request)?);
+        let who = self.0.who_am_i(&caller(&request)?);
         Ok(Response::new(proto::WhoAmIResponse {
             actor: who.actor.to_string(),
             family: who.actor.family().to_owned(),
@@ -43,12 +44,12 @@ impl proto::access_service_server::AccessService for AccessService {
         &self,
         request: Request<proto::CreateApiKeyRequest>,
     ) -> Result<Response<proto::CreateApiKeyResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let ttl = duration("ttl", message.ttl).map_err(status)?;
         let minted = self
             .0
-            .create_api_key(&actor, &message.org, &message.display_name, ttl)
+            .create_api_key(&caller, &message.org, &message.display_name, ttl)
             .await;
         let minted = minted.map_err(status)?;
         Ok(Response::new(proto::CreateApiKeyResponse {
@@ -61,7 +62,7 @@ impl proto::access_service_server::AccessService for AccessService {
         &self,
         request: Request<proto::ListApiKeysRequest>,
     ) -> Result<Response<proto::ListApiKeysResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let page = PageRequest {
             size: message.page_size,
@@ -69,7 +70,7 @@ impl proto::access_service_server::AccessService for AccessService {
         };
         let page = self
             .0
-            .list_api_keys(&actor, &message.org, page)
+            .list_api_keys(&caller, &message.org, page)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::ListApiKeysResponse {
@@ -82,15 +83,29 @@ impl proto::access_service_server::AccessService for AccessService {
         &self,
         request: Request<proto::RevokeApiKeyRequest>,
     ) -> Result<Response<proto::RevokeApiKeyResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let key = self
             .0
-            .revoke_api_key(&actor, &message.org, &message.api_key)
+            .revoke_api_key(&caller, &message.org, &message.api_key)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RevokeApiKeyResponse {
             api_key: Some(api_key(&key)),
         }))
+    }
+
+    async fn get_login_configuration(
+        &self,
+        _: Request<proto::GetLoginConfigurationRequest>,
+    ) -> Result<Response<proto::GetLoginConfigurationResponse>, Status> {
+        // Neither the orgs nor the audiences are for everybody to know.
+        let method = |issuer: &Issuer| proto::LoginMethod {
+            issuer: issuer.url.clone(),
+            client_id: issuer.client_id.clone(),
+            scopes: issuer.scopes.clone(),
+        };
+        let methods = self.0.issuers().map(method).collect();
+        Ok(Response::new(proto::GetLoginConfigurationResponse { methods }))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, duration, map, pairs, show_once, timestamp};
+use super::convert::{caller, duration, map, pairs, show_once, timestamp};
 use super::status::status;
 use crate::domain::agent::Agent;
 use crate::domain::enrollment::EnrollmentToken;
@@ -62,7 +62,7 @@ impl proto::agent_service_server::AgentService for AgentService {
         &self,
         request: Request<proto::CreateEnrollmentTokensRequest>,
     ) -> Result<Response<proto::CreateEnrollmentTokensResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let labels = pairs(message.labels);
         let new = NewEnrollmentTokens {
@@ -77,7 +77,7 @@ impl proto::agent_service_server::AgentService for AgentService {
         };
         let minted = self
             .0
-            .create_enrollment_tokens(&actor, new)
+            .create_enrollment_tokens(&caller, new)
             .await
             .map_err(status)?;
         let tokens = minted.iter().map(|minted| proto::MintedEnrollmentToken {
@@ -94,7 +94,7 @@ impl proto::agent_service_server::AgentService for AgentService {
         &self,
         request: Request<proto::ListEnrollmentTokensRequest>,
     ) -> Result<Response<proto::ListEnrollmentTokensResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let page = PageRequest {
             size: message.page_size,
@@ -102,7 +102,7 @@ impl proto::agent_service_server::AgentService for AgentService {
         };
         let page = self
             .0
-            .list_enrollment_tokens(&actor, &message.org, page)
+            .list_enrollment_tokens(&caller, &message.org, page)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::ListEnrollmentTokensResponse {
@@ -115,11 +115,11 @@ impl proto::agent_service_server::AgentService for AgentService {
         &self,
         request: Request<proto::RevokeEnrollmentTokenRequest>,
     ) -> Result<Response<proto::RevokeEnrollmentTokenResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let revoked = self
             .0
-            .revoke_enrollment_token(&actor, &message.org, &message.enrollment_token)
+            .revoke_enrollment_token(&caller, &message.org, &message.enrollment_token)
             .await;
         Ok(Response::new(proto::RevokeEnrollmentTokenResponse {
             enrollment_token: Some(enrollment_token(&*revoked.map_err(status)?)),
@@ -130,11 +130,11 @@ impl proto::agent_service_server::AgentService for AgentService {
         &self,
         request: Request<proto::GetAgentRequest>,
     ) -> Result<Response<proto::GetAgentResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let found = self
             .0
-            .get_agent(&actor, &message.org, &message.agent)
+            .get_agent(&caller, &message.org, &message.agent)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetAgentResponse {
@@ -146,7 +146,7 @@ impl proto::agent_service_server::AgentService for AgentService {
         &self,
         request: Request<proto::ListAgentsRequest>,
     ) -> Result<Response<proto::ListAgentsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let page = PageRequest {
             size: message.page_size,
@@ -154,7 +154,7 @@ impl proto::agent_service_server::AgentService for AgentService {
         };
         let page = self
             .0
-            .list_agents(&actor, &message.org, page)
+            .list_agents(&caller, &message.org, page)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::ListAgentsResponse {
@@ -167,11 +167,11 @@ impl proto::agent_service_server::AgentService for AgentService {
         &self,
         request: Request<proto::RevokeAgentRequest>,
     ) -> Result<Response<proto::RevokeAgentResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let revoked = self
             .0
-            .revoke_agent(&actor, &message.org, &message.agent)
+            .revoke_agent(&caller, &message.org, &message.agent)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RevokeAgentResponse {

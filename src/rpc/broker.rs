@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, capacity, duration, kind, mode, owner, proto_duration, timestamp};
+use super::convert::{caller, capacity, duration, kind, mode, owner, proto_duration, timestamp};
 use super::status::status;
 use crate::domain::decision::Decision;
 use crate::domain::mode::{CredentialKind, PermitEntry};
@@ -23,7 +23,7 @@ impl proto::broker_service_server::BrokerService for BrokerService {
         &self,
         request: Request<proto::ResolveCredentialRequest>,
     ) -> Result<Response<proto::ResolveCredentialResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let input = ResolveInput {
             org: &message.org,
@@ -40,7 +40,7 @@ impl proto::broker_service_server::BrokerService for BrokerService {
             minimum_remaining: duration("minimum_remaining", message.minimum_remaining).map_err(status)?,
             request_id: &message.request_id,
         };
-        let resolved = self.0.resolve(&actor, input).await.map_err(status)?;
+        let resolved = self.0.resolve(&caller, input).await.map_err(status)?;
         Ok(Response::new(proto::ResolveCredentialResponse {
             fallback_reason: resolved.decision.fallback_reason.clone(),
             lease: Some(lease(&resolved.vended).map_err(status)?),
@@ -53,7 +53,7 @@ impl proto::broker_service_server::BrokerService for BrokerService {
         &self,
         request: Request<proto::RefreshTokenRequest>,
     ) -> Result<Response<proto::RefreshTokenResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let input = RefreshInput {
             lease: &message.lease,
@@ -61,7 +61,7 @@ impl proto::broker_service_server::BrokerService for BrokerService {
             provider_message: &message.provider_message,
             request_id: &message.request_id,
         };
-        let refreshed = self.0.refresh_token(&actor, input).await.map_err(status)?;
+        let refreshed = self.0.refresh_token(&caller, input).await.map_err(status)?;
         Ok(Response::new(proto::RefreshTokenResponse {
             lease: Some(lease(&refreshed.vended).map_err(status)?),
             exchanged: refreshed.exchanged,
@@ -74,9 +74,9 @@ impl proto::broker_service_server::BrokerService for BrokerService {
         &self,
         request: Request<proto::ReleaseLeaseRequest>,
     ) -> Result<Response<proto::ReleaseLeaseResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         self.0
-            .release_lease(&actor, &request.get_ref().lease)
+            .release_lease(&caller, &request.get_ref().lease)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::ReleaseLeaseResponse {}))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Request, Status};
 
 use super::status::status;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::owner::Owner;
@@ -17,14 +17,14 @@ use crate::domain::task::Capacity;
 use crate::domain::time::Time;
 use crate::proto;
 
-/// The actor that the gate put into the request.
-pub(super) fn actor<T>(request: &Request<T>) -> Result<Actor, Status> {
-    // Only rows with actors lead to handlers that ask; one that asks without is a fault of the table.
+/// The caller that the gate put into the request.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    // Only rows with callers lead to handlers that ask; one that asks without is a fault of the table.
     request
         .extensions()
-        .get::<Actor>()
-        .copied()
-        .ok_or_else(|| status(Refusal::new(Reason::Internal, "the call has no actor")))
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| status(Refusal::new(Reason::Internal, "the call has no caller")))
 }
 
 pub(super) fn timestamp(time: Time) -> prost_types::Timestamp {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, credential, pairs, secret_text, time};
+use super::convert::{caller, credential, pairs, secret_text, time};
 use super::status::status;
 use crate::domain::credential::Credential;
 use crate::domain::refusal::Refusal;
@@ -37,7 +37,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         &self,
         request: Request<proto::SetCredentialRequest>,
     ) -> Result<Response<proto::SetCredentialResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let set = SetKey {
             org: &message.org,
@@ -46,7 +46,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             key: Secret::from(secret_text(message.api_key)),
             force: message.force,
         };
-        let stored = self.0.set_key(&actor, set).await.map_err(status)?;
+        let stored = self.0.set_key(&caller, set).await.map_err(status)?;
         Ok(Response::new(proto::SetCredentialResponse {
             credential: Some(self.shown(&stored)),
         }))
@@ -56,7 +56,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         &self,
         request: Request<proto::ImportGrantRequest>,
     ) -> Result<Response<proto::ImportGrantResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let access = secret_text(message.access_token);
         let expires = message.access_token_expire_time.as_ref();
@@ -73,7 +73,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             scopes: message.scopes,
             account: pairs(message.account),
         };
-        let stored = self.0.import_grant(&actor, import).await.map_err(status)?;
+        let stored = self.0.import_grant(&caller, import).await.map_err(status)?;
         Ok(Response::new(proto::ImportGrantResponse {
             credential: Some(self.shown(&stored)),
         }))
@@ -83,11 +83,11 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         &self,
         request: Request<proto::GetCredentialRequest>,
     ) -> Result<Response<proto::GetCredentialResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let stored = self
             .0
-            .get_credential(&actor, &message.org, &message.credential)
+            .get_credential(&caller, &message.org, &message.credential)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetCredentialResponse {
@@ -99,7 +99,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         &self,
         request: Request<proto::ListCredentialsRequest>,
     ) -> Result<Response<proto::ListCredentialsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let page = PageRequest {
             size: message.page_size,
@@ -107,7 +107,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         };
         let page = self
             .0
-            .list_credentials(&actor, &message.org, page)
+            .list_credentials(&caller, &message.org, page)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::ListCredentialsResponse {
@@ -120,10 +120,10 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         &self,
         request: Request<proto::RemoveCredentialRequest>,
     ) -> Result<Response<proto::RemoveCredentialResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         self.0
-            .remove_credential(&actor, &message.org, &message.credential)
+            .remove_credential(&caller, &message.org, &message.credential)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RemoveCredentialResponse {}))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, timestamp};
+use super::convert::{caller, timestamp};
 use super::status::status;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::refusal::Refusal;
@@ -98,14 +98,14 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::CreateOrgRequest>,
     ) -> Result<Response<proto::CreateOrgResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let new = NewNamed {
             name: &m.name,
             display_name: &m.display_name,
             request_id: &m.request_id,
         };
-        let made = self.0.create_org(&actor, new).await.map_err(status)?;
+        let made = self.0.create_org(&caller, new).await.map_err(status)?;
         Ok(Response::new(proto::CreateOrgResponse { org: org(&made) }))
     }
 
@@ -113,9 +113,9 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::GetOrgRequest>,
     ) -> Result<Response<proto::GetOrgResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
-        let found = self.0.get_org(&actor, &m.org).await.map_err(status)?;
+        let found = self.0.get_org(&caller, &m.org).await.map_err(status)?;
         Ok(Response::new(proto::GetOrgResponse { org: org(&found) }))
     }
 
@@ -123,13 +123,13 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::ListOrgsRequest>,
     ) -> Result<Response<proto::ListOrgsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let page = PageRequest {
             size: m.page_size,
             token: &m.page_token,
         };
-        let page = self.0.list_orgs(&actor, page).await.map_err(status)?;
+        let page = self.0.list_orgs(&caller, page).await.map_err(status)?;
         let orgs = page.rows.iter().filter_map(org).collect();
         Ok(Response::new(proto::ListOrgsResponse {
             orgs,
@@ -141,7 +141,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::UpdateOrgRequest>,
     ) -> Result<Response<proto::UpdateOrgResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let known: &[&str] = &["display_name"];
         let paths = paths(message.update_mask, known).map_err(status)?;
@@ -152,7 +152,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
             display_name: named("display_name").then_some(m.display_name.as_str()),
             identities: None,
         };
-        let changed = self.0.update_org(&actor, &m.id, change).await.map_err(status)?;
+        let changed = self.0.update_org(&caller, &m.id, change).await.map_err(status)?;
         Ok(Response::new(proto::UpdateOrgResponse { org: org(&changed) }))
     }
 
@@ -160,14 +160,18 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::CreateProjectRequest>,
     ) -> Result<Response<proto::CreateProjectResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let new = NewNamed {
             name: &m.name,
             display_name: &m.display_name,
             request_id: &m.request_id,
         };
-        let made = self.0.create_project(&actor, &m.org, new).await.map_err(status)?;
+        let made = self
+            .0
+            .create_project(&caller, &m.org, new)
+            .await
+            .map_err(status)?;
         Ok(Response::new(proto::CreateProjectResponse {
             project: project(&made),
         }))
@@ -177,11 +181,11 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::GetProjectRequest>,
     ) -> Result<Response<proto::GetProjectResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let found = self
             .0
-            .get_project(&actor, &m.org, &m.project)
+            .get_project(&caller, &m.org, &m.project)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetProjectResponse {
@@ -193,13 +197,17 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::ListProjectsRequest>,
     ) -> Result<Response<proto::ListProjectsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let page = PageRequest {
             size: m.page_size,
             token: &m.page_token,
         };
-        let page = self.0.list_projects(&actor, &m.org, page).await.map_err(status)?;
+        let page = self
+            .0
+            .list_projects(&caller, &m.org, page)
+            .await
+            .map_err(status)?;
         let projects = page.rows.iter().filter_map(project).collect();
         Ok(Response::new(proto::ListProjectsResponse {
             projects,
@@ -211,7 +219,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::UpdateProjectRequest>,
     ) -> Result<Response<proto::UpdateProjectResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let known: &[&str] = &["display_name"];
         let paths = paths(message.update_mask, known).map_err(status)?;
@@ -224,7 +232,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         };
         let changed = self
             .0
-            .update_project(&actor, &m.org, &m.id, change)
+            .update_project(&caller, &m.org, &m.id, change)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::UpdateProjectResponse {
@@ -236,7 +244,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::CreateEnvironmentRequest>,
     ) -> Result<Response<proto::CreateEnvironmentResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let new = NewNamed {
             name: &m.name,
@@ -245,7 +253,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         };
         let made = self
             .0
-            .create_environment(&actor, &m.org, &m.project, new)
+            .create_environment(&caller, &m.org, &m.project, new)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::CreateEnvironmentResponse {
@@ -257,11 +265,11 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::GetEnvironmentRequest>,
     ) -> Result<Response<proto::GetEnvironmentResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let found = self
             .0
-            .get_environment(&actor, &m.org, &m.project, &m.environment)
+            .get_environment(&caller, &m.org, &m.project, &m.environment)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetEnvironmentResponse {
@@ -273,7 +281,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::ListEnvironmentsRequest>,
     ) -> Result<Response<proto::ListEnvironmentsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let page = PageRequest {
             size: m.page_size,
@@ -281,7 +289,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         };
         let page = self
             .0
-            .list_environments(&actor, &m.org, &m.project, page)
+            .list_environments(&caller, &m.org, &m.project, page)
             .await
             .map_err(status)?;
         let environments = page.rows.iter().filter_map(environment).collect();
@@ -295,7 +303,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::UpdateEnvironmentRequest>,
     ) -> Result<Response<proto::UpdateEnvironmentResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let known: &[&str] = &["display_name"];
         let paths = paths(message.update_mask, known).map_err(status)?;
@@ -308,7 +316,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         };
         let changed = self
             .0
-            .update_environment(&actor, &m.org, &m.id, change)
+            .update_environment(&caller, &m.org, &m.id, change)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::UpdateEnvironmentResponse {
@@ -320,7 +328,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::CreateMemberRequest>,
     ) -> Result<Response<proto::CreateMemberResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let new = NewNamed {
             name: &m.name,
@@ -329,7 +337,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         };
         let made = self
             .0
-            .create_member(&actor, &m.org, new, &m.identities)
+            .create_member(&caller, &m.org, new, &m.identities)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::CreateMemberResponse {
@@ -341,11 +349,11 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::GetMemberRequest>,
     ) -> Result<Response<proto::GetMemberResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let found = self
             .0
-            .get_member(&actor, &m.org, &m.member)
+            .get_member(&caller, &m.org, &m.member)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetMemberResponse {
@@ -357,13 +365,13 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::ListMembersRequest>,
     ) -> Result<Response<proto::ListMembersResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let m = request.into_inner();
         let page = PageRequest {
             size: m.page_size,
             token: &m.page_token,
         };
-        let page = self.0.list_members(&actor, &m.org, page).await.map_err(status)?;
+        let page = self.0.list_members(&caller, &m.org, page).await.map_err(status)?;
         let members = page.rows.iter().filter_map(member).collect();
         Ok(Response::new(proto::ListMembersResponse {
             members,
@@ -375,7 +383,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<proto::UpdateMemberRequest>,
     ) -> Result<Response<proto::UpdateMemberResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let known: &[&str] = &["display_name", "identities"];
         let paths = paths(message.update_mask, known).map_err(status)?;
@@ -388,7 +396,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         };
         let changed = self
             .0
-            .update_member(&actor, &m.org, &m.id, change)
+            .update_member(&caller, &m.org, &m.id, change)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::UpdateMemberResponse {

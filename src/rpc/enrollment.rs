@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, pairs, secret_text, show_once, timestamp};
+use super::convert::{caller, pairs, secret_text, show_once, timestamp};
 use super::status::status;
 use crate::domain::actor::{Actor, AgentActor};
 use crate::domain::reason::Reason;
@@ -15,7 +15,7 @@ use crate::service::Broker;
 pub(super) struct EnrollmentService(pub(super) Arc<Broker>);
 
 fn agent<T>(request: &Request<T>) -> Result<AgentActor, Status> {
-    match actor(request)? {
+    match *caller(request)?.actor() {
         Actor::Agent(agent) => Ok(agent),
         _ => Err(status(Refusal::new(
             Reason::PermissionDenied,

@@ -126,9 +126,14 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let presented = Presented { bearer, certificate };
-        let actor: Actor = match self.broker.authenticate(presented, accepts).await {
-            Ok(actor) => actor,
+        let org = request.headers().get(ORG).and_then(|value| value.to_str().ok());
+        let presented = Presented {
+            bearer,
+            certificate,
+            org,
+        };
+        let caller = match self.broker.authenticate(presented, accepts).await {
+            Ok(caller) => caller,
             Err(refusal) => {
                 let refused = RefusedRequest {
                     call: row.path,
@@ -138,13 +143,18 @@ impl Gate {
                 return Err(self.broker.refuse_request(refused, refusal).await);
             }
         };
-        if !matches!(actor, Actor::Agent(_)) {
-            tracing::Span::current().record("actor", tracing::field::display(&actor));
+        self.broker
+            .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
+        if !matches!(caller.actor(), Actor::Agent(_)) {
+            tracing::Span::current().record("actor", tracing::field::display(&caller));
         }
-        request.extensions_mut().insert(actor);
+        request.extensions_mut().insert(caller);
         Ok(())
     }
 }
+
+/// The metadata that says which org is meant.
+const ORG: &str = "credbroker-org";
 
 /// The token of an `authorization` value; the scheme is case-insensitive (RFC 9110 section 11.1).
 fn bearer_token(value: &str) -> Option<&str> {

@@ -8,13 +8,15 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, duration, time, timestamp};
+use super::convert::{caller, duration, time, timestamp};
 use super::status::status;
 use crate::domain::journal::{Phase, Position};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::proto;
-use crate::service::{Anchor, Broker, FilterInput, FollowInput, Followed, PruneTo, SignedHead, StoredRecord};
+use crate::service::{
+    Anchor, Broker, FilterInput, FollowInput, Followed, OpenStream, PruneTo, SignedHead, StoredRecord,
+};
 
 pub(super) struct JournalService {
     pub(super) broker: Arc<Broker>,
@@ -101,12 +103,15 @@ fn followed(followed: Followed) -> proto::FollowRecordsResponse {
     proto::FollowRecordsResponse { event: Some(event) }
 }
 
-/// What ends a stream of this caller from outside: the broker stops.
-fn stream_end(stopping: CancellationToken) -> BoxFuture<'static, Refusal> {
-    let stopped = stopping.cancelled_owned();
-    stopped
-        .map(|()| Refusal::new(Reason::ShuttingDown, "the broker is stopping"))
-        .boxed()
+/// What ends a stream from outside: its caller may no longer be served, or the broker stops.
+fn stream_end(mut stream: OpenStream, stopping: CancellationToken) -> BoxFuture<'static, Refusal> {
+    async move {
+        tokio::select! {
+            refusal = stream.ended() => refusal,
+            () = stopping.cancelled() => Refusal::new(Reason::ShuttingDown, "the broker is stopping"),
+        }
+    }
+    .boxed()
 }
 
 #[tonic::async_trait]
@@ -118,7 +123,7 @@ impl proto::journal_service_server::JournalService for JournalService {
         &self,
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<proto::ListRecordsResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let after = match message.page_token.as_str() {
             "" => message.after_position,
@@ -132,7 +137,7 @@ impl proto::journal_service_server::JournalService for JournalService {
         let filter = filter(&message.org, message.filter.as_ref())?;
         let page = self
             .broker
-            .read_journal(&actor, filter, Position(after), message.page_size)
+            .read_journal(&caller, filter, Position(after), message.page_size)
             .await;
         let page = page.map_err(status)?;
         Ok(Response::new(proto::ListRecordsResponse {
@@ -147,15 +152,16 @@ impl proto::journal_service_server::JournalService for JournalService {
         &self,
         request: Request<proto::FollowRecordsRequest>,
     ) -> Result<Response<Self::FollowRecordsStream>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let input = FollowInput {
             filter: filter(&message.org, message.filter.as_ref())?,
             after: message.after_position.map(Position),
             heartbeat: duration("heartbeat", message.heartbeat).map_err(status)?,
         };
-        let ended = stream_end(self.stopping.clone());
-        let following = self.broker.follow_journal(&actor, input, ended).await;
+        let stream = self.broker.open_stream(&caller).await.map_err(status)?;
+        let ended = stream_end(stream, self.stopping.clone());
+        let following = self.broker.follow_journal(&caller, input, ended).await;
         let following = following.map_err(status)?;
         let told = following.map(|told| told.map(followed).map_err(status));
         Ok(Response::new(told.boxed()))
@@ -166,7 +172,7 @@ impl proto::journal_service_server::JournalService for JournalService {
         request: Request<proto::PruneRecordsRequest>,
     ) -> Result<Response<proto::PruneRecordsResponse>, Status> {
         use proto::prune_records_request::Before;
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let to = match &message.before {
             Some(Before::BeforeTime(at)) => PruneTo::BeforeTime(time("before_time", at).map_err(status)?),
@@ -176,7 +182,10 @@ impl proto::journal_service_server::JournalService for JournalService {
                 return Err(status(missing));
             }
         };
-        let pruned = self.broker.prune_journal(&actor, to, message.validate_only).await;
+        let pruned = self
+            .broker
+            .prune_journal(&caller, to, message.validate_only)
+            .await;
         let pruned = pruned.map_err(status)?;
         let plan = pruned.plan;
         Ok(Response::new(proto::PruneRecordsResponse {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{actor, capacity, duration, proto_capacity, timestamp};
+use super::convert::{caller, capacity, duration, proto_capacity, timestamp};
 use super::status::status;
 use crate::proto;
 use crate::service::{Broker, NewTask, PageRequest, TaskView};
@@ -36,7 +36,7 @@ impl proto::task_service_server::TaskService for TaskService {
         &self,
         request: Request<proto::CreateTaskRequest>,
     ) -> Result<Response<proto::CreateTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let new = NewTask {
             org: &message.org,
@@ -52,7 +52,7 @@ impl proto::task_service_server::TaskService for TaskService {
             agents: &message.agents,
             request_id: &message.request_id,
         };
-        let view = self.0.create_task(&actor, new).await.map_err(status)?;
+        let view = self.0.create_task(&caller, new).await.map_err(status)?;
         Ok(Response::new(proto::CreateTaskResponse { task: task(&view) }))
     }
 
@@ -60,11 +60,11 @@ impl proto::task_service_server::TaskService for TaskService {
         &self,
         request: Request<proto::GetTaskRequest>,
     ) -> Result<Response<proto::GetTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let view = self
             .0
-            .get_task(&actor, &message.org, &message.task)
+            .get_task(&caller, &message.org, &message.task)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetTaskResponse { task: task(&view) }))
@@ -74,7 +74,7 @@ impl proto::task_service_server::TaskService for TaskService {
         &self,
         request: Request<proto::ListTasksRequest>,
     ) -> Result<Response<proto::ListTasksResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let page = PageRequest {
             size: message.page_size,
@@ -82,7 +82,7 @@ impl proto::task_service_server::TaskService for TaskService {
         };
         let page = self
             .0
-            .list_tasks(&actor, &message.org, page)
+            .list_tasks(&caller, &message.org, page)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::ListTasksResponse {
@@ -95,11 +95,11 @@ impl proto::task_service_server::TaskService for TaskService {
         &self,
         request: Request<proto::AssignTaskRequest>,
     ) -> Result<Response<proto::AssignTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let view = self
             .0
-            .assign_task(&actor, &message.org, &message.task, &message.agents)
+            .assign_task(&caller, &message.org, &message.task, &message.agents)
             .await;
         Ok(Response::new(proto::AssignTaskResponse {
             task: task(&view.map_err(status)?),
@@ -110,11 +110,11 @@ impl proto::task_service_server::TaskService for TaskService {
         &self,
         request: Request<proto::EndTaskRequest>,
     ) -> Result<Response<proto::EndTaskResponse>, Status> {
-        let actor = actor(&request)?;
+        let caller = caller(&request)?;
         let message = request.get_ref();
         let view = self
             .0
-            .end_task(&actor, &message.org, &message.task)
+            .end_task(&caller, &message.org, &message.task)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::EndTaskResponse { task: task(&view) }))

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::Broker;
 use super::directory::checked_display_name;
+use super::live::ended;
 use super::page::{Page, PageRequest};
 use super::scope::parse_id;
-use crate::domain::actor::Actor;
-use crate::domain::directory::{ApiKey, Operator};
+use crate::domain::actor::{Actor, Caller};
+use crate::domain::directory::{ApiKey, Group, Operator};
 use crate::domain::journal::{Action, Record};
 use crate::domain::refusal::Refusal;
+use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::token::{ApiKeyFamily, OperatorFamily, Token};
 use crate::store::keys;
@@ -54,9 +56,9 @@ pub(super) fn checked_ttl(
 
 impl Broker {
     /// Who the caller is.
-    pub fn who_am_i(&self, actor: &Actor) -> WhoAmI {
+    pub fn who_am_i(&self, caller: &Caller) -> WhoAmI {
         WhoAmI {
-            actor: *actor,
+            actor: *caller.actor(),
             trust_domain: self.authority.trust_domain().to_string(),
         }
     }
@@ -75,6 +77,12 @@ impl Broker {
             created: self.now(),
             expires: None,
             revoked: None,
+            member: None,
+            grants: Some(vec![Grant {
+                role: Role::SystemAdmin,
+                scope: Scope::Broker,
+            }]),
+            previous: None,
         };
         let key = keys::operator(operator.id);
         let mut changes = Changes::default();
@@ -97,12 +105,12 @@ impl Broker {
     /// Mints an API key.
     pub async fn create_api_key(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         display_name: &str,
         ttl: Option<Duration>,
     ) -> Result<MintedApiKey, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let ttl = checked_ttl(ttl, API_KEY_TTL, API_KEY_TTL_MAX)?;
         let token = Token::<ApiKeyFamily>::new(self.new_id()?, self.random()?);
         let now = self.now();
@@ -114,13 +122,19 @@ impl Broker {
             created: now,
             expires: now + ttl,
             revoked: None,
+            projects: None,
+            groups: Some(Group::USUAL.to_vec()),
+            certificate: None,
+            previous: None,
         };
         let (at, home) = (keys::api_key(org, key.id), keys::api_key_home(key.id));
         let mut changes = Changes::default();
         changes = changes.absent(&at);
         changes = changes.put(&at, &key);
         changes = changes.put(&home, &Home { org });
-        let record = Record::new(Action::ApiKeyCreate, actor.to_string(), Some(org)).about("api_key", key.id);
+        let record = caller
+            .record(Action::ApiKeyCreate, Some(org))
+            .about("api_key", key.id);
         self.effect(record, changes).await?;
         Ok(MintedApiKey {
             key: Arc::new(key),
@@ -131,22 +145,22 @@ impl Broker {
     /// The org's API keys.
     pub async fn list_api_keys(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<ApiKey>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         self.page(&keys::api_keys(org), page).await
     }
 
     /// Revokes an API key. Revoking it again changes nothing.
     pub async fn revoke_api_key(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         id: &str,
     ) -> Result<Arc<ApiKey>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let at = keys::api_key(org, parse_id("api_key", id)?);
         let stored: Stored<ApiKey> = self
             .records
@@ -163,8 +177,12 @@ impl Broker {
         let mut changes = Changes::default();
         changes = changes.at(&at, stored.revision);
         changes = changes.put(&at, &key);
-        let record = Record::new(Action::ApiKeyRevoke, actor.to_string(), Some(org)).about("api_key", key.id);
+        let record = caller
+            .record(Action::ApiKeyRevoke, Some(org))
+            .about("api_key", key.id);
         self.effect(record, changes).await?;
+        self.streams
+            .end(*key.id.as_bytes(), &ended("the API key was revoked"));
         Ok(Arc::new(key))
     }
 }

@@ -6,14 +6,16 @@ use std::time::Duration;
 use super::Broker;
 use super::access::checked_ttl;
 use super::effect::Undone;
+use super::live::ended;
 use super::page::{Page, PageRequest};
-use super::scope::parse_id;
-use crate::domain::actor::Actor;
+use super::scope::{Place, parse_id};
+use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
 use crate::domain::credential::Credential;
+use crate::domain::directory::Environment;
 use crate::domain::enrollment::EnrollmentToken;
-use crate::domain::id::{EnrollmentTokenId, LeaseId, OrgId, TaskId};
-use crate::domain::journal::{Action, Record};
+use crate::domain::id::{EnrollmentTokenId, EnvironmentId, LeaseId, OrgId, TaskId};
+use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::mode::CredentialKind;
 use crate::domain::refusal::Refusal;
@@ -114,15 +116,14 @@ impl Broker {
     /// Mints enrollment tokens.
     pub async fn create_enrollment_tokens(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         new: NewEnrollmentTokens<'_>,
     ) -> Result<Vec<MintedEnrollmentToken>, Refusal> {
-        let org = self.org_id(actor, new.org).await?;
-        let environment = self
-            .environment(org, new.project, new.environment)
-            .await?
-            .value
-            .id;
+        let place = self.place(caller, new.org).await?;
+        let org = place.id();
+        let environment = self.environment(org, new.project, new.environment).await?;
+        place.admit("environment", Some(environment.value.project), None)?;
+        let environment = environment.value.id;
         let task = match new.task {
             "" => None,
             text => Some(self.runnable_task(org, parse_id("task", text)?).await?),
@@ -171,7 +172,8 @@ impl Broker {
                 .iter()
                 .map(|minted| minted.enrollment_token.id.to_string())
                 .collect();
-            let record = Record::new(Action::EnrollmentTokenCreate, actor.to_string(), Some(org))
+            let record = caller
+                .record(Action::EnrollmentTokenCreate, Some(org))
                 .about("environment", environment)
                 .about("enrollment_tokens", ids.join(","));
             self.effect(record, changes).await?;
@@ -193,22 +195,32 @@ impl Broker {
     /// The org's enrollment tokens.
     pub async fn list_enrollment_tokens(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<EnrollmentToken>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.page(&keys::enrollment_tokens(org), page).await
+        let place = self.place(caller, org).await?;
+        let list = keys::enrollment_tokens(place.id());
+        let mut page = self.page::<EnrollmentToken>(&list, page).await?;
+        let mut seen = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            if self.reaches(&place, row.value.environment).await? {
+                seen.push(row);
+            }
+        }
+        page.rows = seen;
+        Ok(page)
     }
 
     /// Revokes an enrollment token. Agents enrolled by it stay. Revoking it again changes nothing.
     pub async fn revoke_enrollment_token(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         id: &str,
     ) -> Result<Arc<EnrollmentToken>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let place = self.place(caller, org).await?;
+        let org = place.id();
         let id: EnrollmentTokenId = parse_id("enrollment_token", id)?;
         let key = keys::enrollment_token(org, id);
         for _ in 0..ATTEMPTS {
@@ -217,6 +229,9 @@ impl Broker {
                 .get(&key)
                 .await?
                 .ok_or_else(|| Refusal::not_found("enrollment token"))?;
+            if !self.reaches(&place, stored.value.environment).await? {
+                return Err(Refusal::not_found("enrollment token"));
+            }
             if stored.value.revoked.is_some() {
                 return Ok(stored.value);
             }
@@ -228,7 +243,8 @@ impl Broker {
             // Guarded, for the count of bound slots; every enrollment in between is one slot fewer to come.
             changes = changes.at(&key, stored.revision);
             changes = changes.put(&key, &token);
-            let record = Record::new(Action::EnrollmentTokenRevoke, actor.to_string(), Some(org))
+            let record = caller
+                .record(Action::EnrollmentTokenRevoke, Some(org))
                 .about("enrollment_token", id);
             match self.effect(record, changes).await {
                 Ok(_) => return Ok(Arc::new(token)),
@@ -240,24 +256,44 @@ impl Broker {
     }
 
     /// An agent.
-    pub async fn get_agent(&self, actor: &Actor, org: &str, agent: &str) -> Result<Stored<Agent>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        let key = keys::agent(org, parse_id("agent", agent)?);
-        self.records
-            .get(&key)
-            .await?
-            .ok_or_else(|| Refusal::not_found("agent"))
+    pub async fn get_agent(&self, caller: &Caller, org: &str, agent: &str) -> Result<Stored<Agent>, Refusal> {
+        let place = self.place(caller, org).await?;
+        let key = keys::agent(place.id(), parse_id("agent", agent)?);
+        let missing = || Refusal::not_found("agent");
+        let stored: Stored<Agent> = self.records.get(&key).await?.ok_or_else(missing)?;
+        if !self.reaches(&place, stored.value.environment).await? {
+            return Err(missing());
+        }
+        Ok(stored)
     }
 
     /// The org's agents.
     pub async fn list_agents(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<Agent>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.page(&keys::agents(org), page).await
+        let place = self.place(caller, org).await?;
+        let mut page = self.page::<Agent>(&keys::agents(place.id()), page).await?;
+        let mut seen = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            if self.reaches(&place, row.value.environment).await? {
+                seen.push(row);
+            }
+        }
+        page.rows = seen;
+        Ok(page)
+    }
+
+    /// Whether the call reaches the project that an environment belongs to.
+    pub(super) async fn reaches(&self, place: &Place, environment: EnvironmentId) -> Result<bool, Refusal> {
+        if place.within.is_whole() {
+            return Ok(true);
+        }
+        let key = keys::environment(place.id(), environment);
+        let stored = self.records.get::<Environment>(&key).await?;
+        Ok(stored.is_some_and(|stored| place.within.admits(Some(stored.value.project), None)))
     }
 
     /// Revokes an agent for good. When this returns, no later request of the agent succeeds; a resolution
@@ -265,11 +301,11 @@ impl Broker {
     /// once more before it answers. Revoking it again changes nothing and lists what it still holds.
     pub async fn revoke_agent(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         agent: &str,
     ) -> Result<RevokedAgent, Refusal> {
-        let stored = self.get_agent(actor, org, agent).await?;
+        let stored = self.get_agent(caller, org, agent).await?;
         let (org, id) = (stored.value.org, stored.value.id);
         let mut revoked = Arc::clone(&stored.value);
         if stored.value.revoked.is_none() {
@@ -281,10 +317,11 @@ impl Broker {
             // for as long as it likes. What it changed in between is of no use to it any more.
             let mut changes = Changes::default();
             changes = changes.put(&keys::agent(org, id), &agent);
-            let record = Record::new(Action::AgentRevoke, actor.to_string(), Some(org)).about("agent", id);
+            let record = caller.record(Action::AgentRevoke, Some(org)).about("agent", id);
             self.effect(record, changes).await?;
             revoked = Arc::new(agent);
         }
+        self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
         let outstanding = self.end_leases(org, Holder::Agent(id)).await?;
         Ok(RevokedAgent {
             agent: revoked,

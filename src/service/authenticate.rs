@@ -6,18 +6,21 @@
 use std::sync::Arc;
 
 use super::Broker;
-use crate::domain::actor::{Actor, AgentActor};
+use crate::domain::actor::{Actor, AgentActor, Caller, Shown};
 use crate::domain::agent::{Agent, KeyUse};
-use crate::domain::directory::{ApiKey, Operator};
+use crate::domain::directory::{ApiKey, Group, Member, MemberOf, Operator};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::role::{Extent, Grant, Reach, Role, Rule};
+use crate::domain::time::Time;
 use crate::domain::token::{
     ApiKeyFamily, FamilyName, OperatorFamily, RuntimeKeyFamily, Token, TokenError, TokenHash,
 };
 use crate::pki::identity::AgentIdentity;
 use crate::store::keys;
 use crate::store::record::{Changes, Stored};
+use crate::upstream::oidc::looks_signed;
 
 /// What a request presents.
 #[derive(Clone, Copy)]
@@ -26,24 +29,38 @@ pub struct Presented<'a> {
     pub bearer: Option<&'a str>,
     /// The identity in the connection's client certificate.
     pub certificate: Option<&'a AgentIdentity>,
+    /// The org that is meant, from the metadata `credbroker-org`: it tells apart the members that one ID token
+    /// may stand for, and nothing else.
+    pub org: Option<&'a str>,
 }
 
-/// The families that a call takes.
+/// Who may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepts {
-    /// Operator tokens.
-    pub operator: bool,
+    /// Humans, by these roles; system admins in any case. `None`: no human may.
+    pub humans: Option<&'static [Rule]>,
     /// Org API keys.
-    pub api_key: bool,
-    /// Runtime keys, together with the certificate.
+    pub api_key: KeyAccess,
+    /// Agents, by runtime key and certificate.
     pub agent: bool,
+}
+
+/// Which org API keys may make a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAccess {
+    /// None.
+    No,
+    /// All.
+    Any,
+    /// Those that may be used for this group of calls.
+    Of(Group),
 }
 
 impl Accepts {
     fn takes(self, family: FamilyName) -> bool {
         match family {
-            FamilyName::Operator => self.operator,
-            FamilyName::ApiKey => self.api_key,
+            FamilyName::Operator => self.humans.is_some(),
+            FamilyName::ApiKey => self.api_key != KeyAccess::No,
             FamilyName::RuntimeKey => self.agent,
             FamilyName::Enrollment | FamilyName::Approval => false,
         }
@@ -64,7 +81,7 @@ impl Broker {
         self: &Arc<Self>,
         presented: Presented<'_>,
         accepts: Accepts,
-    ) -> Result<Actor, Refusal> {
+    ) -> Result<Caller, Refusal> {
         let text = presented
             .bearer
             .ok_or_else(|| Refusal::new(Reason::CredentialMissing, "the call carries no credential"))?;
@@ -83,30 +100,68 @@ impl Broker {
                 FamilyName::RuntimeKey => "a runtime key",
                 FamilyName::Approval => "an approval",
             })),
-            Some(FamilyName::Operator) => self.operator_by(&parse(text)?).await,
-            Some(FamilyName::ApiKey) => self.api_key_by(&parse(text)?).await,
+            Some(FamilyName::Operator) => {
+                let rules = accepts.humans.unwrap_or_default();
+                self.operator_by(&parse(text)?, rules).await
+            }
+            Some(FamilyName::ApiKey) => self.api_key_by(&parse(text)?, accepts.api_key).await,
             Some(FamilyName::RuntimeKey) => self.agent_by(&parse(text)?, presented.certificate).await,
+            None if looks_signed(text) => match accepts.humans {
+                Some(rules) => self.member_by_id_token(text, presented.org, rules).await,
+                None => Err(wrong("an ID token")),
+            },
             Some(FamilyName::Enrollment | FamilyName::Approval) | None => {
                 Err(wrong("what was sent as a credential"))
             }
         }
     }
 
-    async fn operator_by(&self, token: &Token<OperatorFamily>) -> Result<Actor, Refusal> {
+    async fn operator_by(&self, token: &Token<OperatorFamily>, rules: &[Rule]) -> Result<Caller, Refusal> {
         let operator = self
             .records
             .get::<Operator>(&keys::operator(token.id()))
             .await?
-            .ok_or_else(unknown)?;
-        let operator = operator.value;
-        let over = operator.expires.is_some_and(|expires| self.now() >= expires);
-        if !operator.token.matches(&token.hash()) || over || operator.revoked.is_some() {
+            .ok_or_else(unknown)?
+            .value;
+        let (hash, now) = (token.hash(), self.now());
+        let over = operator.expires.is_some_and(|expires| now >= expires);
+        let previous = operator.previous.filter(|previous| previous.admits(&hash, now));
+        let known = operator.token.matches(&hash) || previous.is_some();
+        if !known || over || operator.revoked.is_some() {
             return Err(unknown());
         }
-        Ok(Actor::Operator(operator.id))
+        let expires = previous.map(|previous| previous.until).or(operator.expires);
+        let shown = Shown::OperatorToken(operator.id);
+        match operator.member {
+            Some(member) => self.member_by(member, shown, expires, rules).await,
+            None => human(
+                Actor::Operator(operator.id),
+                shown,
+                expires,
+                &operator.grants(),
+                rules,
+            ),
+        }
     }
 
-    async fn api_key_by(&self, token: &Token<ApiKeyFamily>) -> Result<Actor, Refusal> {
+    /// A member who has shown something that stands for them.
+    pub(super) async fn member_by(
+        &self,
+        MemberOf { org, member }: MemberOf,
+        shown: Shown,
+        expires: Option<Time>,
+        rules: &[Rule],
+    ) -> Result<Caller, Refusal> {
+        let key = keys::member(org, member);
+        let stored = self.records.get::<Member>(&key).await?.ok_or_else(unknown)?;
+        if stored.value.removed.is_some() {
+            return Err(unknown());
+        }
+        let actor = Actor::Member { id: member, org };
+        human(actor, shown, expires, &stored.value.grants(), rules)
+    }
+
+    async fn api_key_by(&self, token: &Token<ApiKeyFamily>, access: KeyAccess) -> Result<Caller, Refusal> {
         let org = self
             .home(&keys::api_key_home(token.id()))
             .await?
@@ -115,19 +170,39 @@ impl Broker {
             .records
             .get::<ApiKey>(&keys::api_key(org, token.id()))
             .await?
-            .ok_or_else(unknown)?;
-        let key = key.value;
-        if !key.token.matches(&token.hash()) || self.now() >= key.expires || key.revoked.is_some() {
+            .ok_or_else(unknown)?
+            .value;
+        let (hash, now) = (token.hash(), self.now());
+        let previous = key.previous.filter(|previous| previous.admits(&hash, now));
+        let known = key.token.matches(&hash) || previous.is_some();
+        if !known || now >= key.expires || key.revoked.is_some() {
             return Err(unknown());
         }
-        Ok(Actor::ApiKey { id: key.id, org })
+        if let KeyAccess::Of(group) = access
+            && !key.allows(group)
+        {
+            let message = format!("this API key may not be used for {}", group.name());
+            return Err(Refusal::new(Reason::PermissionDenied, message).with("group", group.name()));
+        }
+        let expires = previous.map_or(key.expires, |previous| previous.until);
+        let reach = match &key.projects {
+            Some(projects) => Reach::projects(org, projects),
+            None => Reach::org(org),
+        };
+        let shown = Shown::ApiKey(key.id);
+        Ok(Caller::new(
+            Actor::ApiKey { id: key.id, org },
+            shown,
+            Some(expires),
+            reach,
+        ))
     }
 
     async fn agent_by(
         self: &Arc<Self>,
         token: &Token<RuntimeKeyFamily>,
         certificate: Option<&AgentIdentity>,
-    ) -> Result<Actor, Refusal> {
+    ) -> Result<Caller, Refusal> {
         let certificate = certificate.ok_or_else(|| {
             Refusal::new(
                 Reason::ClientCertificateRequired,
@@ -156,7 +231,12 @@ impl Broker {
                 let Agent {
                     id, org, environment, ..
                 } = *agent.value;
-                return Ok(Actor::Agent(AgentActor { id, org, environment }));
+                return Ok(Caller::new(
+                    Actor::Agent(AgentActor { id, org, environment }),
+                    Shown::RuntimeKey(id),
+                    Some(certificate.not_after),
+                    Reach::org(org),
+                ));
             }
         }
         Err(Refusal::new(
@@ -183,6 +263,28 @@ impl Broker {
             Err(super::effect::Undone::Refused(refusal)) => Err(refusal),
         }
     }
+}
+
+/// A human in a call that takes humans by `rules`.
+fn human(
+    actor: Actor,
+    shown: Shown,
+    expires: Option<Time>,
+    grants: &[Grant],
+    rules: &[Rule],
+) -> Result<Caller, Refusal> {
+    let reach = Reach::of(grants, rules).ok_or_else(|| {
+        let takes = rules.iter().map(|(role, extent)| match extent {
+            Extent::All => role.name().to_owned(),
+            Extent::Own => format!("{role} (for their own)"),
+        });
+        let takes: Vec<_> = std::iter::once(Role::SystemAdmin.name().to_owned())
+            .chain(takes)
+            .collect();
+        Refusal::new(Reason::PermissionDenied, "none of your roles may make this call")
+            .with("roles", takes.join(", "))
+    })?;
+    Ok(Caller::new(actor, shown, expires, reach))
 }
 
 fn unknown() -> Refusal {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::Broker;
 use super::page::{Page, PageRequest};
 use super::scope::parse_id;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
-use crate::domain::journal::{Action, Record};
+use crate::domain::journal::Action;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
@@ -120,11 +120,13 @@ impl Broker {
     /// Stores an API key, in place of the one there was.
     pub async fn set_key(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         set: SetKey<'_>,
     ) -> Result<Arc<Credential>, Refusal> {
-        let org = self.org_id(actor, set.org).await?;
+        let place = self.place(caller, set.org).await?;
+        let org = place.id();
         let owner = self.owner(org, set.owner).await?;
+        place.admit("owner", None, owner.member())?;
         if self.registry.provider(set.provider).is_none() {
             let known: Vec<_> = self
                 .registry
@@ -167,17 +169,19 @@ impl Broker {
             access: Some(access),
             refresh: None,
         };
-        self.store(actor, Action::CredentialSet, incoming).await
+        self.store(caller, Action::CredentialSet, incoming).await
     }
 
     /// Takes over an OAuth grant, in place of the one there was. From then on only the broker may refresh it.
     pub async fn import_grant(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         import: ImportGrant<'_>,
     ) -> Result<Arc<Credential>, Refusal> {
-        let org = self.org_id(actor, import.org).await?;
+        let place = self.place(caller, import.org).await?;
+        let org = place.id();
         let owner = self.owner(org, import.owner).await?;
+        place.admit("owner", None, owner.member())?;
         let connector = self.connector(import.connector)?;
         if connector.sharing == Sharing::Personal && owner == Owner::Org {
             return Err(Refusal::new(
@@ -215,12 +219,12 @@ impl Broker {
             access: import.access,
             refresh: Some(import.refresh),
         };
-        self.store(actor, Action::CredentialImport, incoming).await
+        self.store(caller, Action::CredentialImport, incoming).await
     }
 
     async fn store(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         action: Action,
         incoming: Incoming,
     ) -> Result<Arc<Credential>, Refusal> {
@@ -280,7 +284,8 @@ impl Broker {
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
-        let record = Record::new(action, actor.to_string(), Some(org))
+        let record = caller
+            .record(action, Some(org))
             .about("credential", id)
             .about("owner", owner)
             .about("provider", &credential.provider)
@@ -302,38 +307,44 @@ impl Broker {
     /// A credential, without its secret.
     pub async fn get_credential(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         id: &str,
     ) -> Result<Arc<Credential>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        Ok(self.credential(org, parse_id("credential", id)?).await?.value)
+        let place = self.place(caller, org).await?;
+        let stored = self.credential(place.id(), parse_id("credential", id)?).await?;
+        place.admit("credential", None, stored.value.owner.member())?;
+        Ok(stored.value)
     }
 
     /// The org's credentials, without their secrets.
     pub async fn list_credentials(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Arc<Credential>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        Ok(self
-            .page::<Credential>(&keys::credentials(org), page)
+        let place = self.place(caller, org).await?;
+        let mut page = self
+            .page::<Credential>(&keys::credentials(place.id()), page)
             .await?
-            .map(|stored| stored.value))
+            .map(|stored| stored.value);
+        page.rows
+            .retain(|credential| place.within.admits(None, credential.owner.member()));
+        Ok(page)
     }
 
     /// Removes a credential and its secret.
     pub async fn remove_credential(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         id: &str,
     ) -> Result<(), Refusal> {
-        let org = self.org_id(actor, org).await?;
-        let id = parse_id("credential", id)?;
+        let place = self.place(caller, org).await?;
+        let (org, id) = (place.id(), parse_id("credential", id)?);
         let stored = self.credential(org, id).await?;
+        place.admit("credential", None, stored.value.owner.member())?;
         let Credential {
             owner,
             kind,
@@ -347,7 +358,8 @@ impl Broker {
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
         changes = changes.delete::<Pointer>(&keys::credential_slot(org, owner, provider, kind));
-        let record = Record::new(Action::CredentialRemove, actor.to_string(), Some(org))
+        let record = caller
+            .record(Action::CredentialRemove, Some(org))
             .about("credential", id)
             .about("owner", owner)
             .about("provider", provider);

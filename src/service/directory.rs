@@ -8,10 +8,10 @@ use super::Broker;
 use super::effect::Undone;
 use super::page::{Page, PageRequest};
 use super::request::Repeatable;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::{Id, Kind, OrgId};
-use crate::domain::journal::{Action, Record};
+use crate::domain::journal::Action;
 use crate::domain::name::Name;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -42,9 +42,6 @@ pub struct Change<'a> {
 }
 
 const MAX_DISPLAY_NAME: usize = 128;
-const MAX_IDENTITIES: usize = 32;
-/// All of a member's identities together: its record has to fit in one value of the store.
-const MAX_IDENTITIES_BYTES: usize = 3_072;
 
 pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
     if text.chars().count() > MAX_DISPLAY_NAME || text.chars().any(char::is_control) {
@@ -54,30 +51,6 @@ pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
         ));
     }
     Ok(text.to_owned())
-}
-
-fn checked_identities(identities: &[String]) -> Result<Vec<String>, Refusal> {
-    let well_formed = |identity: &String| {
-        identity.len() <= 256
-            && !identity.chars().any(char::is_control)
-            && identity
-                .split_once(':')
-                .is_some_and(|(system, subject)| !system.is_empty() && !subject.is_empty())
-    };
-    let bytes: usize = identities.iter().map(String::len).sum();
-    if identities.len() > MAX_IDENTITIES
-        || bytes > MAX_IDENTITIES_BYTES
-        || !identities.iter().all(well_formed)
-    {
-        return Err(Refusal::invalid(
-            "identities",
-            "identities are at most 32 of the form system:subject, 256 bytes each and 3 072 in all",
-        ));
-    }
-    let mut identities = identities.to_vec();
-    identities.sort();
-    identities.dedup();
-    Ok(identities)
 }
 
 /// A new resource on its way into the store.
@@ -119,7 +92,9 @@ impl Broker {
             );
         }
         changes = self.remember(changes, org, create, id);
-        let record = Record::new(action, create.actor.to_string(), Some(org))
+        let record = create
+            .caller
+            .record(action, Some(org))
             .about(K::PREFIX, id)
             .request(create.request_id);
         match self.effect(record, changes).await {
@@ -148,14 +123,14 @@ impl Broker {
     /// Makes an org.
     pub async fn create_org(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         new: NewNamed<'_>,
     ) -> Result<Stored<Org>, Refusal> {
         let name: Name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
         let content: [&[u8]; 2] = [name.as_str().as_bytes(), display_name.as_bytes()];
         let create = Repeatable {
-            actor,
+            caller,
             call: "org",
             request_id: new.request_id,
             content: &content,
@@ -196,38 +171,43 @@ impl Broker {
     }
 
     /// An org.
-    pub async fn get_org(&self, actor: &Actor, org: &str) -> Result<Stored<Org>, Refusal> {
-        self.org(actor, org).await
+    pub async fn get_org(&self, caller: &Caller, org: &str) -> Result<Stored<Org>, Refusal> {
+        self.org(caller, org).await
     }
 
-    /// The orgs the actor may see.
+    /// The orgs the caller may see.
     pub async fn list_orgs(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<Org>>, Refusal> {
-        match actor.org() {
-            None => self.page(&keys::orgs(), page).await,
-            Some(own) => Ok(Page {
-                rows: vec![self.read(&keys::org(own), "org").await?],
-                next: String::new(),
-            }),
+        let Some(orgs) = caller.reach().orgs() else {
+            return self.page(&keys::orgs(), page).await;
+        };
+        // As many as the caller has roles: one page, whatever size was asked for.
+        let mut rows = Vec::with_capacity(orgs.len());
+        for org in orgs {
+            rows.extend(self.records.get(&keys::org(org)).await?);
         }
+        Ok(Page {
+            rows,
+            next: String::new(),
+        })
     }
 
     /// Makes a project.
     pub async fn create_project(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         new: NewNamed<'_>,
     ) -> Result<Stored<Project>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
         let content: [&[u8]; 2] = [name.as_str().as_bytes(), display_name.as_bytes()];
         let create = Repeatable {
-            actor,
+            caller,
             call: "project",
             request_id: new.request_id,
             content: &content,
@@ -262,34 +242,38 @@ impl Broker {
     /// A project.
     pub async fn get_project(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         project: &str,
     ) -> Result<Stored<Project>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.project(org, project).await
+        let place = self.place(caller, org).await?;
+        let stored = self.project(place.id(), project).await?;
+        place.sees(stored.value.id, "project")?;
+        Ok(stored)
     }
 
     /// The org's projects.
     pub async fn list_projects(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<Project>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.page(&keys::projects(org), page).await
+        let place = self.place(caller, org).await?;
+        let mut page = self.page::<Project>(&keys::projects(place.id()), page).await?;
+        page.rows.retain(|row| place.within.sees_project(row.value.id));
+        Ok(page)
     }
 
     /// Makes an environment.
     pub async fn create_environment(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         project: &str,
         new: NewNamed<'_>,
     ) -> Result<Stored<Environment>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let project = self.project(org, project).await?.value.id;
         let name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
@@ -299,7 +283,7 @@ impl Broker {
             display_name.as_bytes(),
         ];
         let create = Repeatable {
-            actor,
+            caller,
             call: "environment",
             request_id: new.request_id,
             content: &content,
@@ -335,28 +319,34 @@ impl Broker {
     /// An environment.
     pub async fn get_environment(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         project: &str,
         environment: &str,
     ) -> Result<Stored<Environment>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.environment(org, project, environment).await
+        let place = self.place(caller, org).await?;
+        let stored = self.environment(place.id(), project, environment).await?;
+        place.sees(stored.value.project, "environment")?;
+        Ok(stored)
     }
 
     /// The org's environments, or those of one project. A page of one project may be shorter than asked for
     /// and still not be the last.
     pub async fn list_environments(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         project: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<Environment>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        let mut rows = self.page::<Environment>(&keys::environments(org), page).await?;
+        let place = self.place(caller, org).await?;
+        let mut rows = self
+            .page::<Environment>(&keys::environments(place.id()), page)
+            .await?;
+        rows.rows
+            .retain(|row| place.within.sees_project(row.value.project));
         if !project.is_empty() {
-            let project = self.project(org, project).await?.value.id;
+            let project = self.project(place.id(), project).await?.value.id;
             rows.rows.retain(|row| row.value.project == project);
         }
         Ok(rows)
@@ -365,19 +355,19 @@ impl Broker {
     /// Makes a member.
     pub async fn create_member(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         new: NewNamed<'_>,
         identities: &[String],
     ) -> Result<Stored<Member>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
-        let identities = checked_identities(identities)?;
+        let identities = self.checked_identities(org, &[], identities).await?;
         let mut content: Vec<&[u8]> = vec![name.as_str().as_bytes(), display_name.as_bytes()];
         content.extend(identities.iter().map(String::as_bytes));
         let create = Repeatable {
-            actor,
+            caller,
             call: "member",
             request_id: new.request_id,
             content: &content,
@@ -399,6 +389,8 @@ impl Broker {
             display_name: display_name.clone(),
             identities: identities.clone(),
             created: self.now(),
+            grants: None,
+            removed: None,
         };
         let action = Action::MemberCreate;
         self.create_named(Creation {
@@ -416,23 +408,28 @@ impl Broker {
     /// A member.
     pub async fn get_member(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         member: &str,
     ) -> Result<Stored<Member>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.member(org, member).await
+        let place = self.place(caller, org).await?;
+        let stored = self.member(place.id(), member).await?;
+        place.admit("member", None, Some(stored.value.id))?;
+        Ok(stored)
     }
 
     /// The org's members.
     pub async fn list_members(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<Stored<Member>>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.page(&keys::members(org), page).await
+        let place = self.place(caller, org).await?;
+        let mut page = self.page::<Member>(&keys::members(place.id()), page).await?;
+        page.rows
+            .retain(|row| place.within.admits(None, Some(row.value.id)));
+        Ok(page)
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::Broker;
 use super::scope::parse_id;
-use crate::domain::actor::Actor;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::credential::Credential;
 use crate::domain::id::{LeaseId, OrgId};
-use crate::domain::journal::{Action, Record};
+use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -45,36 +45,39 @@ pub struct Vended {
     pub minimum_remaining: Duration,
 }
 
-/// The holder that an actor is.
-pub(super) fn holder(actor: &Actor) -> Holder {
-    match actor {
-        Actor::Agent(agent) => Holder::Agent(agent.id),
-        Actor::ApiKey { id, .. } => Holder::ApiKey(*id),
-        Actor::Operator(id) => Holder::Operator(*id),
+/// The holder that a caller is. Humans are handed nothing.
+pub(super) fn holder(caller: &Caller) -> Result<Holder, Refusal> {
+    match caller.actor() {
+        Actor::Agent(agent) => Ok(Holder::Agent(agent.id)),
+        Actor::ApiKey { id, .. } => Ok(Holder::ApiKey(*id)),
+        Actor::Operator(_) | Actor::Member { .. } => {
+            Err(Refusal::new(Reason::PermissionDenied, "a human holds no leases"))
+        }
     }
 }
 
 impl Broker {
-    /// A lease that the actor holds. Somebody else's looks like none.
+    /// A lease that the caller holds. Somebody else's looks like none.
     pub(super) async fn own_lease(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: OrgId,
         id: &str,
     ) -> Result<Stored<Lease>, Refusal> {
         let id: LeaseId = parse_id("lease", id)?;
+        let holder = holder(caller)?;
         let stored = self.records.get::<Lease>(&keys::lease(org, id)).await?;
         stored
-            .filter(|stored| stored.value.holder == holder(actor))
+            .filter(|stored| stored.value.holder == holder)
             .ok_or_else(|| Refusal::not_found("lease"))
     }
 
     /// Gives a lease back. Giving it back again changes nothing.
-    pub async fn release_lease(self: &Arc<Self>, actor: &Actor, lease: &str) -> Result<(), Refusal> {
-        let org = actor
+    pub async fn release_lease(self: &Arc<Self>, caller: &Caller, lease: &str) -> Result<(), Refusal> {
+        let org = caller
             .org()
             .ok_or_else(|| Refusal::new(Reason::PermissionDenied, "an operator holds no leases"))?;
-        let stored = self.own_lease(actor, org, lease).await?;
+        let stored = self.own_lease(caller, org, lease).await?;
         if stored.value.ended.is_some() {
             return Ok(());
         }
@@ -86,7 +89,8 @@ impl Broker {
         let mut changes = Changes::default();
         changes = changes.at(&key, stored.revision);
         changes = changes.put(&key, &lease);
-        let record = Record::new(Action::LeaseRelease, actor.to_string(), Some(org))
+        let record = caller
+            .record(Action::LeaseRelease, Some(org))
             .about("lease", lease.id)
             .about("credential", lease.credential);
         self.effect(record, changes).await?;

@@ -1,7 +1,7 @@
 //! The use cases. The only place where things are orchestrated: `rpc` above only translates, `domain` below
 //! only decides, `store`, `journal`, `pki` and `upstream` only do.
 //!
-//! Every use case takes an authenticated [`Actor`](crate::domain::actor::Actor), checks what it may touch,
+//! Every use case takes an authenticated [`Caller`](crate::domain::actor::Caller), checks what it may touch,
 //! and returns plain domain types or a [`Refusal`]. An effect goes through `Broker::effect`, so that its
 //! begin record is durable before it happens and its finish record before it is told.
 
@@ -13,14 +13,19 @@ mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod executors;
 mod journal;
 mod lease;
+mod live;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
 mod resolve;
 mod scope;
+mod sign_in;
+mod streams;
 mod tasks;
 
 use std::sync::Arc;
@@ -42,22 +47,27 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
-pub use authenticate::{Accepts, Presented};
+pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
+pub use executors::{ExecutorView, ExecutorWay};
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
 
 /// Times and limits, from the configuration.
@@ -101,6 +111,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -113,10 +125,13 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
+    streams: Arc<streams::Streams>,
+    presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
 }
@@ -144,10 +159,13 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
             finished_effects: effect::Finished::default(),
+            streams: Arc::default(),
+            presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
         }))

@@ -4,7 +4,7 @@
 use ring::digest::{Context, SHA256};
 
 use super::Broker;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::id::{Id, Kind, OrgId};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -15,7 +15,7 @@ use crate::store::{keys, model::RequestOutcome};
 /// A create, as far as telling a repeat from a new one needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repeatable<'a> {
-    pub(super) actor: &'a Actor,
+    pub(super) caller: &'a Caller,
     pub(super) call: &'static str,
     /// From the request; empty: the create is not safe to repeat.
     pub(super) request_id: &'a str,
@@ -40,9 +40,9 @@ impl Repeatable<'_> {
     }
 
     fn key_hash(&self) -> [u8; 32] {
-        let actor = self.actor.to_string();
+        let caller = self.caller.to_string();
         digest(&[
-            actor.as_bytes(),
+            caller.as_bytes(),
             self.call.as_bytes(),
             self.request_id.to_ascii_lowercase().as_bytes(),
         ])

@@ -1,16 +1,54 @@
-//! References: an id or a name becomes an id that the actor may see.
+//! References: an id or a name becomes an id that the caller may see.
 //!
-//! What the actor may not see is reported exactly like what does not exist: same reason, same message.
+//! What the caller may not see is reported exactly like what does not exist: same reason, same message.
 
 use super::Broker;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::{EnvironmentId, Id, Kind, MemberId, OrgId, ProjectId};
 use crate::domain::name::Name;
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::role::{Standing, Within};
 use crate::store::keys::{self, Key};
 use crate::store::model::{Home, Pointer};
 use crate::store::record::Stored;
+
+/// An org, and how far the call at hand reaches in it.
+pub(super) struct Place {
+    pub(super) org: Stored<Org>,
+    pub(super) within: Within,
+}
+
+impl Place {
+    pub(super) fn id(&self) -> OrgId {
+        self.org.value.id
+    }
+
+    /// Lets pass a project that the caller has anything to do with.
+    pub(super) fn sees(&self, project: ProjectId, what: &'static str) -> Result<(), Refusal> {
+        if self.within.sees_project(project) {
+            Ok(())
+        } else {
+            Err(Refusal::not_found(what))
+        }
+    }
+
+    /// Lets pass what belongs to this project and this member. What the call does not reach looks like what does
+    /// not exist.
+    pub(super) fn admit(
+        &self,
+        what: &'static str,
+        project: Option<ProjectId>,
+        member: Option<MemberId>,
+    ) -> Result<(), Refusal> {
+        if self.within.admits(project, member) {
+            Ok(())
+        } else {
+            Err(Refusal::not_found(what))
+        }
+    }
+}
 
 /// A reference, as a request has it.
 enum Reference<K> {
@@ -43,15 +81,16 @@ pub(super) fn parse_id<K: Kind>(field: &'static str, text: &str) -> Result<Id<K>
 }
 
 impl Broker {
-    async fn pointed<K: Kind>(&self, key: &Key) -> Result<Option<Id<K>>, Refusal> {
+    pub(super) async fn pointed<K: Kind>(&self, key: &Key) -> Result<Option<Id<K>>, Refusal> {
         let pointer = self.records.get::<Pointer>(key).await?;
         Ok(pointer.map(|pointer| Id::from_bytes(*pointer.value.id)))
     }
 
-    /// The org that `text` names. Empty means the actor's own, where it has one.
-    pub(super) async fn org(&self, actor: &Actor, text: &str) -> Result<Stored<Org>, Refusal> {
+    /// The org that `text` names, and how far the caller's call reaches in it; empty means the caller's own org,
+    /// where it has one.
+    pub(super) async fn place(&self, caller: &Caller, text: &str) -> Result<Place, Refusal> {
         let missing = || Refusal::not_found("org");
-        let id = match (actor.org(), text) {
+        let id = match (caller.org(), text) {
             (Some(own), "") => own,
             _ => match parse("org", text)? {
                 Reference::Id(id) => id,
@@ -62,13 +101,32 @@ impl Broker {
             },
         };
         let org = self.records.get::<Org>(&keys::org(id)).await?;
-        org.filter(|_| actor.org().is_none_or(|own| own == id))
-            .ok_or_else(missing)
+        match (org, caller.reach().within(id, caller.member_of(id))) {
+            (None, _) | (_, Standing::Outside) => Err(missing()),
+            (Some(_), Standing::Seen) => Err(Refusal::new(
+                Reason::PermissionDenied,
+                "none of your roles in this org may make this call",
+            )),
+            (Some(org), Standing::Within(within)) => Ok(Place { org, within }),
+        }
     }
 
-    /// As [`Broker::org`], the id only.
-    pub(super) async fn org_id(&self, actor: &Actor, text: &str) -> Result<OrgId, Refusal> {
-        Ok(self.org(actor, text).await?.value.id)
+    /// As [`Broker::place`], for a call that any reach into the org is enough for.
+    pub(super) async fn org(&self, caller: &Caller, text: &str) -> Result<Stored<Org>, Refusal> {
+        Ok(self.place(caller, text).await?.org)
+    }
+
+    /// As [`Broker::place`], for a call that takes the whole org: a reach into some projects, or to what is the
+    /// caller's own, does not do.
+    pub(super) async fn org_id(&self, caller: &Caller, text: &str) -> Result<OrgId, Refusal> {
+        let place = self.place(caller, text).await?;
+        if !place.within.is_whole() {
+            return Err(Refusal::new(
+                Reason::PermissionDenied,
+                "this call takes a role, or an API key, for the whole org",
+            ));
+        }
+        Ok(place.id())
     }
 
     /// A project of the org.
@@ -119,9 +177,9 @@ impl Broker {
                 .await?
                 .ok_or_else(missing)?,
         };
-        self.records
-            .get(&keys::member(org, id))
-            .await?
+        let stored = self.records.get::<Member>(&keys::member(org, id)).await?;
+        stored
+            .filter(|stored| stored.value.removed.is_none())
             .ok_or_else(missing)
     }
 
@@ -140,9 +198,9 @@ impl Broker {
             .pointed(&keys::member_identity(org, identity))
             .await?
             .ok_or_else(missing)?;
-        self.records
-            .get(&keys::member(org, id))
-            .await?
+        let stored = self.records.get::<Member>(&keys::member(org, id)).await?;
+        stored
+            .filter(|stored| stored.value.removed.is_none())
             .ok_or_else(missing)
     }
 

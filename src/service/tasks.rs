@@ -9,10 +9,11 @@ use super::effect::Undone;
 use super::page::{Page, PageRequest};
 use super::request::Repeatable;
 use super::scope::parse_id;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
-use crate::domain::id::{AgentId, OrgId, TaskId};
-use crate::domain::journal::{Action, Record};
+use crate::domain::directory::Environment;
+use crate::domain::id::{AgentId, OrgId, ProjectId, TaskId};
+use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Capacity, Task, TaskClaims};
@@ -67,14 +68,30 @@ const ASSIGNMENTS_PER_COMMIT: usize = 30;
 
 impl Broker {
     /// Makes a task.
-    pub async fn create_task(self: &Arc<Self>, actor: &Actor, new: NewTask<'_>) -> Result<TaskView, Refusal> {
-        let org = self.org_id(actor, new.org).await?;
-        let member = self
-            .member_or_identity(org, new.member, new.member_identity)
-            .await?
-            .value
-            .id;
+    pub async fn create_task(
+        self: &Arc<Self>,
+        caller: &Caller,
+        new: NewTask<'_>,
+    ) -> Result<TaskView, Refusal> {
+        let place = self.place(caller, new.org).await?;
+        let org = place.id();
+        let own = new.member.is_empty() && new.member_identity.is_empty();
+        let member = match caller.member_of(org).filter(|_| own) {
+            Some(me) => me,
+            None => {
+                let named = self.member_or_identity(org, new.member, new.member_identity);
+                named.await?.value.id
+            }
+        };
         let project = self.project(org, new.project).await?.value.id;
+        place.admit("member", Some(project), Some(member))?;
+        // An agent is given its tasks by who runs the project, not by the member a task is for.
+        if !new.agents.is_empty() && !place.within.admits(Some(project), None) {
+            return Err(Refusal::new(
+                Reason::PermissionDenied,
+                "members make tasks of their own, and do not assign agents",
+            ));
+        }
         let executor = self.registry.executor(new.executor).ok_or_else(|| {
             let known: Vec<_> = self
                 .registry
@@ -101,7 +118,7 @@ impl Broker {
             }
         }
         let ttl = checked_ttl(new.ttl, TASK_TTL, TASK_TTL_MAX)?;
-        let agents = self.checked_agents(org, new.agents).await?;
+        let agents = self.checked_agents(org, project, new.agents).await?;
 
         let seconds = ttl.as_secs().to_be_bytes();
         let mut content: Vec<&[u8]> = vec![
@@ -116,13 +133,13 @@ impl Broker {
         ];
         content.extend(agents.iter().map(|agent| &agent.as_bytes()[..]));
         let create = Repeatable {
-            actor,
+            caller,
             call: "task",
             request_id: new.request_id,
             content: &content,
         };
         if let Some(id) = self.made_before(org, create).await? {
-            return self.made_again(actor, org, id, agents).await;
+            return self.made_again(caller, org, id, agents).await;
         }
 
         let now = self.now();
@@ -145,7 +162,8 @@ impl Broker {
         changes = changes.absent(&key);
         changes = changes.put(&key, &task);
         changes = self.remember(changes, org, create, task.id);
-        let record = Record::new(Action::TaskCreate, actor.to_string(), Some(org))
+        let record = caller
+            .record(Action::TaskCreate, Some(org))
             .about("task", task.id)
             .about("member", member)
             .about("project", project)
@@ -155,19 +173,19 @@ impl Broker {
             Ok(_) => {}
             // A repeat that raced with the first: it lost, and what the first made is its answer.
             Err(Undone::Conflict) => match self.made_before(org, create).await? {
-                Some(id) => return self.made_again(actor, org, id, agents).await,
+                Some(id) => return self.made_again(caller, org, id, agents).await,
                 None => return Err(Undone::Conflict.into()),
             },
             Err(Undone::Refused(refusal)) => return Err(refusal),
         }
-        self.assign(actor, &task, &agents).await?;
+        self.assign(caller, &task, &agents).await?;
         self.task_view(org, task.id).await
     }
 
     /// The answer to a repeat. The first call may have been cut off before it assigned the agents.
     async fn made_again(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: OrgId,
         id: TaskId,
         agents: Vec<AgentId>,
@@ -177,21 +195,34 @@ impl Broker {
             .into_iter()
             .filter(|id| !made.agents.contains(id))
             .collect();
-        self.assign(actor, &made.task, &missing).await?;
+        self.assign(caller, &made.task, &missing).await?;
         self.task_view(org, id).await
     }
 
-    async fn checked_agents(&self, org: OrgId, agents: &[String]) -> Result<Vec<AgentId>, Refusal> {
+    /// The agents, each enrolled into an environment of the task's project: who may assign in one project gets no
+    /// hold of another's agents, and what the environments of a project demand holds for all of its tasks.
+    async fn checked_agents(
+        &self,
+        org: OrgId,
+        project: ProjectId,
+        agents: &[String],
+    ) -> Result<Vec<AgentId>, Refusal> {
         if agents.len() > MAX_AGENTS {
             return Err(Refusal::invalid("agents", "at most 100 agents at once"));
         }
         let mut checked = Vec::new();
         for agent in agents {
             let id = parse_id("agents", agent)?;
+            let missing = || Refusal::not_found("agent in the task's project");
             let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
-            agent
+            let agent = agent
                 .filter(|agent| agent.value.revoked.is_none())
-                .ok_or_else(|| Refusal::not_found("agent"))?;
+                .ok_or_else(missing)?;
+            let environment = keys::environment(org, agent.value.environment);
+            let environment = self.records.get::<Environment>(&environment).await?;
+            environment
+                .filter(|environment| environment.value.project == project)
+                .ok_or_else(missing)?;
             checked.push(id);
         }
         checked.sort_unstable();
@@ -199,7 +230,12 @@ impl Broker {
         Ok(checked)
     }
 
-    async fn assign(self: &Arc<Self>, actor: &Actor, task: &Task, agents: &[AgentId]) -> Result<(), Refusal> {
+    async fn assign(
+        self: &Arc<Self>,
+        caller: &Caller,
+        task: &Task,
+        agents: &[AgentId],
+    ) -> Result<(), Refusal> {
         let since = Mark { since: self.now() };
         for some in agents.chunks(ASSIGNMENTS_PER_COMMIT) {
             let mut changes = Changes::default();
@@ -208,7 +244,8 @@ impl Broker {
                 changes = changes.put(&keys::agent_task(task.org, *agent, task.id), &since);
             }
             let ids: Vec<_> = some.iter().map(ToString::to_string).collect();
-            let record = Record::new(Action::TaskAssign, actor.to_string(), Some(task.org))
+            let record = caller
+                .record(Action::TaskAssign, Some(task.org))
                 .about("task", task.id)
                 .about("agents", ids.join(","));
             self.effect(record, changes).await?;
@@ -239,20 +276,27 @@ impl Broker {
     }
 
     /// A task.
-    pub async fn get_task(&self, actor: &Actor, org: &str, task: &str) -> Result<TaskView, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        self.task_view(org, parse_id("task", task)?).await
+    pub async fn get_task(&self, caller: &Caller, org: &str, task: &str) -> Result<TaskView, Refusal> {
+        let place = self.place(caller, org).await?;
+        let view = self.task_view(place.id(), parse_id("task", task)?).await?;
+        place.admit("task", Some(view.task.project), Some(view.task.member))?;
+        Ok(view)
     }
 
     /// The org's tasks.
     pub async fn list_tasks(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<TaskView>, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        let Page { rows, next } = self.page::<Task>(&keys::tasks(org), page).await?;
+        let place = self.place(caller, org).await?;
+        let list = keys::tasks(place.id());
+        let Page { mut rows, next } = self.page::<Task>(&list, page).await?;
+        rows.retain(|row| {
+            let Task { project, member, .. } = *row.value;
+            place.within.admits(Some(project), Some(member))
+        });
         let mut views = Vec::with_capacity(rows.len());
         for task in rows {
             views.push(self.with_agents(task).await?);
@@ -263,36 +307,37 @@ impl Broker {
     /// Lets agents resolve for a task.
     pub async fn assign_task(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         task: &str,
         agents: &[String],
     ) -> Result<TaskView, Refusal> {
-        let TaskView { task, .. } = self.get_task(actor, org, task).await?;
+        let TaskView { task, .. } = self.get_task(caller, org, task).await?;
         task.live(self.now(), TaskClaims::default())?;
         if agents.is_empty() {
             return Err(Refusal::invalid("agents", "name at least one agent"));
         }
-        let agents = self.checked_agents(task.org, agents).await?;
-        self.assign(actor, &task, &agents).await?;
+        let agents = self.checked_agents(task.org, task.project, agents).await?;
+        self.assign(caller, &task, &agents).await?;
         self.task_view(task.org, task.id).await
     }
 
     /// Ends a task. Ending it again changes nothing.
     pub async fn end_task(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         task: &str,
     ) -> Result<TaskView, Refusal> {
-        let org = self.org_id(actor, org).await?;
-        let id: TaskId = parse_id("task", task)?;
+        let place = self.place(caller, org).await?;
+        let (org, id) = (place.id(), parse_id::<crate::domain::id::Task>("task", task)?);
         let key = keys::task(org, id);
         let stored: Stored<Task> = self
             .records
             .get(&key)
             .await?
             .ok_or_else(|| Refusal::not_found("task"))?;
+        place.admit("task", Some(stored.value.project), Some(stored.value.member))?;
         if stored.value.ended.is_none() {
             let task = Task {
                 ended: Some(self.now()),
@@ -301,7 +346,7 @@ impl Broker {
             let mut changes = Changes::default();
             changes = changes.at(&key, stored.revision);
             changes = changes.put(&key, &task);
-            let record = Record::new(Action::TaskEnd, actor.to_string(), Some(org)).about("task", id);
+            let record = caller.record(Action::TaskEnd, Some(org)).about("task", id);
             self.effect(record, changes).await?;
         }
         self.task_view(org, id).await

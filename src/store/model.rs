@@ -9,10 +9,13 @@ use super::record::Record;
 use super::table::{choice, table};
 use crate::domain::agent::Agent;
 use crate::domain::credential::Credential;
-use crate::domain::directory::{ApiKey, Environment, Member, Operator, Org, Project};
+use crate::domain::directory::{
+    ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
+};
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Holder, Lease};
+use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{AccessToken, KeyMaterial, RawAnswer, RefreshToken, Secret};
 use crate::domain::task::{Capacity, Task};
@@ -106,6 +109,19 @@ pub struct LeasePointer {
     pub lease: LeaseId,
 }
 
+/// When somebody was last seen, as far as it was written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub at: crate::domain::time::Time,
+    /// The address the request came from.
+    pub address: Option<String>,
+    /// The version an agent's program said it has.
+    pub version: Option<String>,
+    /// What an agent last said of itself.
+    pub attributes: Option<Vec<(String, String)>>,
+}
+
 /// What a create with a request id made.
 #[derive(Clone, Debug)]
 pub struct RequestOutcome {
@@ -150,6 +166,7 @@ records! {
     LeasePointer, 1;
     Pin, 1;
     RequestOutcome, 1, cache: false;
+    Seen, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -161,15 +178,28 @@ table!(Slot { 0 => agent });
 table!(Pin { 0 => credential, 1 => position });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
+table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });
 table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
 table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
 
-table!(Operator { 0 => id, 1 => token, 2 => display_name, 3 => created, 4 => expires, 5 => revoked });
+table!(Operator {
+    0 => id, 1 => token, 2 => display_name, 3 => created, 4 => expires, 5 => revoked, 6 => member, 7 => grants,
+    8 => previous,
+});
+table!(MemberOf { 0 => org, 1 => member });
+table!(PreviousToken { 0 => token, 1 => until });
+table!(Grant { 0 => role, 1 => scope });
 table!(Org { 0 => id, 1 => name, 2 => display_name, 3 => created });
 table!(Project { 0 => id, 1 => org, 2 => name, 3 => display_name, 4 => created });
 table!(Environment { 0 => id, 1 => org, 2 => project, 3 => name, 4 => display_name, 5 => created });
-table!(Member { 0 => id, 1 => org, 2 => name, 3 => display_name, 4 => identities, 5 => created });
-table!(ApiKey { 0 => id, 1 => org, 2 => token, 3 => display_name, 4 => created, 5 => expires, 6 => revoked });
+table!(Member {
+    0 => id, 1 => org, 2 => name, 3 => display_name, 4 => identities, 5 => created,
+    6 => grants, 7 => removed,
+});
+table!(ApiKey {
+    0 => id, 1 => org, 2 => token, 3 => display_name, 4 => created, 5 => expires, 6 => revoked, 7 => projects,
+    8 => groups, 9 => certificate, 10 => previous,
+});
 table!(EnrollmentToken {
     0 => id, 1 => org, 2 => environment, 3 => token, 4 => max_agents, 5 => bound, 6 => task, 7 => labels,
     8 => created, 9 => expires, 10 => revoked,
@@ -203,5 +233,11 @@ choice!(Phase {
     5 => Dead { since, cause, message },
 });
 choice!(Death { 0 => Refused, 1 => AnswerLost });
+choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver });
+choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });
+choice!(Group {
+    0 => Tasks, 1 => Resolve, 2 => Enrollment, 3 => Agents, 4 => Directory, 5 => Credentials, 6 => Approvals,
+    7 => Introspect, 8 => Watch, 9 => Secrets,
+});
 choice!(Capacity { 0 => Cloud, 1 => Local });
 choice!(Holder { 0 => Agent(id), 1 => ApiKey(id), 2 => Operator(id) });

@@ -46,10 +46,10 @@ macro_rules! table {
     };
 }
 
-/// The table of an enum: `choice!(Type { 0 => Unit {}, 1 => Fields { a, b }, 2 => Tuple(inner) });`
+/// The table of an enum: `choice!(Type { 0 => Unit {}, 1 => Fields { a, b }, 2 => Tuple(a, b) });`
 macro_rules! choice {
     ($type:ident {
-        $($number:literal => $variant:ident $({ $($field:ident),* })? $(($inner:ident))?),* $(,)?
+        $($number:literal => $variant:ident $({ $($field:ident),* })? $(($($inner:ident),+))?),* $(,)?
     }) => {
         impl<C> minicbor::Encode<C> for $type {
             fn encode<W: minicbor::encode::Write>(
@@ -58,11 +58,11 @@ macro_rules! choice {
                 ctx: &mut C,
             ) -> Result<(), minicbor::encode::Error<W::Error>> {
                 match self {
-                    $($type::$variant $({ $($field),* })? $(($inner))? => {
-                        let fields: &[&str] = &[$($(stringify!($field)),*)? $(stringify!($inner))?];
+                    $($type::$variant $({ $($field),* })? $(($($inner),+))? => {
+                        let fields: &[&str] = &[$($(stringify!($field)),*)? $($(stringify!($inner)),+)?];
                         e.array(1 + fields.len() as u64)?.u32($number)?;
                         $($(minicbor::Encode::encode($field, e, ctx)?;)*)?
-                        $(minicbor::Encode::encode($inner, e, ctx)?;)?
+                        $($(minicbor::Encode::encode($inner, e, ctx)?;)+)?
                     })*
                 }
                 let _ = ctx;
@@ -78,10 +78,10 @@ macro_rules! choice {
                 let items = d.array()?.ok_or_else(|| minicbor::decode::Error::message("array of unknown length"))?;
                 let (value, known) = match d.u32()? {
                     $($number => {
-                        let fields: &[&str] = &[$($(stringify!($field)),*)? $(stringify!($inner))?];
+                        let fields: &[&str] = &[$($(stringify!($field)),*)? $($(stringify!($inner)),+)?];
                         $($(let $field = minicbor::Decode::decode(d, ctx)?;)*)?
-                        $(let $inner = minicbor::Decode::decode(d, ctx)?;)?
-                        ($type::$variant $({ $($field),* })? $(($inner))?, 1 + fields.len() as u64)
+                        $($(let $inner = minicbor::Decode::decode(d, ctx)?;)+)?
+                        ($type::$variant $({ $($field),* })? $(($($inner),+))?, 1 + fields.len() as u64)
                     })*
                     other => return Err(minicbor::decode::Error::unknown_variant(i64::from(other))),
                 };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use credbroker::proto;
 use credbroker::rpc::{ACCESS, Access};
+use credbroker::service::KeyAccess;
 use prost::Message;
 
 use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
@@ -190,6 +191,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "DirectoryService/GetMember": GetMemberRequest { org: r().org, member: r().member }
         "DirectoryService/GetMember": GetMemberRequest { org: own(), member: r().member }
         "DirectoryService/ListMembers": ListMembersRequest { org: r().org }
+        "ExecutorService/ListExecutors": ListExecutorsRequest { org: r().org }
+        "ExecutorService/ListExecutors": ListExecutorsRequest { org: own(), member: r().member }
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
             org: r().org, project: named(PROJECT), environment: named(ENVIRONMENT) }
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
@@ -241,7 +244,7 @@ async fn another_orgs_anything_looks_like_nothing() {
     let covered: BTreeSet<&str> = naming(&nothing, "").iter().map(|(path, _)| *path).collect();
     let open: BTreeSet<&str> = ACCESS
         .iter()
-        .filter(|row| matches!(row.access, Access::Actors(actors) if actors.api_key))
+        .filter(|row| matches!(row.access, Access::Actors(actors) if actors.api_key != KeyAccess::No))
         .map(|row| row.path)
         .filter(|path| !path.ends_with("/WhoAmI") && !path.ends_with("/ListOrgs"))
         .collect();

@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use credbroker::clock::{Clock, ManualClock};
 use credbroker::config::registry::{Extra, load as load_registry};
-use credbroker::domain::actor::Actor;
+use credbroker::domain::actor::{Actor, Caller, Shown};
 use credbroker::domain::credential::Credential;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
 use credbroker::domain::journal::Position;
 use credbroker::domain::refusal::Refusal;
+use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
 use credbroker::domain::secret::{KeyMaterial, Secret};
 use credbroker::domain::time::Time;
@@ -154,6 +155,8 @@ pub struct Bench {
     pub records: Arc<Records>,
     pub clock: Arc<ManualClock>,
     endpoint: Arc<Endpoint>,
+    /// Who resolves: an API key of the org.
+    pub resolver: Caller,
     _dir: TempDir,
 }
 
@@ -201,32 +204,16 @@ impl Bench {
             settings: settings(),
         })
         .unwrap();
-        let bench = Self {
+        make_org(&broker).await;
+        let resolver = resolver(&broker).await;
+        Self {
             broker,
             store,
             records,
             clock,
             endpoint,
+            resolver,
             _dir: dir,
-        };
-        bench.make_org().await;
-        bench
-    }
-
-    async fn make_org(&self) {
-        let (operator, new) = (operator(), |name| NewNamed {
-            name,
-            display_name: "",
-            request_id: "",
-        });
-        self.broker.create_org(&operator, new(ORG)).await.unwrap();
-        self.broker
-            .create_project(&operator, ORG, new("web"))
-            .await
-            .unwrap();
-        for member in ["alex", "bo"] {
-            let made = self.broker.create_member(&operator, ORG, new(member), &[]).await;
-            made.unwrap();
         }
     }
 
@@ -311,7 +298,7 @@ impl Bench {
             executor: "demo-agent",
             ..ResolveInput::default()
         };
-        self.broker.resolve(&operator(), input).await
+        self.broker.resolve(&self.resolver, input).await
     }
 
     pub async fn credential(&self, (org, id): (OrgId, CredentialId)) -> Arc<Credential> {
@@ -374,8 +361,35 @@ impl Bench {
     }
 }
 
-pub fn operator() -> Actor {
-    Actor::Operator(Id::from_bytes(OPERATOR))
+pub fn operator() -> Caller {
+    Caller::local_operator(Id::from_bytes(OPERATOR))
+}
+
+async fn make_org(broker: &Arc<Broker>) {
+    let new = |name| NewNamed {
+        name,
+        display_name: "",
+        request_id: "",
+    };
+    broker.create_org(&operator(), new(ORG)).await.unwrap();
+    broker.create_project(&operator(), ORG, new("web")).await.unwrap();
+    for member in ["alex", "bo"] {
+        let made = broker.create_member(&operator(), ORG, new(member), &[]).await;
+        made.unwrap();
+    }
+}
+
+async fn resolver(broker: &Arc<Broker>) -> Caller {
+    let key = broker
+        .create_api_key(&operator(), ORG, "", None)
+        .await
+        .unwrap()
+        .key;
+    let actor = Actor::ApiKey {
+        id: key.id,
+        org: key.org,
+    };
+    Caller::new(actor, Shown::ApiKey(key.id), None, Reach::org(key.org))
 }
 
 fn settings() -> Settings {

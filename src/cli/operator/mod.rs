@@ -23,6 +23,7 @@ pub mod context;
 pub mod credential;
 pub mod enrollment_token;
 pub mod environment;
+pub mod executor;
 pub mod journal;
 pub mod member;
 pub(super) mod names;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Change, checked_display_name, checked_identities};
-use crate::domain::actor::Actor;
+use super::{Change, checked_display_name};
+use crate::domain::actor::Caller;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::MemberId;
 use crate::domain::journal::{Action, Record};
@@ -45,16 +45,18 @@ impl Broker {
     /// Changes an org.
     pub async fn update_org(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         change: Change<'_>,
     ) -> Result<Stored<Org>, Refusal> {
-        let stored = self.org(actor, org).await?;
+        let stored = self.org(caller, org).await?;
         let mut value = Org::clone(&stored.value);
         if let Some(name) = change.display_name {
             value.display_name = checked_display_name(name)?;
         }
-        let record = Record::new(Action::OrgUpdate, actor.to_string(), Some(value.id)).about("org", value.id);
+        let record = caller
+            .record(Action::OrgUpdate, Some(value.id))
+            .about("org", value.id);
         self.change(
             record,
             keys::org(value.id),
@@ -69,19 +71,20 @@ impl Broker {
     /// Changes a project.
     pub async fn update_project(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         project: &str,
         change: Change<'_>,
     ) -> Result<Stored<Project>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let stored = self.project(org, project).await?;
         let mut value = Project::clone(&stored.value);
         if let Some(name) = change.display_name {
             value.display_name = checked_display_name(name)?;
         }
-        let record =
-            Record::new(Action::ProjectUpdate, actor.to_string(), Some(org)).about("project", value.id);
+        let record = caller
+            .record(Action::ProjectUpdate, Some(org))
+            .about("project", value.id);
         self.change(
             record,
             keys::project(org, value.id),
@@ -96,18 +99,19 @@ impl Broker {
     /// Changes an environment.
     pub async fn update_environment(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         environment: &str,
         change: Change<'_>,
     ) -> Result<Stored<Environment>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let stored = self.environment(org, "", environment).await?;
         let mut value = Environment::clone(&stored.value);
         if let Some(name) = change.display_name {
             value.display_name = checked_display_name(name)?;
         }
-        let record = Record::new(Action::EnvironmentUpdate, actor.to_string(), Some(org))
+        let record = caller
+            .record(Action::EnvironmentUpdate, Some(org))
             .about("environment", value.id);
         self.change(
             record,
@@ -123,12 +127,12 @@ impl Broker {
     /// Changes a member.
     pub async fn update_member(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: &str,
         member: &str,
         change: Change<'_>,
     ) -> Result<Stored<Member>, Refusal> {
-        let org = self.org_id(actor, org).await?;
+        let org = self.org_id(caller, org).await?;
         let id: MemberId = parse_id("member.id", member)?;
         let stored: Stored<Member> = self.read(&keys::member(org, id), "member").await?;
         let mut value = Member::clone(&stored.value);
@@ -137,7 +141,9 @@ impl Broker {
             value.display_name = checked_display_name(name)?;
         }
         if let Some(identities) = change.identities {
-            let new = checked_identities(identities)?;
+            let new = self
+                .checked_identities(org, &value.identities, identities)
+                .await?;
             for gone in value.identities.iter().filter(|old| !new.contains(old)) {
                 more = more.delete::<Pointer>(&keys::member_identity(org, gone));
             }
@@ -153,7 +159,7 @@ impl Broker {
             }
             value.identities = new;
         }
-        let record = Record::new(Action::MemberUpdate, actor.to_string(), Some(org)).about("member", id);
+        let record = caller.record(Action::MemberUpdate, Some(org)).about("member", id);
         self.change(record, keys::member(org, id), &stored, change, value, more)
             .await
     }

@@ -2,7 +2,7 @@
 
 use super::super::Broker;
 use super::super::scope::parse_id;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::id::{Agent, Credential, Id, Kind, MemberId, OrgId, Task};
 use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
@@ -60,12 +60,12 @@ impl Broker {
     /// Checks a filter, and confines it to what the caller may see.
     pub(super) async fn record_filter(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         input: FilterInput<'_>,
     ) -> Result<Filter, Refusal> {
         let org = match input.org {
-            "" if actor.org().is_none() => None,
-            org => Some(self.org_id(actor, org).await?),
+            "" if caller.reach().is_everywhere() => None,
+            org => Some(self.org_id(caller, org).await?),
         };
         let member = match (input.member, org) {
             ("", _) => None,

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::super::Broker;
 use super::filter::{Filter, FilterInput};
 use super::{Bounds, look};
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::journal::Position;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -75,7 +75,7 @@ impl Broker {
     /// as the last item.
     pub async fn follow_journal(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         input: FollowInput<'_>,
         ended: BoxFuture<'static, Refusal>,
     ) -> Result<impl Stream<Item = Result<Followed, Refusal>> + Send + use<>, Refusal> {
@@ -83,7 +83,7 @@ impl Broker {
         if !HEARTBEATS.contains(&heartbeat) {
             return Err(Refusal::invalid("heartbeat", "heartbeat is from 1 s to 5 min"));
         }
-        let filter = self.record_filter(actor, input.filter).await?;
+        let filter = self.record_filter(caller, input.filter).await?;
         let place = Arc::clone(&self.followers.0).try_acquire_owned();
         let place = place.map_err(|_| {
             Refusal::new(

@@ -7,7 +7,7 @@ mod prune;
 use std::sync::Arc;
 
 use super::Broker;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::journal::Position;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -51,7 +51,7 @@ impl Broker {
     /// without being the last.
     pub async fn read_journal(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         filter: FilterInput<'_>,
         after: Position,
         size: i32,
@@ -61,7 +61,7 @@ impl Broker {
             Ok(size) => size.min(MAX),
             Err(_) => return Err(Refusal::invalid("page_size", "page_size is not negative")),
         };
-        let filter = self.record_filter(actor, filter).await?;
+        let filter = self.record_filter(caller, filter).await?;
         let bounds = Bounds {
             records,
             bytes: PAGE_BYTES,

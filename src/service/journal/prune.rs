@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::Broker;
 use super::super::effect::append_finish;
 use super::blocking;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -28,12 +28,12 @@ impl Broker {
     /// caller goes away.
     pub async fn prune_journal(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         to: PruneTo,
         validate_only: bool,
     ) -> Result<Pruned, Refusal> {
-        let record = Record::new(Action::JournalPrune, actor.to_string(), actor.org());
-        if actor.org().is_some() {
+        let record = caller.record(Action::JournalPrune, caller.org());
+        if !caller.reach().is_everywhere() {
             let refusal = Refusal::new(Reason::PermissionDenied, "the journal is the whole broker's");
             return Err(self.denied(record, refusal).await);
         }

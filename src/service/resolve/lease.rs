@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::choose::Choice;
 use super::subject::Subject;
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::gate::Permit;
 use crate::domain::journal::{Position, Record};
 use crate::domain::lease::Lease;
@@ -21,7 +21,7 @@ impl Broker {
     /// Finds the lease for this holder, subject and credential, or makes it, and records the resolution.
     pub(super) async fn lease(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         subject: &Subject,
         permit: &Permit,
         choice: &Choice,
@@ -29,7 +29,7 @@ impl Broker {
         record: Record,
     ) -> Result<(Arc<Lease>, Position), Undone> {
         let (org, now, credential) = (subject.org, self.now(), choice.credential.id);
-        let file = keys::lease_for(org, holder(actor), &subject.lease_subject(), credential);
+        let file = keys::lease_for(org, holder(caller)?, &subject.lease_subject(), credential);
         let pointer = self
             .records
             .get::<LeasePointer>(&file)
@@ -47,7 +47,7 @@ impl Broker {
             // The one before goes: giving leases back and asking anew must not fill the store.
             changes = changes.delete::<Lease>(&key);
         }
-        let lease = self.new_lease(actor, subject, permit, choice, now)?;
+        let lease = self.new_lease(caller, subject, permit, choice, now)?;
         let key = keys::lease(org, lease.id);
         changes = changes.absent(&key);
         changes = changes.put(&key, &lease);
@@ -56,7 +56,7 @@ impl Broker {
             None => changes = changes.absent(&file),
         }
         changes = changes.put(&file, &LeasePointer { lease: lease.id });
-        let changes = self.guard_subject(changes, actor, subject, choice, pin).await?;
+        let changes = self.guard_subject(changes, caller, subject, choice, pin).await?;
         let record = record.about("lease", lease.id).about("first", true);
         let done = self.effect(record, changes).await?;
         Ok((Arc::new(lease), done.position))
@@ -64,7 +64,7 @@ impl Broker {
 
     pub(super) fn new_lease(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         subject: &Subject,
         permit: &Permit,
         choice: &Choice,
@@ -76,7 +76,7 @@ impl Broker {
         Ok(Lease {
             id: self.new_id()?,
             org: subject.org,
-            holder: holder(actor),
+            holder: holder(caller)?,
             task: subject.task_id(),
             member: subject.member,
             credential: choice.credential.id,
@@ -95,14 +95,13 @@ impl Broker {
     pub(super) async fn guard_subject(
         &self,
         mut changes: Changes,
-        actor: &Actor,
+        caller: &Caller,
         subject: &Subject,
         choice: &Choice,
         pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
-        if let Some((key, revision)) = self.live(actor).await? {
-            changes = changes.at(&key, revision);
-        }
+        let (key, revision) = self.still_live(caller).await?;
+        changes = changes.at(&key, revision);
         let Some(task) = &subject.task else {
             return Ok(changes);
         };

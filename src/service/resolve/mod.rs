@@ -8,11 +8,9 @@ mod subject;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::actor::Actor;
-use crate::domain::agent::Agent;
+use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
-use crate::domain::directory::ApiKey;
 use crate::domain::journal::{Action, Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::reason::Reason;
@@ -22,8 +20,7 @@ use crate::service::Broker;
 use crate::service::effect::Undone;
 use crate::service::lease::{Material, Vended};
 use crate::service::refresh::Need;
-use crate::store::Revision;
-use crate::store::keys::{self, Key};
+use crate::store::keys;
 use crate::store::model::Pin;
 use crate::store::record::Stored;
 use subject::Subject;
@@ -92,7 +89,7 @@ impl Broker {
     /// Decides which credential the task gets, and hands it out.
     pub async fn resolve(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         input: ResolveInput<'_>,
     ) -> Result<Resolved, Refusal> {
         self.room_for(Action::Resolve)?;
@@ -116,9 +113,10 @@ impl Broker {
                 "minimum_remaining is at most 24 hours",
             ));
         }
-        let mut record =
-            Record::new(Action::Resolve, actor.to_string(), actor.org()).request(input.request_id);
-        let subject = match self.subject(actor, &input).await {
+        let mut record = caller
+            .record(Action::Resolve, caller.org())
+            .request(input.request_id);
+        let subject = match self.subject(caller, &input).await {
             Ok(subject) => subject,
             Err(refusal) => {
                 return Err(self
@@ -136,7 +134,7 @@ impl Broker {
         }
         let mut decision = Decision::default();
         match self
-            .resolve_for(actor, &subject, &input, remaining, &record, &mut decision)
+            .resolve_for(caller, &subject, &input, remaining, &record, &mut decision)
             .await
         {
             Ok((vended, position)) => Ok(Resolved {
@@ -153,7 +151,7 @@ impl Broker {
 
     async fn resolve_for(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         subject: &Subject,
         input: &ResolveInput<'_>,
         remaining: Duration,
@@ -192,18 +190,18 @@ impl Broker {
                 .about("credential", choice.credential.id)
                 .about("generation", material.generation());
             match self
-                .lease(actor, subject, &permit, &choice, pin.as_ref(), record)
+                .lease(caller, subject, &permit, &choice, pin.as_ref(), record)
                 .await
             {
                 Ok((lease, position)) => {
-                    self.still_allowed(actor, subject.task.as_ref()).await?;
+                    self.still_allowed(caller, subject.task.as_ref()).await?;
                     // What was removed or replaced meanwhile is not handed out any more.
                     if self.generation(&material).await? == Some(material.generation()) {
                         return Ok((self.vend(lease, material, remaining), position));
                     }
                 }
                 // A task changes by ending only: trying again would change nothing.
-                Err(Undone::Conflict) => self.still_allowed(actor, subject.task.as_ref()).await?,
+                Err(Undone::Conflict) => self.still_allowed(caller, subject.task.as_ref()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),
             }
         }
@@ -225,28 +223,6 @@ impl Broker {
         }
     }
 
-    /// The record by which the actor can be revoked and the revision at which it was live; `None` for an
-    /// operator, who is handed nothing.
-    async fn live(&self, actor: &Actor) -> Result<Option<(Key, Revision)>, Refusal> {
-        let (key, live) = match actor {
-            Actor::Agent(agent) => {
-                let key = keys::agent(agent.org, agent.id);
-                let stored = self.records.get::<Agent>(&key).await?;
-                let live = stored.filter(|stored| stored.value.revoked.is_none());
-                (key, live.map(|live| live.revision))
-            }
-            Actor::ApiKey { id, org } => {
-                let key = keys::api_key(*org, *id);
-                let stored = self.records.get::<ApiKey>(&key).await?;
-                let live = stored.filter(|stored| stored.value.revoked.is_none());
-                (key, live.map(|live| live.revision))
-            }
-            Actor::Operator(_) => return Ok(None),
-        };
-        let revoked = || Refusal::new(Reason::CredentialUnknown, "the caller was revoked while it asked");
-        live.map(|revision| Some((key, revision))).ok_or_else(revoked)
-    }
-
     /// The generation that the credential has by now; `None` where it was removed.
     async fn generation(&self, material: &Material) -> Result<Option<u64>, Refusal> {
         let Credential { org, id, .. } = *material.credential;
@@ -255,8 +231,8 @@ impl Broker {
     }
 
     /// The last look before the answer: what was revoked or ended meanwhile wins.
-    async fn still_allowed(&self, actor: &Actor, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
-        self.live(actor).await?;
+    async fn still_allowed(&self, caller: &Caller, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
+        self.still_live(caller).await?;
         if let Some(task) = task {
             let stored = self
                 .records

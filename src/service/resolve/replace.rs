@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{checked_request_id, shown};
-use crate::domain::actor::Actor;
+use crate::domain::actor::Caller;
 use crate::domain::id::OrgId;
 use crate::domain::journal::{Action, Outcome, Position, Record};
 use crate::domain::mode::CredentialKind;
@@ -45,7 +45,7 @@ impl Broker {
     /// Takes a report that the provider rejected a generation, and returns its replacement.
     pub async fn refresh_token(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         input: RefreshInput<'_>,
     ) -> Result<Refreshed, Refusal> {
         self.room_for(Action::ForceRotate)?;
@@ -56,14 +56,15 @@ impl Broker {
                 "provider_message is at most 2 048 characters",
             ));
         }
-        let org = actor
+        let org = caller
             .org()
             .ok_or_else(|| Refusal::new(Reason::PermissionDenied, "an operator holds no leases"))?;
-        let record = Record::new(Action::ForceRotate, actor.to_string(), Some(org))
+        let record = caller
+            .record(Action::ForceRotate, Some(org))
             .request(input.request_id)
             .about("lease", shown(input.lease))
             .about("rejected_generation", input.rejected_generation);
-        match self.replace(actor, org, &input, record.clone()).await {
+        match self.replace(caller, org, &input, record.clone()).await {
             Ok(refreshed) => Ok(refreshed),
             Err(refusal) => Err(self.denied(record, refusal).await),
         }
@@ -71,12 +72,12 @@ impl Broker {
 
     async fn replace(
         self: &Arc<Self>,
-        actor: &Actor,
+        caller: &Caller,
         org: OrgId,
         input: &RefreshInput<'_>,
         record: Record,
     ) -> Result<Refreshed, Refusal> {
-        let lease = self.own_lease(actor, org, input.lease).await?.value;
+        let lease = self.own_lease(caller, org, input.lease).await?.value;
         if !lease.stands(self.now()) {
             return Err(Refusal::new(
                 Reason::LeaseEnded,
@@ -107,7 +108,7 @@ impl Broker {
                 )
                 .with("credential", credential.id.to_string()));
             }
-            self.refresher.count_forced(&credential, actor)?;
+            self.refresher.count_forced(&credential, caller.actor())?;
         }
         let need = Need {
             remaining: self.settings().minimum_remaining,
@@ -119,7 +120,7 @@ impl Broker {
             .about("generation", material.credential.rotation.generation)
             .outcome(Outcome::Allowed);
         let position = self.journal.append(&record).await?;
-        self.still_allowed(actor, task.as_ref()).await?;
+        self.still_allowed(caller, task.as_ref()).await?;
         if self.generation(&material).await?.is_none() {
             return Err(Refusal::not_found("credential"));
         }

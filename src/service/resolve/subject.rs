@@ -1,7 +1,7 @@
 //! Whom a resolution is for: a task and what it fixes, or a member directly.
 
 use super::ResolveInput;
-use crate::domain::actor::{Actor, AgentActor};
+use crate::domain::actor::{Actor, AgentActor, Caller};
 use crate::domain::id::{MemberId, OrgId, ProjectId, TaskId};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -38,8 +38,13 @@ impl Subject {
 }
 
 impl Broker {
-    pub(super) async fn subject(&self, actor: &Actor, input: &ResolveInput<'_>) -> Result<Subject, Refusal> {
-        let org = self.org_id(actor, input.org).await?;
+    pub(super) async fn subject(
+        &self,
+        caller: &Caller,
+        input: &ResolveInput<'_>,
+    ) -> Result<Subject, Refusal> {
+        let place = self.place(caller, input.org).await?;
+        let org = place.id();
         let claims = TaskClaims {
             executor: input.executor,
             provider: input.provider,
@@ -47,10 +52,10 @@ impl Broker {
             capacity: input.capacity,
             spec_hash: input.spec_hash,
         };
-        let task = match actor {
+        let task = match caller.actor() {
             Actor::Agent(agent) => Some(self.assigned_task(agent, input.task).await?),
-            Actor::ApiKey { .. } | Actor::Operator(_) if input.task.is_empty() => None,
-            Actor::ApiKey { .. } | Actor::Operator(_) => {
+            Actor::ApiKey { .. } | Actor::Operator(_) | Actor::Member { .. } if input.task.is_empty() => None,
+            Actor::ApiKey { .. } | Actor::Operator(_) | Actor::Member { .. } => {
                 let key = keys::task(org, parse_id("task", input.task)?);
                 Some(
                     self.records
@@ -70,6 +75,7 @@ impl Broker {
                 ));
             }
             let (member, project) = (live.member, live.project);
+            place.admit("task", Some(project), Some(member))?;
             let (executor, provider) = (live.executor.clone(), live.provider.clone());
             return Ok(Subject {
                 org,
@@ -86,6 +92,7 @@ impl Broker {
             .value
             .id;
         let project = self.project(org, input.project).await?.value.id;
+        place.admit("project", Some(project), Some(member))?;
         Ok(Subject {
             org,
             member,

@@ -1,0 +1,67 @@
+//! The second look: whether a caller that was let in is still to be served.
+//!
+//! Authentication looks once, when a call comes in. What takes its time, hands something out or stays open looks
+//! again, and ties what it commits to the record that it looked at.
+
+use super::Broker;
+use crate::domain::actor::{Actor, Caller, Shown};
+use crate::domain::agent::Agent;
+use crate::domain::directory::{ApiKey, Member, Operator};
+use crate::domain::id::OperatorId;
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
+use crate::store::Revision;
+use crate::store::keys::{self, Key};
+use crate::store::record::{Record, Stored};
+
+impl Broker {
+    /// The record by which the caller can be revoked, and the revision at which it was found live just now. A
+    /// commit guarded by it does not outlive the caller.
+    pub(super) async fn still_live(&self, caller: &Caller) -> Result<(Key, Revision), Refusal> {
+        match *caller.actor() {
+            Actor::Agent(agent) => {
+                let key = keys::agent(agent.org, agent.id);
+                self.standing(key, |agent: &Agent| agent.revoked.is_none()).await
+            }
+            Actor::ApiKey { id, org } => {
+                let key = keys::api_key(org, id);
+                self.standing(key, |key: &ApiKey| key.revoked.is_none()).await
+            }
+            Actor::Operator(token) => self.standing_token(token).await,
+            Actor::Member { id, org } => {
+                let key = keys::member(org, id);
+                let member = self.standing(key, |member: &Member| member.removed.is_none());
+                let member = member.await?;
+                match caller.shown() {
+                    Shown::OperatorToken(token) => self.standing_token(token).await,
+                    _ => Ok(member),
+                }
+            }
+        }
+    }
+
+    async fn standing_token(&self, token: OperatorId) -> Result<(Key, Revision), Refusal> {
+        let key = keys::operator(token);
+        self.standing(key, |token: &Operator| token.revoked.is_none())
+            .await
+    }
+
+    async fn standing<T: Record>(
+        &self,
+        key: Key,
+        stands: impl FnOnce(&T) -> bool,
+    ) -> Result<(Key, Revision), Refusal> {
+        let stored: Option<Stored<T>> = self.records.get(&key).await?;
+        let stored = stored.filter(|stored| stands(&stored.value)).ok_or_else(gone)?;
+        Ok((key, stored.revision))
+    }
+}
+
+fn gone() -> Refusal {
+    ended("the caller was revoked while it asked")
+}
+
+/// What a caller is told whose credential is good no more.
+pub(super) fn ended(what: &str) -> Refusal {
+    Refusal::new(Reason::CredentialUnknown, what)
+}

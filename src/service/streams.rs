@@ -1,0 +1,170 @@
+//! Open streams, and how they end when their caller may no longer be served.
+//!
+//! Every call is checked when it comes in; a stream outlives that check. So each stream is entered here, under
+//! everything that can be taken away from its caller, and whoever takes one of those away ends the streams with
+//! the reason before it answers. A stream that is entered late is safe too: it is looked over once more, by
+//! [`Broker::open_stream`], after it is entered.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::Broker;
+use crate::domain::actor::{Actor, Caller, Shown};
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
+
+/// Something that a caller can lose, by the 16 bytes of its id. Ids are unique over all kinds.
+pub(super) type Subject = [u8; 16];
+
+/// How many streams may be open at once; past it callers are told to come again.
+const MAX_STREAMS: usize = 65_536;
+
+#[derive(Default)]
+struct Entries {
+    next: u64,
+    streams: HashMap<u64, (Vec<Subject>, oneshot::Sender<Refusal>)>,
+    by_subject: HashMap<Subject, HashSet<u64>>,
+}
+
+/// All open streams.
+#[derive(Default)]
+pub(super) struct Streams(Mutex<Entries>);
+
+/// An open stream's place. Dropping it takes the stream off the list.
+pub struct OpenStream {
+    streams: Arc<Streams>,
+    entry: u64,
+    ended: oneshot::Receiver<Refusal>,
+}
+
+impl OpenStream {
+    /// Waits for the moment from which the caller may no longer be served; says why. Cancel safe.
+    pub async fn ended(&mut self) -> Refusal {
+        (&mut self.ended).await.unwrap_or_else(|_| {
+            // The sender goes with the entry, and the entry only with this place or the broker.
+            Refusal::new(Reason::ShuttingDown, "the broker is stopping")
+        })
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.streams.remove(self.entry);
+    }
+}
+
+impl Streams {
+    fn enter(self: &Arc<Self>, subjects: Vec<Subject>) -> Result<OpenStream, Refusal> {
+        let (sender, ended) = oneshot::channel();
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.streams.len() >= MAX_STREAMS {
+            return Err(
+                Refusal::new(Reason::Overloaded, "too many streams are open").retry_after(super::BACK_OFF)
+            );
+        }
+        let entry = entries.next;
+        entries.next += 1;
+        for subject in &subjects {
+            entries.by_subject.entry(*subject).or_default().insert(entry);
+        }
+        entries.streams.insert(entry, (subjects, sender));
+        Ok(OpenStream {
+            streams: Arc::clone(self),
+            entry,
+            ended,
+        })
+    }
+
+    fn remove(&self, entry: u64) -> Option<oneshot::Sender<Refusal>> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (subjects, sender) = entries.streams.remove(&entry)?;
+        for subject in subjects {
+            if let Some(under) = entries.by_subject.get_mut(&subject) {
+                under.remove(&entry);
+                if under.is_empty() {
+                    entries.by_subject.remove(&subject);
+                }
+            }
+        }
+        Some(sender)
+    }
+
+    /// Ends every stream entered under `subject`, for this reason; says how many.
+    pub(super) fn end(&self, subject: Subject, refusal: &Refusal) -> usize {
+        let entries: Vec<u64> = {
+            let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let under = entries.by_subject.get(&subject);
+            under
+                .map(|under| under.iter().copied().collect())
+                .unwrap_or_default()
+        };
+        let senders: Vec<_> = entries
+            .into_iter()
+            .filter_map(|entry| self.remove(entry))
+            .collect();
+        let count = senders.len();
+        for sender in senders {
+            // One whose stream ended by itself meanwhile has nobody to tell.
+            let _ = sender.send(refusal.clone());
+        }
+        count
+    }
+}
+
+/// All that `caller` can lose and that ends its streams.
+fn subjects(caller: &Caller) -> Vec<Subject> {
+    let mut subjects: Vec<Subject> = caller.org().iter().map(|org| *org.as_bytes()).collect();
+    match caller.actor() {
+        Actor::Operator(id) => subjects.push(*id.as_bytes()),
+        Actor::Member { id, .. } => subjects.push(*id.as_bytes()),
+        Actor::ApiKey { id, .. } => subjects.push(*id.as_bytes()),
+        Actor::Agent(agent) => {
+            subjects.push(*agent.id.as_bytes());
+            subjects.push(*agent.environment.as_bytes());
+        }
+    }
+    match caller.shown() {
+        Shown::OperatorToken(token) if !subjects.contains(token.as_bytes()) => {
+            subjects.push(*token.as_bytes());
+        }
+        _ => {}
+    }
+    subjects
+}
+
+impl Broker {
+    /// Enters a stream of this caller. The stream goes on until [`OpenStream::ended`] says why not, or until what
+    /// the caller showed expires, which is the stream's own affair.
+    pub async fn open_stream(&self, caller: &Caller) -> Result<OpenStream, Refusal> {
+        let stream = self.streams.enter(subjects(caller))?;
+        self.still_live(caller).await?;
+        Ok(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone() -> Refusal {
+        Refusal::new(Reason::CredentialUnknown, "revoked")
+    }
+
+    #[tokio::test]
+    async fn streams_end_by_any_of_their_subjects_and_leave_nothing_behind() {
+        let streams = Arc::new(Streams::default());
+        let mut one = streams.enter(vec![[1; 16], [2; 16]]).unwrap();
+        let other = streams.enter(vec![[2; 16], [3; 16]]).unwrap();
+        assert_eq!(streams.end([1; 16], &gone()), 1);
+        assert_eq!(one.ended().await.reason, Reason::CredentialUnknown);
+        assert_eq!(streams.end([1; 16], &gone()), 0);
+        assert_eq!(streams.end([2; 16], &gone()), 1);
+        drop((one, other));
+        let kept = streams.enter(vec![[4; 16]]).unwrap();
+        drop(kept);
+        let entries = streams.0.lock().unwrap();
+        assert!(entries.streams.is_empty() && entries.by_subject.is_empty());
+    }
+}
