@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Broker;
 use super::effect::append_finish;
+use crate::domain::actor::Caller;
 use crate::domain::id::OrgId;
 use crate::domain::journal::{Action, Outcome, Record};
 use crate::domain::reason::{Class, Reason};
@@ -202,7 +203,7 @@ fn network(address: IpAddr) -> String {
     }
 }
 
-/// A request that was refused before it was known who calls.
+/// A request that was refused before its caller was let in.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedRequest<'a> {
     /// The call's path, as the access table has it.
@@ -223,18 +224,25 @@ impl Broker {
         self.deny(who, record, refusal, true).await
     }
 
-    /// As for any other refusal, of a request whose caller did not show who it is. What the broker could not
-    /// find out is no refusal.
+    /// As for any other refusal, of a request that was not let in. What the broker could not find out is no
+    /// refusal.
     pub async fn refuse_request(&self, request: RefusedRequest<'_>, refusal: Refusal) -> Refusal {
         if !matches!(refusal.reason.class(), Class::Unauthenticated | Class::Denied) {
             return refusal;
         }
-        let org = request.certificate.map(|certificate| certificate.org);
-        let mut record = Record::new(Action::RequestRefuse, ANONYMOUS, org).about("call", request.call);
+        let mut record = match &refusal.actor {
+            Some(actor) => Record::new(Action::RequestRefuse, actor.to_string(), actor.org()),
+            None => {
+                let org = request.certificate.map(|certificate| certificate.org);
+                Record::new(Action::RequestRefuse, ANONYMOUS, org)
+            }
+        };
+        record = record.about("call", request.call);
         if let Some(peer) = request.peer {
             record = record.about("peer", peer.to_canonical());
         }
         let who = match request.certificate {
+            _ if refusal.actor.is_some() => who(&record),
             Some(certificate) => {
                 record = record.about("agent", certificate.agent);
                 Who {
@@ -250,6 +258,14 @@ impl Broker {
         // Those who are not let in are told so also where there is no room to write it down.
         let room = self.room_for(Action::RequestRefuse).is_ok();
         self.deny(who, record, refusal, room).await
+    }
+
+    /// Records that an authenticated caller was refused what it has no right to, before it is told.
+    pub async fn refuse_call(&self, caller: &Caller, call: &'static str, refusal: Refusal) -> Refusal {
+        let record = caller
+            .record(Action::RequestRefuse, caller.org())
+            .about("call", call);
+        self.denied(record, refusal).await
     }
 
     async fn deny(&self, who: Who, record: Record, refusal: Refusal, room: bool) -> Refusal {

@@ -124,7 +124,7 @@ async fn records_are_followed_a_line_each() {
     scene.run(&format!("member create kim --org {ORG}")).await.good();
     let begun = line().await;
     assert!(
-        begun.contains("member.create begin") && begun.contains(" name=kim"),
+        begun.contains("member.create begin") && begun.contains(" mbr=mbr_"),
         "{begun}"
     );
     line().await;
