@@ -27,6 +27,7 @@ mod scope;
 mod sign_in;
 mod streams;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,7 @@ pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
+pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
@@ -93,6 +95,8 @@ pub struct Settings {
     pub forced_rotations_per_agent: u32,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
+    /// How long a watch is silent at most.
+    pub watch_heartbeat: Duration,
 }
 
 /// What the broker is made of.
@@ -134,6 +138,8 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    hub: Arc<watch::Hub>,
+    cursors: watch::Cursors,
 }
 
 impl Broker {
@@ -143,6 +149,8 @@ impl Broker {
         let incarnation = Incarnation(random_bytes(&random)?);
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
+        let hub: Arc<watch::Hub> = Arc::default();
+        let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -151,6 +159,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
             records: parts.records,
@@ -168,6 +177,8 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            hub,
+            cursors,
         }))
     }
 
