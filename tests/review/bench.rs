@@ -32,6 +32,7 @@ use credbroker::store::sled::{Options as StoreOptions, SledStore};
 use credbroker::store::watch::{Watch, WatchError};
 use credbroker::store::{Batch, Commit, Entry, Kv, Revision, StoreError, Versioned, Write};
 use credbroker::upstream::connector::load::Connectors;
+use credbroker::upstream::oidc::Issuers;
 use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -201,6 +202,7 @@ impl Bench {
             registry: registry.unwrap(),
             connectors,
             endpoint: endpoint.clone(),
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
         })
         .unwrap();
