@@ -65,6 +65,7 @@ section!(Raw {
     registry: Registry = Registry::default(),
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
+    watch: Watch = Watch::default(),
 });
 
 section!(Listen {
@@ -123,6 +124,10 @@ section!(Drain {
 
 section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
+});
+
+section!(Watch {
+    heartbeat: Span = Span::seconds(15),
 });
 
 section!(Connectors {

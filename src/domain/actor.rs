@@ -52,6 +52,16 @@ impl Actor {
         }
     }
 
+    /// The 16 bytes of its id, which are unique over all kinds.
+    pub fn id_bytes(&self) -> [u8; 16] {
+        match self {
+            Actor::Operator(id) => *id.as_bytes(),
+            Actor::Member { id, .. } => *id.as_bytes(),
+            Actor::ApiKey { id, .. } => *id.as_bytes(),
+            Actor::Agent(agent) => *agent.id.as_bytes(),
+        }
+    }
+
     /// What sort of actor it is, as `WhoAmI` names it.
     pub fn family(&self) -> &'static str {
         match self {

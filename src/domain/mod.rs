@@ -27,3 +27,4 @@ pub mod secret;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod watch;

@@ -22,7 +22,7 @@ use crate::domain::actor::Actor;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::pki::accept::PeerInfo;
-use crate::service::{Broker, Presented};
+use crate::service::{Broker, Presented, RefusedRequest};
 
 /// The gate, as a layer over the services.
 #[derive(Clone)]
@@ -132,7 +132,19 @@ impl Gate {
             certificate,
             org,
         };
-        let caller = self.broker.authenticate(presented, accepts).await?;
+        let caller = match self.broker.authenticate(presented, accepts).await {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let refused = RefusedRequest {
+                    call: row.path,
+                    peer: peer.map(|peer| peer.remote.ip()),
+                    certificate,
+                };
+                return Err(self.broker.refuse_request(refused, refusal).await);
+            }
+        };
+        self.broker
+            .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }

@@ -9,6 +9,7 @@ mod access;
 mod agents;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
@@ -17,6 +18,7 @@ mod journal;
 mod lease;
 mod live;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
@@ -25,6 +27,7 @@ mod scope;
 mod sign_in;
 mod streams;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,23 +50,27 @@ use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
 pub use executors::{ExecutorView, ExecutorWay};
-pub use journal::JournalPage;
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
+pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
@@ -88,6 +95,8 @@ pub struct Settings {
     pub forced_rotations_per_agent: u32,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
+    /// How long a watch is silent at most.
+    pub watch_heartbeat: Duration,
 }
 
 /// What the broker is made of.
@@ -126,6 +135,11 @@ pub struct Broker {
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    presence: presence::Presence,
+    denials: denials::Denials,
+    followers: journal::Followers,
+    hub: Arc<watch::Hub>,
+    cursors: watch::Cursors,
 }
 
 impl Broker {
@@ -135,6 +149,8 @@ impl Broker {
         let incarnation = Incarnation(random_bytes(&random)?);
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
+        let hub: Arc<watch::Hub> = Arc::default();
+        let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -143,6 +159,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
             records: parts.records,
@@ -157,6 +174,11 @@ impl Broker {
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            presence: presence::Presence::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
+            hub,
+            cursors,
         }))
     }
 

@@ -21,7 +21,7 @@ use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
+    Broker, FilterInput, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -201,6 +201,7 @@ impl Bench {
             authority,
             registry: registry.unwrap(),
             connectors,
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
@@ -339,7 +340,10 @@ impl Bench {
 
     /// The journal from its first record to its last.
     pub async fn journal(&self) -> Vec<StoredRecord> {
-        let page = self.broker.read_journal(&operator(), "", Position(0), 1000).await;
+        let page = self
+            .broker
+            .read_journal(&operator(), FilterInput::default(), Position(0), 1000)
+            .await;
         page.unwrap().records
     }
 
@@ -403,5 +407,6 @@ fn settings() -> Settings {
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
         reserved_bytes: 0,
+        watch_heartbeat: Duration::from_secs(15),
     }
 }
