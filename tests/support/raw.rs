@@ -45,14 +45,23 @@ impl Decoder for Bytes {
     }
 }
 
+/// The calls that answer with a stream.
+const STREAMS: [&str; 1] = ["/credbroker.v1.WatchService/Watch"];
+
 impl Caller {
-    /// Calls the method at `path` with the bytes of a message.
+    /// Calls the method at `path` with the bytes of a message. Of a stream, gives the first answer and closes it.
     pub async fn raw(&self, path: &str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
         let mut client = tonic::client::Grpc::new(self.transport());
         client
             .ready()
             .await
             .map_err(|error| Status::unknown(error.to_string()))?;
+        if STREAMS.contains(&path) {
+            let answers = client
+                .server_streaming(Request::new(message), path.parse().unwrap(), Bytes)
+                .await?;
+            return Ok(answers.into_inner().message().await?.unwrap_or_default());
+        }
         let answer = client
             .unary(Request::new(message), path.parse().unwrap(), Bytes)
             .await?;
