@@ -62,7 +62,7 @@ fn may(kind: Kind, path: &str) -> bool {
         }
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
-            "DirectoryService" | "CredentialService" => reads,
+            "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             _ => method == "WhoAmI",
         },
         _ => false,

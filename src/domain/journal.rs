@@ -63,6 +63,8 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    RequestRefuse, "request.refuse";
+    JournalPrune, "journal.prune";
 }
 
 /// The place of a record in its journal, from 1.

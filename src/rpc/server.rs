@@ -16,6 +16,7 @@ use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
 use super::enrollment::EnrollmentService;
+use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::tasks::TaskService;
@@ -47,7 +48,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 10] = [
+const SERVICES: &[&str] = &[
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -55,6 +56,7 @@ const SERVICES: [&str; 10] = [
     "credbroker.v1.DirectoryService",
     "credbroker.v1.AgentService",
     "credbroker.v1.CredentialService",
+    "credbroker.v1.ExecutorService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
     "credbroker.v1.WatchService",
@@ -154,6 +156,11 @@ pub async fn serve(
             credential_service_server,
             CredentialServiceServer,
             CredentialService
+        ))
+        .add_service(service!(
+            executor_service_server,
+            ExecutorServiceServer,
+            ExecutorService
         ))
         .add_service(service!(
             access_service_server,

@@ -9,18 +9,22 @@ mod access;
 mod agents;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod executors;
 mod journal;
 mod lease;
 mod live;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
 mod resolve;
 mod scope;
+mod sign_in;
 mod streams;
 mod tasks;
 mod watch;
@@ -44,19 +48,24 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
-pub use journal::JournalPage;
+pub use executors::{ExecutorView, ExecutorWay};
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
@@ -106,6 +115,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -118,11 +129,15 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    presence: presence::Presence,
+    denials: denials::Denials,
+    followers: journal::Followers,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
 }
@@ -153,11 +168,15 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            presence: presence::Presence::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
             hub,
             cursors,
         }))
