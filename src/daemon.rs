@@ -49,6 +49,10 @@ pub struct App {
 fn settings(config: &Config) -> Settings {
     Settings {
         enrollment_window: config.enrollment.retry_window,
+        renewal_grace: config.enrollment.renewal_grace,
+        heartbeat_interval: config.agents.heartbeat_interval,
+        unseen_expiry: config.agents.unseen_expiry,
+        collect_after: config.agents.collect_after,
         certificate_lifetime: config.identity.certificate_lifetime,
         lease_lifetime: config.leases.lifetime,
         minimum_remaining: config.refresh.minimum_remaining_default,

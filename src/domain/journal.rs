@@ -63,6 +63,9 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    AgentClone, "agent.clone_alarm";
+    AgentExpire, "agent.expire";
+    Collect, "broker.collect";
 }
 
 /// The place of a record in its journal, from 1.

@@ -12,6 +12,9 @@ mod credentials;
 mod directory;
 mod effect;
 mod enroll;
+mod enrollment_tokens;
+mod heartbeat;
+mod introspect;
 mod journal;
 mod lease;
 mod live;
@@ -19,11 +22,13 @@ mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod renew;
 mod request;
 mod resolve;
 mod scope;
 mod streams;
 mod tasks;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,25 +55,38 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use directory::{Change, NewNamed};
-pub use enroll::{Enrolled, Renewed};
+pub use enroll::Enrolled;
+pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
+pub use heartbeat::Pulse;
+pub use introspect::Introspected;
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
+pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
+pub use trust::TrustBundle;
 
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long an enrollment may be repeated with the same key.
     pub enrollment_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
@@ -123,6 +141,7 @@ pub struct Broker {
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
     presence: presence::Presence,
+    nonces: renew::Nonces,
 }
 
 impl Broker {
@@ -130,6 +149,7 @@ impl Broker {
     pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
+        let nonces = renew::Nonces::new(random_bytes(&random)?);
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let refresher = Refresher::new(refresh::Parts {
@@ -154,6 +174,7 @@ impl Broker {
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
             presence: presence::Presence::default(),
+            nonces,
         }))
     }
 

@@ -207,7 +207,7 @@ impl Broker {
             let id = parse_id("agents", agent)?;
             let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
             agent
-                .filter(|agent| agent.value.revoked.is_none())
+                .filter(|agent| agent.value.ended().is_none())
                 .ok_or_else(|| Refusal::not_found("agent"))?;
             checked.push(id);
         }

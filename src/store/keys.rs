@@ -255,6 +255,16 @@ pub fn slot(org: OrgId, token: EnrollmentTokenId, key: KeyFingerprint) -> Key {
     of(org, "slot", &[token.as_bytes(), &key.0])
 }
 
+/// The bound slots of an enrollment token.
+pub fn slots(org: OrgId, token: EnrollmentTokenId) -> Key {
+    of(org, "slot", &[token.as_bytes()])
+}
+
+/// The public key of a key made by [`slot`].
+pub fn slot_key(key: &Key) -> Option<KeyFingerprint> {
+    key.0.last_chunk().map(|bytes| KeyFingerprint(*bytes))
+}
+
 /// All agents of an org.
 pub fn agents(org: OrgId) -> Key {
     of(org, "agent", &[])
