@@ -27,6 +27,7 @@ mod request;
 mod resolve;
 mod scope;
 mod streams;
+mod sweep;
 mod tasks;
 mod trust;
 
@@ -71,6 +72,7 @@ pub use refresh::Refresher;
 pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
+pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
 pub use trust::TrustBundle;
 
@@ -142,6 +144,8 @@ pub struct Broker {
     streams: Arc<streams::Streams>,
     presence: presence::Presence,
     nonces: renew::Nonces,
+    /// When it was put together, on the clock that only goes forward.
+    started: Duration,
 }
 
 impl Broker {
@@ -150,6 +154,7 @@ impl Broker {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
         let nonces = renew::Nonces::new(random_bytes(&random)?);
+        let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let refresher = Refresher::new(refresh::Parts {
@@ -175,6 +180,7 @@ impl Broker {
             streams: Arc::default(),
             presence: presence::Presence::default(),
             nonces,
+            started,
         }))
     }
 
