@@ -22,6 +22,7 @@ use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
 use crate::service::{Broker, Parts, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
+use crate::upstream::oidc::Issuers;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -29,6 +30,8 @@ pub use inputs::Inputs;
 /// How long the broker's own certificate lasts, and how often it is made anew.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
 const SERVER_RENEWAL: Duration = Duration::from_secs(86_400);
+/// How often the refusals that were counted are written down: the window that their limits are for.
+const DENIAL_WINDOW: Duration = Duration::from_secs(300);
 /// How often what is no longer needed is removed.
 const COLLECTION: Duration = Duration::from_secs(3_600);
 /// How often it is written down who was seen.
@@ -76,6 +79,7 @@ impl App {
             clock,
             journal,
         } = inputs;
+        let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -85,6 +89,7 @@ impl App {
             registry,
             connectors,
             endpoint,
+            issuers,
             settings: settings(&config),
         })?;
         broker.recover(opened.open_effects).await?;
@@ -178,6 +183,9 @@ impl App {
 
     /// Closes journal and store.
     pub async fn close(self) {
+        if let Err(refusal) = self.broker.summarize_denials(true).await {
+            tracing::warn!(%refusal, "the refusals that were counted could not be recorded");
+        }
         if let Err(refusal) = self.broker.record_lifecycle(Action::BrokerStop).await {
             tracing::warn!(%refusal, "the stop could not be recorded");
         }
@@ -221,7 +229,9 @@ async fn chores(
     let mut renewal = tokio::time::interval(SERVER_RENEWAL);
     let mut collection = tokio::time::interval(COLLECTION);
     let mut presence = tokio::time::interval(PRESENCE);
+    let mut denials = tokio::time::interval(DENIAL_WINDOW);
     renewal.tick().await;
+    denials.tick().await;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -231,6 +241,9 @@ async fn chores(
             },
             _ = presence.tick() => flush_presence(&broker).await,
             () = broker.presence_is_full() => flush_presence(&broker).await,
+            _ = denials.tick() => if let Err(refusal) = broker.summarize_denials(false).await {
+                tracing::warn!(%refusal, "the refusals that were counted could not be recorded yet");
+            },
             _ = collection.tick() => if let Err(refusal) = broker.collect().await {
                 tracing::warn!(%refusal, "what is no longer needed could not be removed");
             },

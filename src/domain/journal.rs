@@ -63,6 +63,8 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    RequestRefuse, "request.refuse";
+    JournalPrune, "journal.prune";
     AgentClone, "agent.clone_alarm";
     AgentExpire, "agent.expire";
     Collect, "broker.collect";

@@ -144,6 +144,12 @@ impl proto::enrollment_service_server::EnrollmentService for EnrollmentService {
     ) -> Result<Response<proto::RenewExpiredCertificateResponse>, Status> {
         let message = request.into_inner();
         let runtime_key = zeroize::Zeroizing::new(secret_text(message.runtime_key));
+        if runtime_key.is_empty() {
+            return Err(status(Refusal::invalid(
+                "runtime_key",
+                "runtime_key is required: the agent's runtime key",
+            )));
+        }
         let renewal = ExpiredRenewal {
             org: &message.org,
             agent: &message.agent,

@@ -9,10 +9,12 @@ mod access;
 mod agents;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
 mod enrollment_tokens;
+mod executors;
 mod heartbeat;
 mod introspect;
 mod journal;
@@ -26,6 +28,7 @@ mod renew;
 mod request;
 mod resolve;
 mod scope;
+mod sign_in;
 mod streams;
 mod sweep;
 mod tasks;
@@ -50,8 +53,9 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
@@ -59,12 +63,14 @@ pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
+pub use executors::{ExecutorView, ExecutorWay};
 pub use heartbeat::Pulse;
 pub use introspect::Introspected;
-pub use journal::JournalPage;
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
@@ -125,6 +131,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -137,12 +145,15 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
     presence: presence::Presence,
+    denials: denials::Denials,
+    followers: journal::Followers,
     nonces: renew::Nonces,
     /// When it was put together, on the clock that only goes forward.
     started: Duration,
@@ -173,12 +184,15 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
             presence: presence::Presence::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
             nonces,
             started,
         }))
