@@ -17,6 +17,7 @@ pub mod lease;
 pub mod lock;
 pub mod mode;
 pub mod name;
+pub mod network;
 pub mod oidc;
 pub mod owner;
 pub mod readiness;

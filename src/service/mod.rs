@@ -13,7 +13,10 @@ mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod enrollment_tokens;
 mod executors;
+mod heartbeat;
+mod introspect;
 mod journal;
 mod lease;
 mod live;
@@ -24,13 +27,16 @@ mod presence;
 mod reconcile;
 mod refresh;
 mod removal;
+mod renew;
 mod request;
 mod resolve;
 mod revoke;
 mod scope;
 mod sign_in;
 mod streams;
+mod sweep;
 mod tasks;
+mod trust;
 mod watch;
 
 use std::sync::Arc;
@@ -61,13 +67,16 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens};
+pub use agents::{AgentFilter, AgentState, AgentView};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
-pub use enroll::{Enrolled, Renewed};
+pub use enroll::Enrolled;
+pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
+pub use heartbeat::Pulse;
+pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
@@ -76,10 +85,13 @@ pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
+pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use streams::OpenStream;
+pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
+pub use trust::TrustBundle;
 pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
@@ -87,6 +99,14 @@ pub use watch::{Event, Told, Watch, WatchInput, What};
 pub struct Settings {
     /// How long an enrollment may be repeated with the same key.
     pub enrollment_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
@@ -148,6 +168,9 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    nonces: renew::Nonces,
+    /// When it was put together, on the clock that only goes forward.
+    started: Duration,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
@@ -160,6 +183,8 @@ impl Broker {
     pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
+        let nonces = renew::Nonces::new(random_bytes(&random)?);
+        let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
@@ -192,6 +217,8 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            nonces,
+            started,
             hub,
             cursors,
             locks: locks::Locks::default(),

@@ -125,7 +125,7 @@ enum Of {
 
 impl Broker {
     /// What is still out there of a lease, as far as anybody here can know.
-    async fn still_valid(
+    pub(super) async fn still_valid(
         &self,
         lease: &Lease,
         kept: Kept,

@@ -206,7 +206,7 @@ impl Broker {
                     .await?;
                 for token in some {
                     self.streams
-                        .end(*token.id.as_bytes(), &ended("the member was removed"), None);
+                        .end(*token.id.as_bytes(), &ended("the member was removed"));
                 }
                 revoked += some.len();
             }

@@ -58,7 +58,7 @@ impl Broker {
         self.metrics
             .denied_after(self.clock.monotonic().saturating_sub(arrived));
         let telling = Telling::new(Arc::clone(&self.metrics), Arc::clone(&self.clock), arrived);
-        self.streams.end(subject, refusal, Some(telling));
+        self.streams.tell(subject, refusal, Some(telling));
     }
 
     /// When a request came in, for [`Broker::denied_from_now`].
@@ -75,7 +75,7 @@ impl Broker {
         });
     }
 
-    /// Who the port lets in: agents that are known and not revoked. One that is locked comes in, and is told of
+    /// Who the port lets in: agents that are known and have not ended. One that is locked comes in, and is told of
     /// the lock by every call; so it goes on by itself once the lock is gone.
     pub fn guests(self: &Arc<Self>) -> Guests {
         let broker = Arc::clone(self);
@@ -91,7 +91,7 @@ impl Broker {
     async fn admits(&self, identity: &AgentIdentity) -> bool {
         let key = keys::agent(identity.org, identity.agent);
         match self.records.get::<Agent>(&key).await {
-            Ok(agent) => agent.is_some_and(|agent| agent.value.revoked.is_none()),
+            Ok(agent) => agent.is_some_and(|agent| agent.value.ended().is_none()),
             // Every call looks for itself, and says what is wrong with the store.
             Err(_) => true,
         }
@@ -122,7 +122,7 @@ impl Broker {
         rotate: bool,
     ) -> Result<RevokedAgent, Refusal> {
         let arrived = self.arrived();
-        let stored = self.get_agent(caller, org, agent).await?;
+        let stored = self.agent_of(caller, org, agent).await?;
         let record = caller
             .record(Action::AgentRevoke, Some(stored.value.org))
             .about("agent", stored.value.id);

@@ -144,9 +144,13 @@ impl Streams {
             .len()
     }
 
-    /// Ends every stream entered under `subject`, for this reason; says how many. Where there are any, `telling`
-    /// is dropped when the last of them has heard.
-    pub(super) fn end(&self, subject: Subject, refusal: &Refusal, telling: Option<Telling>) -> usize {
+    /// Ends every stream entered under `subject`, for this reason; says how many.
+    pub(super) fn end(&self, subject: Subject, refusal: &Refusal) -> usize {
+        self.tell(subject, refusal, None)
+    }
+
+    /// As [`Streams::end`]; where there are any streams, `telling` is dropped when the last of them has heard.
+    pub(super) fn tell(&self, subject: Subject, refusal: &Refusal, telling: Option<Telling>) -> usize {
         let entries: Vec<u64> = {
             let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let under = entries.by_subject.get(&subject);
@@ -202,6 +206,7 @@ fn subjects(caller: &Caller) -> Vec<Subject> {
         Shown::OperatorToken(token) if !subjects.contains(token.as_bytes()) => {
             subjects.push(*token.as_bytes());
         }
+        Shown::IdToken(link) => subjects.push(*link.as_bytes()),
         _ => {}
     }
     subjects
@@ -235,10 +240,10 @@ mod tests {
         let streams = Arc::new(Streams::default());
         let mut one = streams.enter(vec![[1; 16], [2; 16]]).unwrap();
         let other = streams.enter(vec![[2; 16], [3; 16]]).unwrap();
-        assert_eq!(streams.end([1; 16], &gone(), None), 1);
+        assert_eq!(streams.end([1; 16], &gone()), 1);
         assert_eq!(one.ended().await.reason, Reason::CredentialUnknown);
-        assert_eq!(streams.end([1; 16], &gone(), None), 0);
-        assert_eq!(streams.end([2; 16], &gone(), None), 1);
+        assert_eq!(streams.end([1; 16], &gone()), 0);
+        assert_eq!(streams.end([2; 16], &gone()), 1);
         drop((one, other));
         let kept = streams.enter(vec![[4; 16]]).unwrap();
         drop(kept);

@@ -203,6 +203,7 @@ impl Bench {
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
         })
         .unwrap();
