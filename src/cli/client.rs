@@ -426,6 +426,8 @@ stubs! {
     access: access_service_client::AccessServiceClient;
     /// What hands credentials out.
     broker: broker_service_client::BrokerServiceClient;
+    /// Locks.
+    locks: lock_service_client::LockServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

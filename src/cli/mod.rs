@@ -81,6 +81,8 @@ enum Command {
     Executor(Noun<operator::executor::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
+    /// Stops that can be lifted again.
+    Lock(Noun<operator::lock::Action>),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -143,6 +145,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Executor(noun) => noun!(executor, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Journal(noun) => operator::journal::run(noun).await,
+        Command::Lock(noun) => noun!(lock, noun),
     }
 }
 

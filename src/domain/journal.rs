@@ -68,6 +68,9 @@ actions! {
     AgentClone, "agent.clone_alarm";
     AgentExpire, "agent.expire";
     Collect, "broker.collect";
+    LockCreate, "lock.create";
+    LockRemove, "lock.remove";
+    MemberRemove, "member.remove";
 }
 
 /// The place of a record in its journal, from 1.

@@ -225,6 +225,8 @@ reasons! {
         "The signature does not fit. It is made by the enrolled key over the label, the nonce, the hash of the request and the serial number.";
     RenewalTooLate, "RENEWAL_TOO_LATE", Unauthenticated, Caller,
         "The certificate ended too long ago to be renewed. Enroll again with a new enrollment token.";
+    Locked, "LOCKED", Denied, Admin,
+        "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
 }
 
 impl std::fmt::Display for Reason {

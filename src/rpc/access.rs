@@ -112,6 +112,11 @@ table! {
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;
     }
+    "credbroker.v1.LockService" {
+        row(Some(ADMINS), of(Group::Agents), false) => CreateLock;
+        row(Some(READERS), of(Group::Agents), false) => ListLocks;
+        ADMIN => RemoveLock;
+    }
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead FollowRecords;
         SYSTEM => PruneRecords;

@@ -14,6 +14,7 @@ mod enrollment;
 mod executors;
 mod gate;
 mod journal;
+mod locks;
 mod server;
 mod status;
 mod tasks;

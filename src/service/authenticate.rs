@@ -158,6 +158,7 @@ impl Broker {
             return Err(unknown());
         }
         let actor = Actor::Member { id: member, org };
+        self.unlocked_actor(&actor)?;
         human(actor, shown, expires, &stored.value.grants(), rules)
     }
 
@@ -178,6 +179,8 @@ impl Broker {
         if !known || now >= key.expires || key.revoked.is_some() {
             return Err(unknown());
         }
+        let actor = Actor::ApiKey { id: key.id, org };
+        self.unlocked_actor(&actor)?;
         if let KeyAccess::Of(group) = access
             && !key.allows(group)
         {
@@ -191,12 +194,7 @@ impl Broker {
             None => Reach::org(org),
         };
         let shown = Shown::ApiKey(key.id);
-        Ok(Caller::new(
-            Actor::ApiKey { id: key.id, org },
-            shown,
-            Some(expires),
-            reach,
-        ))
+        Ok(Caller::new(actor, shown, Some(expires), reach))
     }
 
     async fn agent_by(
@@ -228,12 +226,14 @@ impl Broker {
             let key = keys::agent(certificate.org, certificate.agent);
             let agent = self.records.get::<Agent>(&key).await?.ok_or_else(unknown)?;
             let used = agent.value.authenticate(certificate.key, serial, &hash)?;
+            let Agent {
+                id, org, environment, ..
+            } = *agent.value;
+            let actor = Actor::Agent(AgentActor { id, org, environment });
+            self.unlocked_actor(&actor)?;
             if used == KeyUse::Known || self.record_first_use(&agent, used, &hash, serial).await? {
-                let Agent {
-                    id, org, environment, ..
-                } = *agent.value;
                 return Ok(Caller::new(
-                    Actor::Agent(AgentActor { id, org, environment }),
+                    actor,
                     Shown::RuntimeKey(id),
                     Some(certificate.not_after),
                     Reach::org(org),

@@ -20,6 +20,8 @@ mod introspect;
 mod journal;
 mod lease;
 mod live;
+mod locks;
+mod outstanding;
 mod page;
 mod presence;
 mod reconcile;
@@ -61,7 +63,7 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
+pub use agents::{AgentFilter, AgentState, AgentView, RevokedAgent};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
@@ -73,6 +75,8 @@ pub use heartbeat::Pulse;
 pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
+pub use locks::{LockRef, Locked, NewLock};
+pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
@@ -163,6 +167,7 @@ pub struct Broker {
     started: Duration,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
+    locks: locks::Locks,
 }
 
 impl Broker {
@@ -206,6 +211,7 @@ impl Broker {
             started,
             hub,
             cursors,
+            locks: locks::Locks::default(),
         }))
     }
 

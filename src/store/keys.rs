@@ -10,6 +10,7 @@
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
 //!   operator-seen/<operator>               when an operator token was last used
+//!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -32,8 +33,8 @@
 
 use crate::domain::agent::KeyFingerprint;
 use crate::domain::id::{
-    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, MemberId, OperatorId,
-    OrgId, ProjectId, TaskId,
+    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, LockId, MemberId,
+    OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
@@ -178,6 +179,21 @@ pub fn agent_seen(org: OrgId, id: AgentId) -> Key {
 /// When an API key was last used.
 pub fn api_key_seen(org: OrgId, id: ApiKeyId) -> Key {
     of(org, "api-key-seen", &[id.as_bytes()])
+}
+
+/// All locks, of all orgs.
+pub fn all_locks() -> Key {
+    system("lock", &[])
+}
+
+/// All locks of an org.
+pub fn locks(org: OrgId) -> Key {
+    system("lock", &[org.as_bytes()])
+}
+
+/// A lock.
+pub fn lock(org: OrgId, id: LockId) -> Key {
+    system("lock", &[org.as_bytes(), id.as_bytes()])
 }
 
 /// All projects of an org.
