@@ -32,6 +32,9 @@ const SERVER_RENEWAL: Duration = Duration::from_secs(86_400);
 /// How often what is no longer needed is removed.
 const COLLECTION: Duration = Duration::from_secs(3_600);
 
+/// How often the times of last use are stored.
+const FLUSH: Duration = Duration::from_secs(60);
+
 /// A broker that is ready to serve.
 pub struct App {
     broker: Arc<Broker>,
@@ -170,6 +173,7 @@ impl App {
 
     /// Closes journal and store.
     pub async fn close(self) {
+        flush(&self.broker).await;
         if let Err(refusal) = self.broker.record_lifecycle(Action::BrokerStop).await {
             tracing::warn!(%refusal, "the stop could not be recorded");
         }
@@ -212,6 +216,7 @@ async fn chores(
 ) {
     let mut renewal = tokio::time::interval(SERVER_RENEWAL);
     let mut collection = tokio::time::interval(COLLECTION);
+    let mut flushing = tokio::time::interval(FLUSH);
     renewal.tick().await;
     loop {
         tokio::select! {
@@ -220,9 +225,17 @@ async fn chores(
                 Ok(new) => tls.replace(new),
                 Err(error) => tracing::error!(%error, "the server certificate could not be renewed"),
             },
+            _ = flushing.tick() => flush(&broker).await,
             _ = collection.tick() => if let Err(refusal) = broker.collect().await {
                 tracing::warn!(%refusal, "what is no longer needed could not be removed");
             },
         }
+    }
+}
+
+/// Stores what is kept in memory only, for a while.
+async fn flush(broker: &Broker) {
+    if let Err(refusal) = broker.flush_last_used().await {
+        tracing::warn!(%refusal, "the times of last use could not be stored");
     }
 }

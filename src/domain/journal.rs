@@ -63,6 +63,12 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    OperatorRotate, "operator.rotate";
+    OperatorRevoke, "operator.revoke";
+    OperatorRecover, "operator.recover";
+    RoleGrant, "role.grant";
+    RoleRevoke, "role.revoke";
+    ApiKeyRotate, "api_key.rotate";
 }
 
 /// The place of a record in its journal, from 1.

@@ -99,9 +99,9 @@ reasons! {
     WrongCredentialFamily, "WRONG_CREDENTIAL_FAMILY", Unauthenticated, Caller,
         "This call takes another kind of token; the metadata names the kinds it takes.";
     ClientCertificateRequired, "CLIENT_CERTIFICATE_REQUIRED", Unauthenticated, Caller,
-        "Agents call over mTLS: present the client certificate from enrollment.";
+        "This caller calls over mTLS: present the client certificate from enrollment, or the one issued with the API key.";
     CertificateMismatch, "CERTIFICATE_MISMATCH", Unauthenticated, Caller,
-        "The runtime key and the client certificate belong to different agents. Use the pair from one enrollment.";
+        "The token and the client certificate were not issued together. Use the pair from one enrollment, or that of one API key.";
     PermissionDenied, "PERMISSION_DENIED", Denied, Caller,
         "This actor may not make this call. Use a credential that may, or ask an admin.";
     NotFound, "NOT_FOUND", NotFound, Caller,
@@ -188,6 +188,16 @@ reasons! {
         "The call took longer than it may. What it began goes on; try again.";
     Internal, "INTERNAL", Internal, Broker,
         "A fault of the broker. Its log has the cause under the request id.";
+    LastSystemAdmin, "LAST_SYSTEM_ADMIN", Precondition, Admin,
+        "This is the last system admin whose token works. Make another one first: 'credbroker operator-token create --role system-admin'.";
+    TokenRevoked, "TOKEN_REVOKED", Precondition, Caller,
+        "A revoked token or key is not rotated. Make a new one.";
+    TokenReplaced, "TOKEN_REPLACED", Denied, Caller,
+        "The token shown was rotated away and makes no other. Use the one that replaced it.";
+    TooManyRoles, "TOO_MANY_ROLES", Precondition, Admin,
+        "The holder has as many roles as fit. Revoke one first, or give one that covers more.";
+    TooManyTokens, "TOO_MANY_TOKENS", Precondition, Caller,
+        "The member has as many operator tokens as one may. Revoke one first.";
 }
 
 impl std::fmt::Display for Reason {

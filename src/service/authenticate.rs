@@ -17,7 +17,8 @@ use crate::domain::time::Time;
 use crate::domain::token::{
     ApiKeyFamily, FamilyName, OperatorFamily, RuntimeKeyFamily, Token, TokenError, TokenHash,
 };
-use crate::pki::identity::AgentIdentity;
+use crate::pki::identity::PeerIdentity;
+use crate::pki::spiffe::{AgentSubject, ApiKeySubject, Subject};
 use crate::store::keys;
 use crate::store::record::{Changes, Stored};
 
@@ -27,7 +28,7 @@ pub struct Presented<'a> {
     /// The token, from `authorization: Bearer …`.
     pub bearer: Option<&'a str>,
     /// The identity in the connection's client certificate.
-    pub certificate: Option<&'a AgentIdentity>,
+    pub certificate: Option<&'a PeerIdentity>,
 }
 
 /// Who may make a call.
@@ -100,7 +101,11 @@ impl Broker {
                 let rules = accepts.humans.unwrap_or_default();
                 self.operator_by(&parse(text)?, rules).await
             }
-            Some(FamilyName::ApiKey) => self.api_key_by(&parse(text)?, accepts.api_key).await,
+            Some(FamilyName::ApiKey) => {
+                let token = parse(text)?;
+                self.api_key_by(&token, accepts.api_key, presented.certificate)
+                    .await
+            }
             Some(FamilyName::RuntimeKey) => self.agent_by(&parse(text)?, presented.certificate).await,
             Some(FamilyName::Enrollment | FamilyName::Approval) | None => {
                 Err(wrong("what was sent as a credential"))
@@ -115,16 +120,10 @@ impl Broker {
             .await?
             .ok_or_else(unknown)?
             .value;
-        let (hash, now) = (token.hash(), self.now());
-        let over = operator.expires.is_some_and(|expires| now >= expires);
-        let previous = operator.previous.filter(|previous| previous.admits(&hash, now));
-        let known = operator.token.matches(&hash) || previous.is_some();
-        if !known || over || operator.revoked.is_some() {
-            return Err(unknown());
-        }
-        let expires = previous.map(|previous| previous.until).or(operator.expires);
+        let now = self.now();
+        let expires = operator.admit(&token.hash(), now).ok_or_else(unknown)?;
         let shown = Shown::OperatorToken(operator.id);
-        match operator.member {
+        let caller = match operator.member {
             Some(member) => self.member_by(member, shown, expires, rules).await,
             None => human(
                 Actor::Operator(operator.id),
@@ -133,7 +132,11 @@ impl Broker {
                 &operator.grants(),
                 rules,
             ),
+        };
+        if caller.is_ok() {
+            self.last_used.touch(operator.id.as_bytes(), now);
         }
+        caller
     }
 
     /// A member who has shown something that stands for them.
@@ -153,7 +156,12 @@ impl Broker {
         human(actor, shown, expires, &stored.value.grants(), rules)
     }
 
-    async fn api_key_by(&self, token: &Token<ApiKeyFamily>, access: KeyAccess) -> Result<Caller, Refusal> {
+    async fn api_key_by(
+        &self,
+        token: &Token<ApiKeyFamily>,
+        access: KeyAccess,
+        certificate: Option<&PeerIdentity>,
+    ) -> Result<Caller, Refusal> {
         let org = self
             .home(&keys::api_key_home(token.id()))
             .await?
@@ -164,11 +172,18 @@ impl Broker {
             .await?
             .ok_or_else(unknown)?
             .value;
-        let (hash, now) = (token.hash(), self.now());
-        let previous = key.previous.filter(|previous| previous.admits(&hash, now));
-        let known = key.token.matches(&hash) || previous.is_some();
-        if !known || now >= key.expires || key.revoked.is_some() {
-            return Err(unknown());
+        let now = self.now();
+        let (expires, needed) = key.admit(&token.hash(), now).ok_or_else(unknown)?;
+        if let Some(needed) = needed {
+            let own = |certificate: &PeerIdentity| {
+                let subject = ApiKeySubject { org, api_key: key.id };
+                certificate.subject == Subject::ApiKey(subject) && certificate.key == needed
+            };
+            if !own(unexpired(certificate, now)?) {
+                return Err(mismatch(
+                    "the client certificate is not the one issued with this API key",
+                ));
+            }
         }
         if let KeyAccess::Of(group) = access
             && !key.allows(group)
@@ -176,11 +191,11 @@ impl Broker {
             let message = format!("this API key may not be used for {}", group.name());
             return Err(Refusal::new(Reason::PermissionDenied, message).with("group", group.name()));
         }
-        let expires = previous.map_or(key.expires, |previous| previous.until);
         let reach = match &key.projects {
             Some(projects) => Reach::projects(org, projects),
             None => Reach::org(org),
         };
+        self.last_used.touch(key.id.as_bytes(), now);
         let shown = Shown::ApiKey(key.id);
         Ok(Caller::new(
             Actor::ApiKey { id: key.id, org },
@@ -193,30 +208,16 @@ impl Broker {
     async fn agent_by(
         self: &Arc<Self>,
         token: &Token<RuntimeKeyFamily>,
-        certificate: Option<&AgentIdentity>,
+        certificate: Option<&PeerIdentity>,
     ) -> Result<Caller, Refusal> {
-        let certificate = certificate.ok_or_else(|| {
-            Refusal::new(
-                Reason::ClientCertificateRequired,
-                "the connection has no client certificate",
-            )
-        })?;
-        if certificate.agent != token.id() {
-            return Err(Refusal::new(
-                Reason::CertificateMismatch,
-                "the runtime key is not of the agent in the certificate",
-            ));
-        }
-        // A connection outlives its handshake; its certificate must not outlive its end.
-        if self.now() >= certificate.not_after {
-            return Err(Refusal::new(
-                Reason::ClientCertificateRequired,
-                "the client certificate has expired",
-            ));
-        }
+        let certificate = unexpired(certificate, self.now())?;
+        let AgentSubject { org, agent, .. } = match certificate.subject {
+            Subject::Agent(subject) if subject.agent == token.id() => subject,
+            _ => return Err(mismatch("the runtime key is not of the agent in the certificate")),
+        };
         let hash = token.hash();
         for _ in 0..ATTEMPTS {
-            let key = keys::agent(certificate.org, certificate.agent);
+            let key = keys::agent(org, agent);
             let agent = self.records.get::<Agent>(&key).await?.ok_or_else(unknown)?;
             let used = agent.value.authenticate(certificate.key, &hash)?;
             if used == KeyUse::Known || self.record_first_use(&agent, &hash).await? {
@@ -255,6 +256,21 @@ impl Broker {
             Err(super::effect::Undone::Refused(refusal)) => Err(refusal),
         }
     }
+}
+
+/// The certificate of the connection. The connection outlives its handshake; its certificate must not outlive its
+/// end.
+fn unexpired(certificate: Option<&PeerIdentity>, now: Time) -> Result<&PeerIdentity, Refusal> {
+    let required = |message| Refusal::new(Reason::ClientCertificateRequired, message);
+    let certificate = certificate.ok_or_else(|| required("the connection has no client certificate"))?;
+    if now >= certificate.not_after {
+        return Err(required("the client certificate has expired"));
+    }
+    Ok(certificate)
+}
+
+fn mismatch(message: &str) -> Refusal {
+    Refusal::new(Reason::CertificateMismatch, message)
 }
 
 /// A human in a call that takes humans by `rules`.

@@ -81,6 +81,9 @@ fn must_not_fail(action: Action) -> bool {
             | Action::CredentialRemove
             | Action::TaskEnd
             | Action::LeaseRelease
+            | Action::OperatorRevoke
+            | Action::OperatorRecover
+            | Action::RoleRevoke
     )
 }
 

@@ -355,7 +355,7 @@ fn enroll_record(agent: &Agent, token: &EnrollmentToken, repeat: bool) -> Record
         .about("repeat", repeat)
 }
 
-fn checked_csr(der: &[u8]) -> Result<CheckedCsr, Refusal> {
+pub(super) fn checked_csr(der: &[u8]) -> Result<CheckedCsr, Refusal> {
     CheckedCsr::parse(der).map_err(|error| Refusal {
         field: Some("csr_der"),
         ..Refusal::new(error.reason(), error.to_string())

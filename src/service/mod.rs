@@ -7,19 +7,23 @@
 
 mod access;
 mod agents;
+mod api_keys;
 mod authenticate;
 mod credentials;
 mod directory;
 mod effect;
 mod enroll;
 mod journal;
+mod last_used;
 mod lease;
 mod live;
+mod operator_tokens;
 mod page;
 mod reconcile;
 mod refresh;
 mod request;
 mod resolve;
+mod roles;
 mod scope;
 mod streams;
 mod tasks;
@@ -47,17 +51,22 @@ use crate::upstream::connector::load::Connectors;
 pub use crate::journal::StoredRecord;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
-pub use access::{MintedApiKey, WhoAmI};
+pub use access::WhoAmI;
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
+pub use operator_tokens::{
+    ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
+};
 pub use page::{Page, PageRequest};
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
 
@@ -119,6 +128,7 @@ pub struct Broker {
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    last_used: last_used::LastUsed,
 }
 
 impl Broker {
@@ -149,6 +159,7 @@ impl Broker {
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            last_used: last_used::LastUsed::default(),
         }))
     }
 

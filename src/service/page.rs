@@ -76,6 +76,16 @@ impl Broker {
         list: &Key,
         request: PageRequest<'_>,
     ) -> Result<Page<Stored<T>>, Refusal> {
+        let page = self.page_with_keys(list, request).await?;
+        Ok(page.map(|(_, row)| row))
+    }
+
+    /// As [`Broker::page`], each record with its key.
+    pub(super) async fn page_with_keys<T: Record>(
+        &self,
+        list: &Key,
+        request: PageRequest<'_>,
+    ) -> Result<Page<(Key, Stored<T>)>, Refusal> {
         let size = request.size()?;
         let after = request.after(list)?;
         let mut rows = self
@@ -91,10 +101,7 @@ impl Broker {
             }
             _ => String::new(),
         };
-        Ok(Page {
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
-            next,
-        })
+        Ok(Page { rows, next })
     }
 }
 

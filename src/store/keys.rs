@@ -9,11 +9,13 @@
 //!   home/<id>                              the org of an API key or enrollment token, by its id
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
+//!   last-used/<id>                         when an operator token or API key was last used
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
 //!   member/<member>         member-name/<name>       member-identity/<system:subject>
 //!   api-key/<key>
+//!   member-token/<member><operator>        an operator token of a member
 //!   enrollment-token/<token>               slot/<token><key fingerprint>
 //!   agent/<agent>
 //!   task/<task>             task-agent/<task><agent>   agent-task/<agent><task>
@@ -344,6 +346,26 @@ pub fn requests(org: OrgId) -> Key {
 /// What a create with a request id made on a UTC day. `hash` covers the caller, the call and the request id.
 pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
     of(org, "request", &[&day.to_be_bytes(), hash])
+}
+
+/// When the operator token or API key with this id was last used.
+pub fn last_used(id: &[u8; 16]) -> Key {
+    system("last-used", &[id])
+}
+
+/// All operator tokens of an org's members.
+pub fn members_tokens(org: OrgId) -> Key {
+    of(org, "member-token", &[])
+}
+
+/// All operator tokens of a member.
+pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
+    of(org, "member-token", &[member.as_bytes()])
+}
+
+/// The mark that an operator token is a member's.
+pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
+    of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

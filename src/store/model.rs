@@ -109,6 +109,13 @@ pub struct LeasePointer {
     pub lease: LeaseId,
 }
 
+/// When an operator token or API key was last used. Apart from its own record, which changes by effects only.
+#[derive(Clone, Copy, Debug)]
+pub struct LastUse {
+    /// When.
+    pub at: crate::domain::time::Time,
+}
+
 /// What a create with a request id made.
 #[derive(Clone, Debug)]
 pub struct RequestOutcome {
@@ -153,6 +160,7 @@ records! {
     LeasePointer, 1;
     Pin, 1;
     RequestOutcome, 1, cache: false;
+    LastUse, 1;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -163,6 +171,7 @@ table!(Mark { 0 => since });
 table!(Slot { 0 => agent });
 table!(Pin { 0 => credential, 1 => position });
 table!(LeasePointer { 0 => lease });
+table!(LastUse { 0 => at });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
 table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
 table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
@@ -183,7 +192,7 @@ table!(Member {
 });
 table!(ApiKey {
     0 => id, 1 => org, 2 => token, 3 => display_name, 4 => created, 5 => expires, 6 => revoked, 7 => projects,
-    8 => groups, 9 => certificate, 10 => previous,
+    8 => groups, 9 => certificate, 10 => previous, 11 => previous_certificate,
 });
 table!(EnrollmentToken {
     0 => id, 1 => org, 2 => environment, 3 => token, 4 => max_agents, 5 => bound, 6 => task, 7 => labels,
