@@ -60,7 +60,7 @@ fn may(kind: Kind, path: &str) -> bool {
         Kind::Agent => ["BrokerService", "EnrollmentService"].contains(&service) || method == "WhoAmI",
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" => true,
-            "DirectoryService" | "CredentialService" => reads,
+            "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             _ => method == "WhoAmI",
         },
         _ => false,

@@ -8,156 +8,28 @@
 //! differ in silence, and types that hold secrets cannot be compared otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::fmt::Write as _;
-use std::path::PathBuf;
+#[path = "records_golden/bytes.rs"]
+mod bytes;
+#[path = "records_golden/directory.rs"]
+mod directory;
 
+use bytes::check;
 use credbroker::domain::agent::{Agent, KeyFingerprint};
 use credbroker::domain::credential::Credential;
-use credbroker::domain::directory::{
-    ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
-};
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
 use credbroker::domain::lease::{Holder, Lease};
 use credbroker::domain::mode::{AuthMode, CredentialKind};
 use credbroker::domain::owner::Owner;
-use credbroker::domain::role::{Grant, Role, Scope};
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
 use credbroker::domain::time::Time;
 use credbroker::domain::token::TokenHash;
-use credbroker::store::StoreError;
-use credbroker::store::keys::Key;
 use credbroker::store::model::{
-    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Slot, StagedAnswer,
+    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot, StagedAnswer,
     StoredAuthority, StoredJournalKey,
 };
-use credbroker::store::record::{Record, decode, encode};
-use minicbor::Decoder;
-
-/// CBOR's null (RFC 8949 section 3.3).
-const NULL: u8 = 0xf6;
-
-fn key() -> Key {
-    Key::from(b"golden".to_vec())
-}
-
-fn bytes_of<T: Record>(record: &T) -> Vec<u8> {
-    encode(&key(), record).unwrap().to_vec()
-}
-
-fn path(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/records");
-    folder.join(format!("{name}.hex"))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for line in bytes.chunks(32) {
-        line.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
-        text.push('\n');
-    }
-    text
-}
-
-fn golden(name: &str, today: &[u8]) -> Vec<u8> {
-    let path = path(name);
-    let bless = std::env::var("CREDBROKER_BLESS").is_ok_and(|value| value == "1");
-    if bless && !path.exists() {
-        std::fs::write(&path, to_hex(today)).unwrap();
-    }
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
-        panic!("{name}: {error}; for a new record run CREDBROKER_BLESS=1 cargo test --test records_golden")
-    });
-    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
-
-/// A record's fields: their numbers and the CBOR of their values.
-fn fields(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
-    let mut decoder = Decoder::new(&bytes[1..]);
-    let count = decoder.map().unwrap().unwrap();
-    let mut fields = Vec::new();
-    for _ in 0..count {
-        let number = decoder.u32().unwrap();
-        let start = decoder.position();
-        decoder.skip().unwrap();
-        fields.push((number, bytes[1..][start..decoder.position()].to_vec()));
-    }
-    assert_eq!(decoder.position(), bytes.len() - 1, "nothing after the map");
-    fields
-}
-
-/// The record of this version with these fields.
-fn assemble(version: u8, fields: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut encoder = minicbor::Encoder::new(vec![version]);
-    encoder.map(fields.len() as u64).unwrap();
-    for (number, value) in fields {
-        encoder.u32(*number).unwrap();
-        encoder.writer_mut().extend_from_slice(value);
-    }
-    encoder.into_writer()
-}
-
-/// Holds `value` against the golden file `name`. `optional` are the numbers of the fields that older bytes may
-/// lack; without any other the record does not read.
-fn check<T: Record>(name: &str, value: &T, optional: &[u32]) {
-    let today = bytes_of(value);
-    let golden = golden(name, &today);
-    assert_eq!(
-        to_hex(&golden),
-        to_hex(&today),
-        "{name}: encoded otherwise than it was released"
-    );
-    let reads_as = |bytes: &[u8], expected: &[u8]| {
-        let decoded: T = decode(&key(), bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(to_hex(&bytes_of(&decoded)), to_hex(expected), "{name}");
-    };
-    reads_as(&golden, &golden);
-
-    // A later version's additional field, of a shape unknown today.
-    let fields = fields(&golden);
-    let mut more = fields.clone();
-    more.push((200, vec![0x82, 0x01, 0xa1, 0x61, b'x', NULL]));
-    reads_as(&assemble(golden[0], &more), &golden);
-    more.rotate_right(1);
-    reads_as(&assemble(golden[0], &more), &golden);
-
-    for (at, (number, _)) in fields.iter().enumerate() {
-        let (mut without, mut none) = (fields.clone(), fields.clone());
-        without.remove(at);
-        none[at].1 = vec![NULL];
-        let without = assemble(golden[0], &without);
-        if optional.contains(number) {
-            reads_as(&without, &assemble(golden[0], &none));
-        } else {
-            let read = decode::<T>(&key(), &without).err();
-            assert!(
-                matches!(read, Some(StoreError::Malformed { .. })),
-                "{name} without field {number}"
-            );
-        }
-    }
-
-    let newer = [&[golden[0] + 1], &golden[1..]].concat();
-    let read = decode::<T>(&key(), &newer).err();
-    assert!(
-        matches!(read, Some(StoreError::RecordTooNew { .. })),
-        "{name} of a newer version"
-    );
-}
-
-/// Holds the bytes of an earlier form of the record against `value`, which is what they read as today.
-fn older<T: Record>(name: &str, value: &T) {
-    let bytes = std::fs::read_to_string(path(name)).unwrap();
-    assert!(!bytes.is_empty(), "{name}");
-    let decoded: T = decode(&key(), &golden(name, &[])).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(to_hex(&bytes_of(&decoded)), to_hex(&bytes_of(value)), "{name}");
-}
 
 fn id<K: credbroker::domain::id::Kind>(byte: u8) -> Id<K> {
     Id::from_bytes([byte; 16])
@@ -205,107 +77,13 @@ fn the_brokers_own_records() {
         at: at(3),
     };
     check("request-outcome", &outcome, &[]);
-}
-
-#[test]
-fn the_directory() {
-    let operator = Operator {
-        id: id(1),
-        token: hash(2),
-        display_name: "First operator".into(),
-        created: at(3),
-        expires: Some(at(4)),
-        revoked: Some(at(5)),
-        member: None,
-        grants: None,
-        previous: None,
+    let seen = Seen {
+        at: at(1),
+        address: Some("2001:db8::1".into()),
+        version: Some("1.2.3".into()),
+        attributes: Some(pairs("host", "sandbox-1")),
     };
-    older("operator", &operator);
-    let previous = Some(PreviousToken {
-        token: hash(6),
-        until: at(7),
-    });
-    let scopes = [
-        (Role::SystemAdmin, Scope::Broker),
-        (Role::OrgAdmin, Scope::Org(id(8))),
-        (Role::Member, Scope::Project(id(8), id(9))),
-        (Role::Auditor, Scope::Broker),
-        (Role::Approver, Scope::Org(id(8))),
-    ];
-    let grants: Vec<_> = scopes.map(|(role, scope)| Grant { role, scope }).to_vec();
-    let operator = Operator {
-        member: Some(MemberOf {
-            org: id(8),
-            member: id(9),
-        }),
-        grants: Some(grants.clone()),
-        previous,
-        ..operator
-    };
-    check("operator-2", &operator, &[4, 5, 6, 7, 8]);
-    let org = Org {
-        id: id(1),
-        name: "acme".into(),
-        display_name: "Acme".into(),
-        created: at(2),
-    };
-    check("org", &org, &[]);
-    let project = Project {
-        id: id(1),
-        org: id(2),
-        name: "web".into(),
-        display_name: "Web".into(),
-        created: at(3),
-    };
-    check("project", &project, &[]);
-    let environment = Environment {
-        id: id(1),
-        org: id(2),
-        project: id(3),
-        name: "ci".into(),
-        display_name: "CI".into(),
-        created: at(4),
-    };
-    check("environment", &environment, &[]);
-    let member = Member {
-        id: id(1),
-        org: id(2),
-        name: "alex".into(),
-        display_name: "Alex".into(),
-        identities: vec!["github:alex".into(), "linear:alex@example.org".into()],
-        created: at(3),
-        grants: None,
-        removed: None,
-    };
-    older("member", &member);
-    let member = Member {
-        grants: Some(grants),
-        removed: Some(at(4)),
-        ..member
-    };
-    check("member-2", &member, &[6, 7]);
-    let api_key = ApiKey {
-        id: id(1),
-        org: id(2),
-        token: hash(3),
-        display_name: "CI".into(),
-        created: at(4),
-        expires: at(5),
-        revoked: Some(at(6)),
-        projects: None,
-        groups: None,
-        certificate: None,
-        previous: None,
-    };
-    older("api-key", &api_key);
-    let api_key = ApiKey {
-        projects: Some(vec![id(7)]),
-        groups: Some(Group::ALL.to_vec()),
-        certificate: Some(KeyFingerprint([8; 32])),
-        previous,
-        ..api_key
-    };
-    check("api-key-2", &api_key, &[6, 7, 8, 9, 10]);
+    check("seen", &seen, &[1, 2, 3]);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::ConfigError;
 use super::keys::{KEYS, Limit};
+use super::oidc;
 use super::raw::{self, Origins, Raw};
+use crate::domain::oidc::Issuer;
 
 /// The whole configuration. Holds no secret.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub registry: Registry,
     /// More connectors, and whose terms are accepted.
     pub connectors: Connectors,
+    /// `[[oidc.issuers]]`: who may vouch for members.
+    pub issuers: Vec<Issuer>,
     pub(super) raw: Raw,
 }
 
@@ -212,6 +216,7 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
             accept_terms: raw.connectors.accept_terms.clone(),
             files: files("connectors.files", &raw.connectors.files, folder, origins)?,
         },
+        issuers: oidc::issuers(&raw.oidc.issuers, folder, origins)?,
         raw,
     };
     check_pairs(&config, origins)?;

@@ -119,6 +119,14 @@ impl ApiKeySubject {
 }
 
 impl Subject {
+    /// The org it is of.
+    pub fn org(&self) -> OrgId {
+        match self {
+            Subject::Agent(agent) => agent.org,
+            Subject::ApiKey(key) => key.org,
+        }
+    }
+
     /// The SPIFFE id.
     pub fn uri(&self, trust_domain: &TrustDomain) -> String {
         match self {

@@ -103,7 +103,11 @@ table! {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
+    "credbroker.v1.ExecutorService" {
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+    }
     "credbroker.v1.AccessService" {
+        PUBLIC => GetLoginConfiguration;
         ANYONE_KNOWN => WhoAmI;
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;
@@ -112,7 +116,8 @@ table! {
         humans(READERS_AND_SELF) => ListOperatorTokens ListRoles;
     }
     "credbroker.v1.JournalService" {
-        humans(READERS) => ListRecords GetHead;
+        humans(READERS) => ListRecords GetHead FollowRecords;
+        SYSTEM => PruneRecords;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

@@ -10,6 +10,7 @@ use super::access_convert::{
 use super::convert::{caller, duration, show_once, timestamp};
 use super::status::status;
 use crate::domain::actor::{Actor, Shown};
+use crate::domain::oidc::Issuer;
 use crate::proto;
 use crate::service::{Broker, NewApiKey, NewOperatorToken, PageRequest, RoleChange, RotateApiKey};
 
@@ -106,6 +107,20 @@ impl proto::access_service_server::AccessService for AccessService {
         Ok(Response::new(proto::RevokeApiKeyResponse {
             api_key: Some(api_key(&key)),
         }))
+    }
+
+    async fn get_login_configuration(
+        &self,
+        _: Request<proto::GetLoginConfigurationRequest>,
+    ) -> Result<Response<proto::GetLoginConfigurationResponse>, Status> {
+        // Neither the orgs nor the audiences are for everybody to know.
+        let method = |issuer: &Issuer| proto::LoginMethod {
+            issuer: issuer.url.clone(),
+            client_id: issuer.client_id.clone(),
+            scopes: issuer.scopes.clone(),
+        };
+        let methods = self.0.issuers().map(method).collect();
+        Ok(Response::new(proto::GetLoginConfigurationResponse { methods }))
     }
 
     async fn rotate_api_key(

@@ -22,7 +22,7 @@ use crate::domain::actor::Actor;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::pki::accept::PeerInfo;
-use crate::service::{Broker, Presented};
+use crate::service::{Broker, Presented, RefusedRequest};
 
 /// The gate, as a layer over the services.
 #[derive(Clone)]
@@ -128,10 +128,25 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let caller = self
-            .broker
-            .authenticate(Presented { bearer, certificate }, accepts)
-            .await?;
+        let org = request.headers().get(ORG).and_then(|value| value.to_str().ok());
+        let presented = Presented {
+            bearer,
+            certificate,
+            org,
+        };
+        let caller = match self.broker.authenticate(presented, accepts).await {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let refused = RefusedRequest {
+                    call: row.path,
+                    peer: peer.map(|peer| peer.remote.ip()),
+                    certificate,
+                };
+                return Err(self.broker.refuse_request(refused, refusal).await);
+            }
+        };
+        self.broker
+            .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }
@@ -139,6 +154,9 @@ impl Gate {
         Ok(())
     }
 }
+
+/// The metadata that says which org is meant.
+const ORG: &str = "credbroker-org";
 
 /// The token of an `authorization` value; the scheme is case-insensitive (RFC 9110 section 11.1).
 fn bearer_token(value: &str) -> Option<&str> {

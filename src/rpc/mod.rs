@@ -12,6 +12,7 @@ mod convert;
 mod credentials;
 mod directory;
 mod enrollment;
+mod executors;
 mod gate;
 mod journal;
 mod server;

@@ -16,6 +16,7 @@ use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
 use super::enrollment::EnrollmentService;
+use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::tasks::TaskService;
@@ -46,7 +47,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -54,6 +55,7 @@ const SERVICES: [&str; 9] = [
     "credbroker.v1.DirectoryService",
     "credbroker.v1.AgentService",
     "credbroker.v1.CredentialService",
+    "credbroker.v1.ExecutorService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
 ];
@@ -154,15 +156,23 @@ pub async fn serve(
             CredentialService
         ))
         .add_service(service!(
+            executor_service_server,
+            ExecutorServiceServer,
+            ExecutorService
+        ))
+        .add_service(service!(
             access_service_server,
             AccessServiceServer,
             AccessService
         ))
-        .add_service(service!(
-            journal_service_server,
-            JournalServiceServer,
-            JournalService
-        ));
+        .add_service(
+            proto::journal_service_server::JournalServiceServer::new(JournalService {
+                broker: Arc::clone(&broker),
+                stopping: stopping.clone(),
+            })
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(usize::MAX),
+        );
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);

@@ -9,6 +9,7 @@ use super::directory::checked_display_name;
 use super::enroll::checked_csr;
 use super::live::ended;
 use super::page::{Page, PageRequest};
+use super::presence::Present;
 use super::scope::parse_id;
 use crate::domain::actor::Caller;
 use crate::domain::directory::{ApiKey, Group, PreviousToken};
@@ -169,7 +170,8 @@ impl Broker {
     }
 
     async fn listed_api_key(&self, key: Arc<ApiKey>) -> Result<ListedApiKey, Refusal> {
-        let last_used = self.last_use(key.id.as_bytes()).await?;
+        let seen = self.last(Present::ApiKey(key.org, key.id)).await?;
+        let last_used = seen.map(|seen| seen.at);
         Ok(ListedApiKey { key, last_used })
     }
 

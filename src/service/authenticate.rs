@@ -21,6 +21,7 @@ use crate::pki::identity::PeerIdentity;
 use crate::pki::spiffe::{AgentSubject, ApiKeySubject, Subject};
 use crate::store::keys;
 use crate::store::record::{Changes, Stored};
+use crate::upstream::oidc::looks_signed;
 
 /// What a request presents.
 #[derive(Clone, Copy)]
@@ -29,6 +30,9 @@ pub struct Presented<'a> {
     pub bearer: Option<&'a str>,
     /// The identity in the connection's client certificate.
     pub certificate: Option<&'a PeerIdentity>,
+    /// The org that is meant, from the metadata `credbroker-org`: it tells apart the members that one ID token
+    /// may stand for, and nothing else.
+    pub org: Option<&'a str>,
 }
 
 /// Who may make a call.
@@ -107,6 +111,10 @@ impl Broker {
                     .await
             }
             Some(FamilyName::RuntimeKey) => self.agent_by(&parse(text)?, presented.certificate).await,
+            None if looks_signed(text) => match accepts.humans {
+                Some(rules) => self.member_by_id_token(text, presented.org, rules).await,
+                None => Err(wrong("an ID token")),
+            },
             Some(FamilyName::Enrollment | FamilyName::Approval) | None => {
                 Err(wrong("what was sent as a credential"))
             }
@@ -120,10 +128,9 @@ impl Broker {
             .await?
             .ok_or_else(unknown)?
             .value;
-        let now = self.now();
-        let expires = operator.admit(&token.hash(), now).ok_or_else(unknown)?;
+        let expires = operator.admit(&token.hash(), self.now()).ok_or_else(unknown)?;
         let shown = Shown::OperatorToken(operator.id);
-        let caller = match operator.member {
+        match operator.member {
             Some(member) => self.member_by(member, shown, expires, rules).await,
             None => human(
                 Actor::Operator(operator.id),
@@ -132,15 +139,11 @@ impl Broker {
                 &operator.grants(),
                 rules,
             ),
-        };
-        if caller.is_ok() {
-            self.last_used.touch(operator.id.as_bytes(), now);
         }
-        caller
     }
 
     /// A member who has shown something that stands for them.
-    async fn member_by(
+    pub(super) async fn member_by(
         &self,
         MemberOf { org, member }: MemberOf,
         shown: Shown,
@@ -195,7 +198,6 @@ impl Broker {
             Some(projects) => Reach::projects(org, projects),
             None => Reach::org(org),
         };
-        self.last_used.touch(key.id.as_bytes(), now);
         let shown = Shown::ApiKey(key.id);
         Ok(Caller::new(
             Actor::ApiKey { id: key.id, org },

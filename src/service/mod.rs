@@ -10,21 +10,24 @@ mod agents;
 mod api_keys;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod executors;
 mod journal;
-mod last_used;
 mod lease;
 mod live;
 mod operator_tokens;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
 mod resolve;
 mod roles;
 mod scope;
+mod sign_in;
 mod streams;
 mod tasks;
 
@@ -47,8 +50,10 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
@@ -56,14 +61,17 @@ pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, R
 pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
-pub use journal::JournalPage;
+pub use executors::{ExecutorView, ExecutorWay};
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
@@ -111,6 +119,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -123,12 +133,15 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
-    last_used: last_used::LastUsed,
+    presence: presence::Presence,
+    denials: denials::Denials,
+    followers: journal::Followers,
 }
 
 impl Broker {
@@ -154,12 +167,15 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
-            last_used: last_used::LastUsed::default(),
+            presence: presence::Presence::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
         }))
     }
 

@@ -28,7 +28,7 @@ use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::token::{OperatorFamily, Token};
 use crate::store::keys::{self, Key};
-use crate::store::model::Mark;
+use crate::store::model::{Mark, Seen};
 use crate::store::record::{Changes, Stored};
 use crate::store::{MAX_SCAN, Revision};
 
@@ -242,7 +242,7 @@ impl Broker {
             if dead && gone < MAX_MEMBER_TOKENS / 4 {
                 changes = changes.delete::<Operator>(&keys::operator(id));
                 changes = changes.delete::<Mark>(&key);
-                changes = changes.delete::<crate::store::model::LastUse>(&keys::last_used(id.as_bytes()));
+                changes = changes.delete::<Seen>(&keys::operator_seen(id));
                 gone += 1;
             }
         }

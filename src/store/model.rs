@@ -109,11 +109,17 @@ pub struct LeasePointer {
     pub lease: LeaseId,
 }
 
-/// When an operator token or API key was last used. Apart from its own record, which changes by effects only.
-#[derive(Clone, Copy, Debug)]
-pub struct LastUse {
+/// When somebody was last seen, as far as it was written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
     /// When.
     pub at: crate::domain::time::Time,
+    /// The address the request came from.
+    pub address: Option<String>,
+    /// The version an agent's program said it has.
+    pub version: Option<String>,
+    /// What an agent last said of itself.
+    pub attributes: Option<Vec<(String, String)>>,
 }
 
 /// What a create with a request id made.
@@ -160,7 +166,7 @@ records! {
     LeasePointer, 1;
     Pin, 1;
     RequestOutcome, 1, cache: false;
-    LastUse, 1;
+    Seen, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -171,8 +177,8 @@ table!(Mark { 0 => since });
 table!(Slot { 0 => agent });
 table!(Pin { 0 => credential, 1 => position });
 table!(LeasePointer { 0 => lease });
-table!(LastUse { 0 => at });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
+table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });
 table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
 table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
 

@@ -21,7 +21,8 @@ use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, ImportGrant, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
+    Broker, FilterInput, ImportGrant, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey,
+    Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -337,7 +338,10 @@ impl Bench {
 
     /// The journal from its first record to its last.
     pub async fn journal(&self) -> Vec<StoredRecord> {
-        let page = self.broker.read_journal(&operator(), "", Position(0), 1000).await;
+        let page = self
+            .broker
+            .read_journal(&operator(), FilterInput::default(), Position(0), 1000)
+            .await;
         page.unwrap().records
     }
 

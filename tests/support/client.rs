@@ -61,6 +61,7 @@ impl Caller {
         enrollment: enrollment_service_client, EnrollmentServiceClient;
         tasks: task_service_client, TaskServiceClient;
         directory: directory_service_client, DirectoryServiceClient;
+        executors: executor_service_client, ExecutorServiceClient;
         agents: agent_service_client, AgentServiceClient;
         credentials: credential_service_client, CredentialServiceClient;
         access: access_service_client, AccessServiceClient;

@@ -127,6 +127,7 @@ fn add(folder: &Path, args: AddArgs) -> Result<(), Failure> {
         token_file,
         client_certificate: args.client_certificate.as_deref().map(absolute).transpose()?,
         org: args.org,
+        login: None,
     };
     let token = token
         .as_ref()

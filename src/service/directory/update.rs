@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Change, checked_display_name, checked_identities};
+use super::{Change, checked_display_name};
 use crate::domain::actor::Caller;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::MemberId;
@@ -141,7 +141,9 @@ impl Broker {
             value.display_name = checked_display_name(name)?;
         }
         if let Some(identities) = change.identities {
-            let new = checked_identities(identities)?;
+            let new = self
+                .checked_identities(org, &value.identities, identities)
+                .await?;
             for gone in value.identities.iter().filter(|old| !new.contains(old)) {
                 more = more.delete::<Pointer>(&keys::member_identity(org, gone));
             }

@@ -10,6 +10,7 @@ use crate::domain::role::Grant;
 use crate::domain::time::Time;
 use crate::service::Broker;
 use crate::service::page::{Page, PageRequest};
+use crate::service::presence::Present;
 use crate::store::keys::{self, Key};
 use crate::store::model::Mark;
 use crate::store::record::Stored;
@@ -38,11 +39,11 @@ impl Broker {
                 member.map(|member| member.value.grants()).unwrap_or_default()
             }
         };
-        let last_used = self.last_use(operator.id.as_bytes()).await?;
+        let seen = self.last(Present::OperatorToken(operator.id)).await?;
         Ok(ListedOperatorToken {
             operator,
             grants,
-            last_used,
+            last_used: seen.map(|seen| seen.at),
         })
     }
 
