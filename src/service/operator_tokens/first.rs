@@ -78,16 +78,25 @@ impl Broker {
         let ttl = checked_ttl(ttl, TOKEN_TTL, TOKEN_TTL_MAX)?;
         let made = self.make_admin(Action::OperatorRecover, "recovered operator", ttl);
         let (id, token) = made.await?;
-        let mut revoked = Vec::new();
-        let mut after = None;
-        while revoke_others {
+        let revoked = if revoke_others {
+            self.revoke_all_but(id).await?
+        } else {
+            Vec::new()
+        };
+        Ok(Recovered { id, token, revoked })
+    }
+
+    /// Revokes the tokens of all operators who are no members, but one.
+    async fn revoke_all_but(self: &Arc<Self>, kept: OperatorId) -> Result<Vec<OperatorId>, Refusal> {
+        let (mut revoked, mut after) = (Vec::new(), None);
+        loop {
             let rows = self
                 .records
                 .scan::<Operator>(keys::operators().as_bytes(), after.as_ref(), MAX_SCAN)
                 .await?;
             for (key, row) in &rows {
                 let other = &row.value;
-                if other.id == id || other.member.is_some() || other.revoked.is_some() {
+                if other.id == kept || other.member.is_some() || other.revoked.is_some() {
                     continue;
                 }
                 let operator = Operator {
@@ -105,10 +114,9 @@ impl Broker {
             }
             match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),
-                None => break,
+                None => return Ok(revoked),
             }
         }
-        Ok(Recovered { id, token, revoked })
     }
 
     /// Whether there is any operator yet.
