@@ -52,14 +52,22 @@ fn may(kind: Kind, path: &str) -> bool {
     let call = path.strip_prefix("/credbroker.v1.").unwrap();
     let (service, method) = call.split_once('/').unwrap();
     let reads = method.starts_with("Get") || method.starts_with("List");
-    if ["Enroll", "GetTrustBundle"].contains(&method) {
+    let public = [
+        "Enroll",
+        "GetTrustBundle",
+        "GetRenewalNonce",
+        "RenewExpiredCertificate",
+    ];
+    if public.contains(&method) {
         return true;
     }
     match kind {
         Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => ["BrokerService", "EnrollmentService"].contains(&service) || method == "WhoAmI",
+        Kind::Agent => {
+            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        }
         Kind::ApiKey => match service {
-            "BrokerService" | "TaskService" | "AgentService" => true,
+            "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             _ => method == "WhoAmI",
         },

@@ -56,6 +56,7 @@ section!(Raw {
     listen: Listen = Listen::default(),
     identity: Identity = Identity::default(),
     enrollment: Enrollment = Enrollment::default(),
+    agents: Agents = Agents::default(),
     refresh: Refresh = Refresh::default(),
     leases: Leases = Leases::default(),
     journal: Journal = Journal::default(),
@@ -65,6 +66,7 @@ section!(Raw {
     registry: Registry = Registry::default(),
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
+    watch: Watch = Watch::default(),
 });
 
 section!(Listen {
@@ -86,6 +88,13 @@ section!(Identity {
 
 section!(Enrollment {
     retry_window: Span = Span::seconds(600),
+    renewal_grace: Span = Span::seconds(30 * 24 * 3600),
+});
+
+section!(Agents {
+    heartbeat_interval: Span = Span::seconds(300),
+    unseen_expiry: Span = Span::seconds(30 * 24 * 3600),
+    collect_after: Span = Span::seconds(7 * 24 * 3600),
 });
 
 section!(Refresh {
@@ -123,6 +132,10 @@ section!(Drain {
 
 section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
+});
+
+section!(Watch {
+    heartbeat: Span = Span::seconds(15),
 });
 
 section!(Connectors {

@@ -26,6 +26,8 @@ pub struct Config {
     pub identity: Identity,
     /// How agents join.
     pub enrollment: Enrollment,
+    /// How agents live and end.
+    pub agents: Agents,
     /// How grants are kept alive.
     pub refresh: Refresh,
     /// What is handed out.
@@ -44,6 +46,8 @@ pub struct Config {
     pub connectors: Connectors,
     /// `[[oidc.issuers]]`: who may vouch for members.
     pub issuers: Vec<Issuer>,
+    /// The streams of events.
+    pub watch: Watch,
     pub(super) raw: Raw,
 }
 
@@ -84,6 +88,19 @@ pub struct Identity {
 pub struct Enrollment {
     /// How long an enrollment may be repeated with the same key.
     pub retry_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+}
+
+/// `[agents]`.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
 }
 
 /// `[refresh]`.
@@ -171,6 +188,13 @@ pub struct Connectors {
     pub files: Vec<PathBuf>,
 }
 
+/// `[watch]`.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// How long a watch is silent at most.
+    pub heartbeat: Duration,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -184,6 +208,12 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         },
         enrollment: Enrollment {
             retry_window: raw.enrollment.retry_window.0,
+            renewal_grace: raw.enrollment.renewal_grace.0,
+        },
+        agents: Agents {
+            heartbeat_interval: raw.agents.heartbeat_interval.0,
+            unseen_expiry: raw.agents.unseen_expiry.0,
+            collect_after: raw.agents.collect_after.0,
         },
         refresh: Refresh {
             exchange_timeout: raw.refresh.exchange_timeout.0,
@@ -217,6 +247,9 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
             files: files("connectors.files", &raw.connectors.files, folder, origins)?,
         },
         issuers: oidc::issuers(&raw.oidc.issuers, folder, origins)?,
+        watch: Watch {
+            heartbeat: raw.watch.heartbeat.0,
+        },
         raw,
     };
     check_pairs(&config, origins)?;

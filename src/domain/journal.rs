@@ -65,6 +65,9 @@ actions! {
     BrokerStop, "broker.stop";
     RequestRefuse, "request.refuse";
     JournalPrune, "journal.prune";
+    AgentClone, "agent.clone_alarm";
+    AgentExpire, "agent.expire";
+    Collect, "broker.collect";
     OperatorRotate, "operator.rotate";
     OperatorRevoke, "operator.revoke";
     OperatorRecover, "operator.recover";

@@ -62,6 +62,8 @@ const ADMINS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, Own), (Approver, O
 const READERS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, Own), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
+/// Those who follow events: as far as they read, and approvers all of it.
+const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
@@ -77,8 +79,8 @@ table! {
         row(None, of(Group::Resolve), true) => ResolveCredential RefreshToken ReleaseLease;
     }
     "credbroker.v1.EnrollmentService" {
-        PUBLIC => Enroll GetTrustBundle;
-        AGENT => RenewCertificate RotateRuntimeKey;
+        PUBLIC => Enroll GetTrustBundle GetRenewalNonce RenewExpiredCertificate;
+        AGENT => Heartbeat RenewCertificate RotateRuntimeKey;
     }
     "credbroker.v1.TaskService" {
         row(Some(ADMINS_AND_OWNERS), of(Group::Tasks), false) => CreateTask EndTask;
@@ -95,9 +97,11 @@ table! {
     }
     "credbroker.v1.AgentService" {
         row(Some(ADMINS), of(Group::Enrollment), false) => CreateEnrollmentTokens RevokeEnrollmentToken;
-        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens;
+        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens GetEnrollmentToken
+            ListEnrollmentTokenSlots;
         row(Some(READERS), of(Group::Agents), false) => GetAgent ListAgents;
         row(Some(ADMINS), of(Group::Agents), false) => RevokeAgent;
+        row(Some(READERS), of(Group::Introspect), false) => IntrospectRuntimeKey;
     }
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
@@ -118,6 +122,9 @@ table! {
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead FollowRecords;
         SYSTEM => PruneRecords;
+    }
+    "credbroker.v1.WatchService" {
+        row(Some(WATCHERS), of(Group::Watch), true) => Watch;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

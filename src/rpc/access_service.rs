@@ -29,7 +29,7 @@ impl proto::access_service_server::AccessService for AccessService {
         };
         let (shown, shown_id) = match who.shown {
             Shown::OperatorToken(id) => ("operator-token", id.to_string()),
-            Shown::IdToken => ("id-token", String::new()),
+            Shown::IdToken(_) => ("id-token", String::new()),
             Shown::ApiKey(id) => ("api-key", id.to_string()),
             Shown::RuntimeKey(id) => ("runtime-key", id.to_string()),
         };

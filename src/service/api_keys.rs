@@ -20,6 +20,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::token::{ApiKeyFamily, Token};
+use crate::domain::watch::{Ended, Notice};
 use crate::pki::authority::CaError;
 use crate::pki::csr::CheckedCsr;
 use crate::pki::spiffe::ApiKeySubject;
@@ -294,6 +295,8 @@ impl Broker {
             .record(Action::ApiKeyRevoke, Some(org))
             .about("api_key", key.id);
         self.effect(record, changes).await?;
+        let gone = Ended::ApiKey(key.id);
+        self.publish(Notice::ended(org, gone, Reason::CredentialUnknown, false));
         self.streams
             .end(*key.id.as_bytes(), &ended("the API key was revoked"));
         self.listed_api_key(Arc::new(key)).await

@@ -14,7 +14,10 @@ mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod enrollment_tokens;
 mod executors;
+mod heartbeat;
+mod introspect;
 mod journal;
 mod lease;
 mod live;
@@ -23,13 +26,17 @@ mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod renew;
 mod request;
 mod resolve;
 mod roles;
 mod scope;
 mod sign_in;
 mod streams;
+mod sweep;
 mod tasks;
+mod trust;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,14 +64,17 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
 pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
-pub use enroll::{Enrolled, Renewed};
+pub use enroll::Enrolled;
+pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
+pub use heartbeat::Pulse;
+pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use operator_tokens::{
@@ -73,16 +83,28 @@ pub use operator_tokens::{
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
+pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
+pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
+pub use trust::TrustBundle;
+pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long an enrollment may be repeated with the same key.
     pub enrollment_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
@@ -101,6 +123,8 @@ pub struct Settings {
     pub forced_rotations_per_agent: u32,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
+    /// How long a watch is silent at most.
+    pub watch_heartbeat: Duration,
 }
 
 /// What the broker is made of.
@@ -142,6 +166,11 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    nonces: renew::Nonces,
+    /// When it was put together, on the clock that only goes forward.
+    started: Duration,
+    hub: Arc<watch::Hub>,
+    cursors: watch::Cursors,
 }
 
 impl Broker {
@@ -149,8 +178,12 @@ impl Broker {
     pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
+        let nonces = renew::Nonces::new(random_bytes(&random)?);
+        let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
+        let hub: Arc<watch::Hub> = Arc::default();
+        let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -159,6 +192,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
             records: parts.records,
@@ -176,6 +210,10 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            nonces,
+            started,
+            hub,
+            cursors,
         }))
     }
 

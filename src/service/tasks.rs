@@ -216,7 +216,7 @@ impl Broker {
             let missing = || Refusal::not_found("agent in the task's project");
             let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
             let agent = agent
-                .filter(|agent| agent.value.revoked.is_none())
+                .filter(|agent| agent.value.ended().is_none())
                 .ok_or_else(missing)?;
             let environment = keys::environment(org, agent.value.environment);
             let environment = self.records.get::<Environment>(&environment).await?;
@@ -249,6 +249,7 @@ impl Broker {
                 .about("task", task.id)
                 .about("agents", ids.join(","));
             self.effect(record, changes).await?;
+            self.task_assigned(task, some);
         }
         Ok(())
     }
@@ -348,6 +349,10 @@ impl Broker {
             changes = changes.put(&key, &task);
             let record = caller.record(Action::TaskEnd, Some(org)).about("task", id);
             self.effect(record, changes).await?;
+            let view = self.task_view(org, id).await;
+            let agents = view.as_ref().map_or(&[][..], |view| &view.agents);
+            self.task_ended(&task, agents);
+            return view;
         }
         self.task_view(org, id).await
     }
