@@ -16,8 +16,9 @@ use credbroker::domain::journal::Position;
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
-use credbroker::domain::secret::{KeyMaterial, Secret};
+use credbroker::domain::secret::{Exposure, KeyMaterial, Secret};
 use credbroker::domain::time::Time;
+use credbroker::domain::token::{OperatorFamily, Token};
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
@@ -204,7 +205,6 @@ impl Bench {
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
-            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
         })
         .unwrap();
@@ -400,6 +400,10 @@ async fn resolver(broker: &Arc<Broker>) -> Caller {
 fn settings() -> Settings {
     Settings {
         enrollment_window: Duration::from_secs(600),
+        renewal_grace: Duration::from_secs(86_400),
+        heartbeat_interval: Duration::from_secs(60),
+        unseen_expiry: Duration::from_secs(86_400),
+        collect_after: Duration::from_secs(86_400),
         certificate_lifetime: Duration::from_secs(3_600),
         lease_lifetime: Duration::from_secs(3_600),
         minimum_remaining: Duration::from_secs(60),
