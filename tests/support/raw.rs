@@ -46,7 +46,10 @@ impl Decoder for Bytes {
 }
 
 /// The calls that answer with a stream.
-const STREAMS: [&str; 1] = ["/credbroker.v1.WatchService/Watch"];
+const STREAMS: [&str; 2] = [
+    "/credbroker.v1.JournalService/FollowRecords",
+    "/credbroker.v1.WatchService/Watch",
+];
 
 impl Caller {
     /// Calls the method at `path` with the bytes of a message. Of a stream, gives the first answer and closes it.
