@@ -13,6 +13,8 @@ mod refusals;
 mod support;
 #[path = "support/user.rs"]
 mod user;
+#[path = "cli/watch.rs"]
+mod watch;
 
 use serde_json::Value;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
