@@ -156,7 +156,8 @@ async fn watch(caller: &Caller, path: &'static str) -> Streaming<Bytes> {
         .await;
     let mut messages = answer.unwrap().into_inner();
     let first = messages.message().await.unwrap().unwrap();
-    assert_eq!(first.len(), bare::MESSAGE, "the bare stream's message is as long");
+    // As long as the bare stream's, but for the digits of a time.
+    assert!(first.len().abs_diff(bare::MESSAGE) < 8, "{} bytes", first.len());
     messages
 }
 
