@@ -1,3 +1,5 @@
+//! Who hears of what, by the topics alone.
+
 use proptest::prelude::*;
 
 use super::*;
