@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::connections::{Connections, Entry};
-use super::identity::{AgentIdentity, IdentityError};
+use super::identity::{IdentityError, PeerIdentity};
 use super::spiffe::TrustDomain;
 use super::tls::TlsConfig;
 
@@ -65,7 +65,7 @@ pub struct Guests {
     /// The open connections of agents.
     pub connections: Arc<Connections>,
     /// Whether an agent may come in at all. Asked once a connection, within the time of a handshake.
-    pub admits: Arc<dyn Fn(Arc<AgentIdentity>) -> Admitted + Send + Sync>,
+    pub admits: Arc<dyn Fn(Arc<PeerIdentity>) -> Admitted + Send + Sync>,
 }
 
 impl Guests {
@@ -83,8 +83,8 @@ impl Guests {
 pub struct PeerInfo {
     /// The peer's address.
     pub remote: SocketAddr,
-    /// The agent, where the peer showed a certificate.
-    pub identity: Option<Arc<AgentIdentity>>,
+    /// The agent or API key, where the peer showed a certificate.
+    pub identity: Option<Arc<PeerIdentity>>,
 }
 
 /// A connection whose handshake is done. Counts against the limit until it is dropped.
@@ -109,8 +109,8 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts on `listener` until `stop`. Client certificates name agents of `trust_domain`, or the connection
-/// ends. Must be called inside a tokio runtime.
+/// Accepts on `listener` until `stop`. Client certificates name agents or API keys of `trust_domain`, or
+/// the connection ends. Must be called inside a tokio runtime.
 pub fn listen(
     listener: TcpListener,
     tls: Arc<TlsConfig>,
@@ -222,14 +222,14 @@ impl Port {
             .await
             .map_err(|_| Refused::Slow)??;
         let identity = match io.get_ref().1.peer_certificates() {
-            Some([certificate, ..]) => Some(Arc::new(AgentIdentity::from_verified(
+            Some([certificate, ..]) => Some(Arc::new(PeerIdentity::from_verified(
                 certificate,
                 &self.trust_domain,
             )?)),
             _ => None,
         };
         let entry = match &identity {
-            Some(identity) => Some(self.admit(identity).await?),
+            Some(identity) => self.admit(identity).await?,
             None => None,
         };
         Ok(Connection {
@@ -242,8 +242,9 @@ impl Port {
 
     /// An agent's place among the connections, if it may come in. It takes the place first: whoever is revoked
     /// from then on has its connections closed, and whoever was revoked before is seen to be.
-    async fn admit(&self, identity: &Arc<AgentIdentity>) -> Result<Entry, Refused> {
-        let entry = self.guests.connections.enter(identity.agent);
+    async fn admit(&self, identity: &Arc<PeerIdentity>) -> Result<Option<Entry>, Refused> {
+        let enter = |agent| self.guests.connections.enter(agent);
+        let entry = identity.agent().map(enter);
         let admits = (self.guests.admits)(Arc::clone(identity));
         match tokio::time::timeout(self.timeout, admits).await {
             Ok(true) => Ok(entry),

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::convert::{
-    caller, duration, map, outstanding, outstanding_lease, pairs, secret_text, show_once, time, timestamp,
-};
+use super::convert::{caller, duration, map, outstanding, pairs, secret_text, show_once, time, timestamp};
 use super::status::status;
 use crate::domain::agent::Agent;
 use crate::domain::enrollment::EnrollmentToken;
@@ -165,7 +163,8 @@ impl proto::agent_service_server::AgentService for AgentService {
         Ok(Response::new(proto::RevokeEnrollmentTokenResponse {
             enrollment_token: Some(enrollment_token(&revoked.token)),
             agents: revoked.agents.iter().map(slot).collect(),
-            outstanding: revoked.outstanding.iter().map(outstanding_lease).collect(),
+            outstanding: outstanding(&revoked.outstanding),
+            outstanding_truncated: revoked.outstanding.more,
         }))
     }
 

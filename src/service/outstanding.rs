@@ -114,6 +114,12 @@ impl Outstanding {
             found => self.leases.extend(found),
         }
     }
+
+    /// Adds what somebody else holds.
+    pub(super) fn join(&mut self, other: Outstanding) {
+        self.more |= other.more;
+        other.leases.into_iter().for_each(|lease| self.add(Some(lease)));
+    }
 }
 
 /// Whose leases are meant.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
+use super::api_keys::ListedApiKey;
 use super::effect::detached;
 use super::live::ended;
 use super::outstanding::Outstanding;
-use super::scope::parse_id;
 use super::streams::{Subject, Telling};
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
@@ -26,9 +26,10 @@ use crate::domain::refusal::Refusal;
 use crate::domain::watch::{Ended, Notice};
 use crate::metrics::Levels;
 use crate::pki::accept::Guests;
-use crate::pki::identity::AgentIdentity;
+use crate::pki::identity::PeerIdentity;
+use crate::pki::spiffe;
 use crate::store::keys;
-use crate::store::record::{Changes, Stored};
+use crate::store::record::Changes;
 
 /// An agent that was revoked, and what it still holds.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ pub struct RevokedAgent {
 #[derive(Clone, Debug)]
 pub struct RevokedApiKey {
     /// The key.
-    pub key: Arc<ApiKey>,
+    pub key: ListedApiKey,
     /// What it may still use at the providers.
     pub outstanding: Outstanding,
 }
@@ -75,7 +76,8 @@ impl Broker {
         });
     }
 
-    /// Who the port lets in: agents that are known and have not ended. One that is locked comes in, and is told of
+    /// Who the port lets in: agents and API keys that are known and
+    /// have not ended. One that is locked comes in, and is told of
     /// the lock by every call; so it goes on by itself once the lock is gone.
     pub fn guests(self: &Arc<Self>) -> Guests {
         let broker = Arc::clone(self);
@@ -88,13 +90,22 @@ impl Broker {
         }
     }
 
-    async fn admits(&self, identity: &AgentIdentity) -> bool {
-        let key = keys::agent(identity.org, identity.agent);
-        match self.records.get::<Agent>(&key).await {
-            Ok(agent) => agent.is_some_and(|agent| agent.value.ended().is_none()),
-            // Every call looks for itself, and says what is wrong with the store.
-            Err(_) => true,
-        }
+    async fn admits(&self, identity: &PeerIdentity) -> bool {
+        let live = match identity.subject {
+            spiffe::Subject::Agent(of) => {
+                let agent = self.records.get::<Agent>(&keys::agent(of.org, of.agent)).await;
+                agent.map(|agent| agent.is_some_and(|agent| agent.value.ended().is_none()))
+            }
+            spiffe::Subject::ApiKey(of) => {
+                let key = self
+                    .records
+                    .get::<ApiKey>(&keys::api_key(of.org, of.api_key))
+                    .await;
+                key.map(|key| key.is_some_and(|key| key.value.revoked.is_none()))
+            }
+        };
+        // Where the store cannot be read, every call looks for itself, and says so.
+        live.unwrap_or(true)
     }
 
     /// All that is counted and measured, as a scraper reads it.
@@ -172,9 +183,7 @@ impl Broker {
     ) -> Result<RevokedApiKey, Refusal> {
         let arrived = self.arrived();
         let org = self.org_id(caller, org).await?;
-        let at = keys::api_key(org, parse_id("api_key", id)?);
-        let stored: Option<Stored<ApiKey>> = self.records.get(&at).await?;
-        let stored = stored.ok_or_else(|| Refusal::not_found("API key"))?.value;
+        let stored = self.api_key(org, id).await?.value;
         let record = caller
             .record(Action::ApiKeyRevoke, Some(org))
             .about("api_key", stored.id);
@@ -192,6 +201,8 @@ impl Broker {
         if key.revoked.is_none() {
             key = Arc::new(ApiKey {
                 revoked: Some(self.now()),
+                previous: None,
+                previous_certificate: None,
                 ..ApiKey::clone(&key)
             });
             // Not guarded, as above: whatever was changed in between is of no use any more.
@@ -202,6 +213,7 @@ impl Broker {
             self.publish(Notice::ended(org, gone, Reason::CredentialUnknown, false));
         }
         let outstanding = self.end_leases(org, Holder::ApiKey(id)).await?;
+        let key = self.listed_api_key(key).await?;
         Ok(RevokedApiKey { key, outstanding })
     }
 }
