@@ -75,7 +75,7 @@ pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
-pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
+pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
