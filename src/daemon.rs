@@ -65,6 +65,7 @@ fn settings(config: &Config) -> Settings {
         forced_rotations_per_credential: config.refresh.forced_rotations_per_hour_per_credential,
         forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
         reserved_bytes: config.store.reserved_bytes,
+        watch_heartbeat: config.watch.heartbeat,
     }
 }
 

@@ -63,9 +63,11 @@ fn may(kind: Kind, path: &str) -> bool {
     }
     match kind {
         Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => ["BrokerService", "EnrollmentService"].contains(&service) || method == "WhoAmI",
+        Kind::Agent => {
+            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        }
         Kind::ApiKey => match service {
-            "BrokerService" | "TaskService" | "AgentService" => true,
+            "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             _ => method == "WhoAmI",
         },

@@ -171,4 +171,5 @@ pub const KEYS: &[Key] = &[
     key("connectors.files", Limit::List(64), Apply::Restart),
 
     key("oidc.issuers", Limit::List(16), Apply::Restart),
+    key("watch.heartbeat", time(seconds(1), minutes(5)), Apply::Reload),
 ];

@@ -144,6 +144,7 @@ impl Config {
         self.store.reserved_bytes = new.store.reserved_bytes;
         self.log.filter.clone_from(&new.log.filter);
         self.drain = new.drain.clone();
+        self.watch = new.watch.clone();
         self.raw = new.raw.clone();
     }
 }

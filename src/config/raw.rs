@@ -66,6 +66,7 @@ section!(Raw {
     registry: Registry = Registry::default(),
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
+    watch: Watch = Watch::default(),
 });
 
 section!(Listen {
@@ -131,6 +132,10 @@ section!(Drain {
 
 section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
+});
+
+section!(Watch {
+    heartbeat: Span = Span::seconds(15),
 });
 
 section!(Connectors {

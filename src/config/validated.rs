@@ -46,6 +46,8 @@ pub struct Config {
     pub connectors: Connectors,
     /// `[[oidc.issuers]]`: who may vouch for members.
     pub issuers: Vec<Issuer>,
+    /// The streams of events.
+    pub watch: Watch,
     pub(super) raw: Raw,
 }
 
@@ -186,6 +188,13 @@ pub struct Connectors {
     pub files: Vec<PathBuf>,
 }
 
+/// `[watch]`.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// How long a watch is silent at most.
+    pub heartbeat: Duration,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -238,6 +247,9 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
             files: files("connectors.files", &raw.connectors.files, folder, origins)?,
         },
         issuers: oidc::issuers(&raw.oidc.issuers, folder, origins)?,
+        watch: Watch {
+            heartbeat: raw.watch.heartbeat.0,
+        },
         raw,
     };
     check_pairs(&config, origins)?;

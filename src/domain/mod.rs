@@ -28,3 +28,4 @@ pub mod secret;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod watch;

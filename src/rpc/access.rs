@@ -58,6 +58,8 @@ const READERS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Member, 
 const ADMINS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
+/// Those who follow events: as far as they read, and approvers all of it.
+const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
@@ -113,6 +115,9 @@ table! {
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead FollowRecords;
         SYSTEM => PruneRecords;
+    }
+    "credbroker.v1.WatchService" {
+        row(Some(WATCHERS), of(Group::Watch), true) => Watch;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

@@ -3,26 +3,17 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert::{caller, duration, time, timestamp};
 use super::status::status;
 use crate::domain::journal::{Phase, Position};
-use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::proto;
-use crate::service::{
-    Anchor, Broker, FilterInput, FollowInput, Followed, OpenStream, PruneTo, SignedHead, StoredRecord,
-};
+use crate::service::{Anchor, Broker, FilterInput, FollowInput, Followed, PruneTo, SignedHead, StoredRecord};
 
-pub(super) struct JournalService {
-    pub(super) broker: Arc<Broker>,
-    /// Ends the streams.
-    pub(super) stopping: CancellationToken,
-}
+pub(super) struct JournalService(pub(super) Arc<Broker>);
 
 fn record(stored: StoredRecord) -> proto::JournalRecord {
     let entry = stored.entry;
@@ -103,17 +94,6 @@ fn followed(followed: Followed) -> proto::FollowRecordsResponse {
     proto::FollowRecordsResponse { event: Some(event) }
 }
 
-/// What ends a stream from outside: its caller may no longer be served, or the broker stops.
-fn stream_end(mut stream: OpenStream, stopping: CancellationToken) -> BoxFuture<'static, Refusal> {
-    async move {
-        tokio::select! {
-            refusal = stream.ended() => refusal,
-            () = stopping.cancelled() => Refusal::new(Reason::ShuttingDown, "the broker is stopping"),
-        }
-    }
-    .boxed()
-}
-
 #[tonic::async_trait]
 impl proto::journal_service_server::JournalService for JournalService {
     type FollowRecordsStream =
@@ -136,7 +116,7 @@ impl proto::journal_service_server::JournalService for JournalService {
         };
         let filter = filter(&message.org, message.filter.as_ref())?;
         let page = self
-            .broker
+            .0
             .read_journal(&caller, filter, Position(after), message.page_size)
             .await;
         let page = page.map_err(status)?;
@@ -159,9 +139,9 @@ impl proto::journal_service_server::JournalService for JournalService {
             after: message.after_position.map(Position),
             heartbeat: duration("heartbeat", message.heartbeat).map_err(status)?,
         };
-        let stream = self.broker.open_stream(&caller).await.map_err(status)?;
-        let ended = stream_end(stream, self.stopping.clone());
-        let following = self.broker.follow_journal(&caller, input, ended).await;
+        let mut stream = self.0.open_stream(&caller).await.map_err(status)?;
+        let ended = async move { stream.ended().await }.boxed();
+        let following = self.0.follow_journal(&caller, input, ended).await;
         let following = following.map_err(status)?;
         let told = following.map(|told| told.map(followed).map_err(status));
         Ok(Response::new(told.boxed()))
@@ -182,10 +162,7 @@ impl proto::journal_service_server::JournalService for JournalService {
                 return Err(status(missing));
             }
         };
-        let pruned = self
-            .broker
-            .prune_journal(&caller, to, message.validate_only)
-            .await;
+        let pruned = self.0.prune_journal(&caller, to, message.validate_only).await;
         let pruned = pruned.map_err(status)?;
         let plan = pruned.plan;
         Ok(Response::new(proto::PruneRecordsResponse {
@@ -200,11 +177,11 @@ impl proto::journal_service_server::JournalService for JournalService {
         &self,
         _: Request<proto::GetHeadRequest>,
     ) -> Result<Response<proto::GetHeadResponse>, Status> {
-        let (newest, public_key) = self.broker.journal_head();
+        let (newest, public_key) = self.0.journal_head();
         Ok(Response::new(proto::GetHeadResponse {
             head: Some(head(&newest)),
             public_key: public_key.0.to_vec(),
-            anchor: self.broker.journal_anchor().as_ref().map(anchor),
+            anchor: self.0.journal_anchor().as_ref().map(anchor),
         }))
     }
 }

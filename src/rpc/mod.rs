@@ -17,6 +17,7 @@ mod journal;
 mod server;
 mod status;
 mod tasks;
+mod watch;
 
 pub use access::{ACCESS, Access, Row};
 pub use server::{Limits, ServeError, serve};

@@ -20,6 +20,7 @@ use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::tasks::TaskService;
+use super::watch::WatchService;
 use crate::pki::accept::Incoming;
 use crate::proto;
 use crate::service::Broker;
@@ -47,7 +48,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 10] = [
+const SERVICES: &[&str] = &[
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -58,6 +59,7 @@ const SERVICES: [&str; 10] = [
     "credbroker.v1.ExecutorService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
+    "credbroker.v1.WatchService",
 ];
 
 /// Keeps what the health service says true.
@@ -165,14 +167,12 @@ pub async fn serve(
             AccessServiceServer,
             AccessService
         ))
-        .add_service(
-            proto::journal_service_server::JournalServiceServer::new(JournalService {
-                broker: Arc::clone(&broker),
-                stopping: stopping.clone(),
-            })
-            .max_decoding_message_size(max)
-            .max_encoding_message_size(usize::MAX),
-        );
+        .add_service(service!(
+            journal_service_server,
+            JournalServiceServer,
+            JournalService
+        ));
+    routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);
@@ -193,6 +193,8 @@ pub async fn serve(
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stopping.cancelled() => {
+            // They would not end by themselves, and nobody waits for them.
+            broker.end_streams();
             let limit = *limits.drain.borrow();
             tokio::select! {
                 ended = &mut serving => ended,

@@ -182,7 +182,8 @@ impl Broker {
             && !key.allows(group)
         {
             let message = format!("this API key may not be used for {}", group.name());
-            return Err(Refusal::new(Reason::PermissionDenied, message).with("group", group.name()));
+            let refusal = Refusal::new(Reason::PermissionDenied, message).with("group", group.name());
+            return Err(refusal.of(Actor::ApiKey { id: key.id, org }));
         }
         let expires = previous.map_or(key.expires, |previous| previous.until);
         let reach = match &key.projects {
@@ -291,6 +292,7 @@ fn human(
             .collect();
         Refusal::new(Reason::PermissionDenied, "none of your roles may make this call")
             .with("roles", takes.join(", "))
+            .of(actor)
     })?;
     Ok(Caller::new(actor, shown, expires, reach))
 }

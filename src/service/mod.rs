@@ -33,6 +33,7 @@ mod streams;
 mod sweep;
 mod tasks;
 mod trust;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,7 @@ pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
 pub use trust::TrustBundle;
+pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
@@ -113,6 +115,8 @@ pub struct Settings {
     pub forced_rotations_per_agent: u32,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
+    /// How long a watch is silent at most.
+    pub watch_heartbeat: Duration,
 }
 
 /// What the broker is made of.
@@ -157,6 +161,8 @@ pub struct Broker {
     nonces: renew::Nonces,
     /// When it was put together, on the clock that only goes forward.
     started: Duration,
+    hub: Arc<watch::Hub>,
+    cursors: watch::Cursors,
 }
 
 impl Broker {
@@ -168,6 +174,8 @@ impl Broker {
         let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
+        let hub: Arc<watch::Hub> = Arc::default();
+        let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -176,6 +184,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
             records: parts.records,
@@ -195,6 +204,8 @@ impl Broker {
             followers: journal::Followers::default(),
             nonces,
             started,
+            hub,
+            cursors,
         }))
     }
 

@@ -249,6 +249,7 @@ impl Broker {
                 .about("task", task.id)
                 .about("agents", ids.join(","));
             self.effect(record, changes).await?;
+            self.task_assigned(task, some);
         }
         Ok(())
     }
@@ -348,6 +349,10 @@ impl Broker {
             changes = changes.put(&key, &task);
             let record = caller.record(Action::TaskEnd, Some(org)).about("task", id);
             self.effect(record, changes).await?;
+            let view = self.task_view(org, id).await;
+            let agents = view.as_ref().map_or(&[][..], |view| &view.agents);
+            self.task_ended(&task, agents);
+            return view;
         }
         self.task_view(org, id).await
     }

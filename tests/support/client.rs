@@ -66,6 +66,7 @@ impl Caller {
         credentials: credential_service_client, CredentialServiceClient;
         access: access_service_client, AccessServiceClient;
         journal: journal_service_client, JournalServiceClient;
+        watches: watch_service_client, WatchServiceClient;
     }
 
     /// The connection with the token on it.
