@@ -79,7 +79,13 @@ impl Site {
                 page_token,
                 filter: Some(filter.clone()),
             };
-            let page = self.operator.agents().list_agents(request).await.unwrap().into_inner();
+            let page = self
+                .operator
+                .agents()
+                .list_agents(request)
+                .await
+                .unwrap()
+                .into_inner();
             assert!(page_size == 0 || page.agents.len() <= usize::try_from(page_size).unwrap());
             all.extend(page.agents);
             pages += 1;

@@ -20,7 +20,7 @@ async fn two_copies_that_renew_one_certificate_are_stopped_with_an_alarm() {
         site.broker.agent(&enrolled).await,
     );
     who(&agent).await.unwrap();
-    let renewed = Enrolled::with_chain(&enrolled, renew(&agent, &key).await.unwrap());
+    let renewed = enrolled.with_chain(renew(&agent, &key).await.unwrap());
     let by_renewed = site.broker.agent(&renewed).await;
     who(&by_renewed).await.unwrap();
     // The copy goes on unnoticed while it renews nothing: many processes use one identity.
@@ -31,8 +31,14 @@ async fn two_copies_that_renew_one_certificate_are_stopped_with_an_alarm() {
     for caller in [&agent, &copy, &by_renewed] {
         assert_eq!(who(caller).await, stopped());
     }
-    assert_eq!(reason(&renew(&by_renewed, &key).await.unwrap_err()), "AGENT_STOPPED");
-    assert_eq!(site.shown(&enrolled.agent).await.state, proto::AgentState::Stopped as i32);
+    assert_eq!(
+        reason(&renew(&by_renewed, &key).await.unwrap_err()),
+        "AGENT_STOPPED"
+    );
+    assert_eq!(
+        site.shown(&enrolled.agent).await.state,
+        proto::AgentState::Stopped as i32
+    );
     who(&site.broker.agent(&bystander).await).await.unwrap();
 
     let alarms = site.journaled("agent.clone_alarm").await;
@@ -56,7 +62,7 @@ async fn a_lost_answer_is_no_copy() {
     for _ in 0..3 {
         renew(&agent, &key).await.unwrap();
     }
-    let renewed = Enrolled::with_chain(&enrolled, renew(&agent, &key).await.unwrap());
+    let renewed = enrolled.with_chain(renew(&agent, &key).await.unwrap());
     let again = site.broker.agent(&renewed).await;
     // From the newest, used for nothing but this.
     renew(&again, &key).await.unwrap();

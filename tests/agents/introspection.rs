@@ -1,14 +1,16 @@
 //! Introspection by another service: yes for the live agent whose key and certificate key these are, and a bare no
 //! for everything else.
 
-use ring::digest::{SHA256, digest};
 use rcgen::PublicKeyData as _;
+use ring::digest::{SHA256, digest};
 
 use super::*;
 use crate::support::broker::MEMBER;
 
 fn spki_hash(key: &NewKey) -> Vec<u8> {
-    digest(&SHA256, &key.0.subject_public_key_info()).as_ref().to_vec()
+    digest(&SHA256, &key.0.subject_public_key_info())
+        .as_ref()
+        .to_vec()
 }
 
 async fn ask(
@@ -24,7 +26,11 @@ async fn ask(
         }),
         certificate_key_sha256,
     };
-    Ok(caller.agents().introspect_runtime_key(request).await?.into_inner())
+    Ok(caller
+        .agents()
+        .introspect_runtime_key(request)
+        .await?
+        .into_inner())
 }
 
 // req: D5
@@ -55,11 +61,26 @@ async fn a_live_agent_is_told_from_everything_else() {
 
     let no = proto::IntrospectRuntimeKeyResponse::default();
     for (what, org, runtime_key, hash) in [
-        ("another key's certificate", ORG, runtime_key.as_str(), spki_hash(&neighbour_key)),
-        ("another agent's key", ORG, &neighbour.runtime_key, spki_hash(&key)),
+        (
+            "another key's certificate",
+            ORG,
+            runtime_key.as_str(),
+            spki_hash(&neighbour_key),
+        ),
+        (
+            "another agent's key",
+            ORG,
+            &neighbour.runtime_key,
+            spki_hash(&key),
+        ),
         ("another org", "other", runtime_key, spki_hash(&key)),
         ("nonsense", ORG, "hello", spki_hash(&key)),
-        ("an operator token", ORG, site.broker.operator_token(), spki_hash(&key)),
+        (
+            "an operator token",
+            ORG,
+            site.broker.operator_token(),
+            spki_hash(&key),
+        ),
         ("nothing", ORG, "", spki_hash(&key)),
     ] {
         let answer = ask(operator, org, runtime_key, hash).await.unwrap();
@@ -77,15 +98,31 @@ async fn a_live_agent_is_told_from_everything_else() {
     let answer = ask(operator, ORG, runtime_key, spki_hash(&key)).await.unwrap();
     assert!(answer.active && answer.tasks.is_empty());
     let agent = site.broker.agent(&enrolled).await;
-    let rotated = agent.enrollment().rotate_runtime_key(proto::RotateRuntimeKeyRequest {}).await;
+    let rotated = agent
+        .enrollment()
+        .rotate_runtime_key(proto::RotateRuntimeKeyRequest {})
+        .await;
     let rotated = rotated.unwrap().into_inner().runtime_key.unwrap().value.clone();
     for key_text in [runtime_key, &rotated] {
-        assert!(ask(operator, ORG, key_text, spki_hash(&key)).await.unwrap().active);
+        assert!(
+            ask(operator, ORG, key_text, spki_hash(&key))
+                .await
+                .unwrap()
+                .active
+        );
     }
-    let successor = Enrolled::with_key(&enrolled, &rotated);
+    let successor = enrolled.with_key(&rotated);
     who(&site.broker.agent(&successor).await).await.unwrap();
-    assert_eq!(ask(operator, ORG, runtime_key, spki_hash(&key)).await.unwrap(), no);
-    assert!(ask(operator, ORG, &rotated, spki_hash(&key)).await.unwrap().active);
+    assert_eq!(
+        ask(operator, ORG, runtime_key, spki_hash(&key)).await.unwrap(),
+        no
+    );
+    assert!(
+        ask(operator, ORG, &rotated, spki_hash(&key))
+            .await
+            .unwrap()
+            .active
+    );
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
@@ -104,7 +141,9 @@ async fn agents_and_keys_for_other_things_do_not_introspect() {
         site.broker.caller(Some(&api_key)).await,
         site.broker.agent(&enrolled).await,
     ] {
-        let refused = ask(&caller, ORG, &enrolled.runtime_key, spki_hash(&key)).await.unwrap_err();
+        let refused = ask(&caller, ORG, &enrolled.runtime_key, spki_hash(&key))
+            .await
+            .unwrap_err();
         assert!(["PERMISSION_DENIED", "WRONG_CREDENTIAL_FAMILY"].contains(&&*reason(&refused)));
     }
 }
@@ -114,14 +153,24 @@ async fn agents_and_keys_for_other_things_do_not_introspect() {
 async fn the_trust_bundle_has_the_signing_keys_and_its_time() {
     let site = Site::start("").await;
     let caller = site.broker.caller(None).await;
-    let bundle = caller.enrollment().get_trust_bundle(proto::GetTrustBundleRequest {}).await;
+    let bundle = caller
+        .enrollment()
+        .get_trust_bundle(proto::GetTrustBundleRequest {})
+        .await;
     let bundle = bundle.unwrap().into_inner();
     let [key] = &bundle.signing_keys[..] else {
         panic!("{bundle:?}")
     };
     assert_eq!(key.public_key, bundle.journal_public_key);
-    assert_eq!((key.r#use(), &*key.algorithm), (proto::SigningKeyUse::Journal, "Ed25519"));
-    let hex: String = digest(&SHA256, &key.public_key).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        (key.r#use(), &*key.algorithm),
+        (proto::SigningKeyUse::Journal, "Ed25519")
+    );
+    let hex: String = digest(&SHA256, &key.public_key)
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     assert_eq!(key.id, format!("sha256:{hex}"));
     let ahead = bundle.refresh_time.unwrap().seconds - support::broker::now().seconds();
     assert!((86_000..=86_400).contains(&ahead), "{ahead} s");

@@ -35,7 +35,11 @@ async fn an_agent_is_seen_by_any_call_and_tells_of_itself_in_heartbeats() {
 
     // Heartbeats write no record.
     let records = site.operator.records().await.len();
-    agent.enrollment().heartbeat(proto::HeartbeatRequest::default()).await.unwrap();
+    agent
+        .enrollment()
+        .heartbeat(proto::HeartbeatRequest::default())
+        .await
+        .unwrap();
     assert_eq!(site.operator.records().await.len(), records);
 }
 
@@ -53,7 +57,11 @@ async fn what_was_seen_outlives_a_restart() {
     let before = site.shown(&enrolled.agent).await;
     let broker = site.broker.restart().await;
     let operator = broker.operator().await;
-    let site = Site { broker, operator, ..site };
+    let site = Site {
+        broker,
+        operator,
+        ..site
+    };
     let after = site.shown(&enrolled.agent).await;
     assert_eq!(after, before);
     // A call without a heartbeat leaves what was said.
@@ -100,12 +108,26 @@ async fn agents_are_listed_by_what_is_asked_for() {
     let mut agents = Vec::new();
     for team in ["red", "red", "blue"] {
         let request = proto::CreateEnrollmentTokensRequest {
-            labels: [("team".to_owned(), team.to_owned()), ("tier".to_owned(), "a".to_owned())].into(),
+            labels: [
+                ("team".to_owned(), team.to_owned()),
+                ("tier".to_owned(), "a".to_owned()),
+            ]
+            .into(),
             ..token_request()
         };
-        let minted = site.operator.agents().create_enrollment_tokens(request).await.unwrap();
+        let minted = site
+            .operator
+            .agents()
+            .create_enrollment_tokens(request)
+            .await
+            .unwrap();
         let token = minted.into_inner().tokens.remove(0).token.unwrap();
-        agents.push(site.broker.enroll_with(&token.value, &NewKey::generate()).await.unwrap());
+        agents.push(
+            site.broker
+                .enroll_with(&token.value, &NewKey::generate())
+                .await
+                .unwrap(),
+        );
     }
     let [red, other, blue] = &agents[..] else { panic!() };
     who(&site.broker.agent(red).await).await.unwrap();
@@ -122,7 +144,10 @@ async fn agents_are_listed_by_what_is_asked_for() {
         .unwrap();
 
     let labels = |pairs: &[(&str, &str)]| proto::AgentFilter {
-        labels: pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        labels: pairs
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
         ..Default::default()
     };
     let environment = |environment: &str, project: &str| proto::AgentFilter {
@@ -134,27 +159,36 @@ async fn agents_are_listed_by_what_is_asked_for() {
         state: state.into(),
         ..Default::default()
     };
-    let (every, none): (&[&Enrolled], &[&Enrolled]) = (&[red, other, blue], &[]);
-    let cases: Vec<(proto::AgentFilter, &[&Enrolled])> = vec![
-        (proto::AgentFilter::default(), every),
-        (labels(&[("team", "red")]), &[red, other]),
-        (labels(&[("team", "red"), ("tier", "a")]), &[red, other]),
-        (labels(&[("team", "red"), ("tier", "b")]), none),
-        (environment(ENVIRONMENT, PROJECT), every),
-        (state(proto::AgentState::Revoked), &[other]),
-        (state(proto::AgentState::Active), &[red, blue]),
+    let (every, none) = (vec![red, other, blue], vec![]);
+    let cases: Vec<(proto::AgentFilter, Vec<&Enrolled>)> = vec![
+        (proto::AgentFilter::default(), every.clone()),
+        (labels(&[("team", "red")]), vec![red, other]),
+        (labels(&[("team", "red"), ("tier", "a")]), vec![red, other]),
+        (labels(&[("team", "red"), ("tier", "b")]), none.clone()),
+        (environment(ENVIRONMENT, PROJECT), every.clone()),
+        (state(proto::AgentState::Revoked), vec![other]),
+        (state(proto::AgentState::Active), vec![red, blue]),
         (
-            proto::AgentFilter { seen_after: seen, ..Default::default() },
-            &[blue],
+            proto::AgentFilter {
+                seen_after: seen,
+                ..Default::default()
+            },
+            vec![blue],
         ),
         (
             // Who was never seen is among them.
-            proto::AgentFilter { seen_before: seen, ..Default::default() },
-            &[red, other],
+            proto::AgentFilter {
+                seen_before: seen,
+                ..Default::default()
+            },
+            vec![red, other],
         ),
         (
-            proto::AgentFilter { seen_before: seen, ..labels(&[("team", "blue")]) },
-            none,
+            proto::AgentFilter {
+                seen_before: seen,
+                ..labels(&[("team", "blue")])
+            },
+            none.clone(),
         ),
     ];
     for (filter, expected) in cases {
@@ -173,7 +207,10 @@ async fn agents_are_listed_by_what_is_asked_for() {
     let unknown = request(environment("staging", PROJECT));
     let refused = site.operator.agents().list_agents(unknown).await.unwrap_err();
     assert_eq!(reason(&refused), "NOT_FOUND");
-    let unknown = request(proto::AgentFilter { state: 77, ..Default::default() });
+    let unknown = request(proto::AgentFilter {
+        state: 77,
+        ..Default::default()
+    });
     let refused = site.operator.agents().list_agents(unknown).await.unwrap_err();
     assert_eq!(reason(&refused), "INVALID_ARGUMENT");
 }

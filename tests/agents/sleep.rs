@@ -16,7 +16,10 @@ fn serial(chain: &[Vec<u8>]) -> Vec<u8> {
 }
 
 async fn nonce(caller: &Caller) -> Vec<u8> {
-    let answer = caller.enrollment().get_renewal_nonce(proto::GetRenewalNonceRequest {}).await;
+    let answer = caller
+        .enrollment()
+        .get_renewal_nonce(proto::GetRenewalNonceRequest {})
+        .await;
     answer.unwrap().into_inner().nonce
 }
 
@@ -73,14 +76,20 @@ async fn an_agent_wakes_after_its_certificate_has_ended_and_goes_on() {
         let sent = request(&org, &enrolled, &key, nonce);
         let chain = send(&stranger, sent.clone()).await.unwrap();
         // The same message again, by a thief or the network, renews nothing and stops nobody.
-        assert_eq!(send(&stranger, sent.clone()).await, Err("RENEWAL_NONCE_STALE".to_owned()));
+        assert_eq!(
+            send(&stranger, sent.clone()).await,
+            Err("RENEWAL_NONCE_STALE".to_owned())
+        );
         assert_ne!(serial(&chain), serial(&enrolled.chain_der));
         let records = site.journaled("agent.renew_certificate").await;
         let done = records.iter().find(|record| record.phase == "finish").unwrap();
         assert_eq!(done.subject["over_mtls"], "false");
         assert_eq!(done.subject["agent"], enrolled.agent);
         enrolled.chain_der = chain;
-        assert_eq!(site.shown(&enrolled.agent).await.state, proto::AgentState::Active as i32);
+        assert_eq!(
+            site.shown(&enrolled.agent).await.state,
+            proto::AgentState::Active as i32
+        );
         assert_eq!(send(&stranger, sent).await, Err("RENEWAL_NONCE_STALE".to_owned()));
     }
 }
@@ -104,10 +113,26 @@ async fn renewal_after_the_end_takes_everything_that_it_asks_for() {
         ("a byte of the nonce", |r| r.nonce[0] ^= 1, "RENEWAL_NONCE_STALE"),
         ("no nonce", |r| r.nonce.clear(), "RENEWAL_NONCE_STALE"),
         ("no signature", |r| r.signature.clear(), "RENEWAL_PROOF_INVALID"),
-        ("a byte of it", |r| *r.signature.last_mut().unwrap() ^= 1, "RENEWAL_PROOF_INVALID"),
-        ("another serial", |r| r.certificate_serial[15] ^= 1, "RENEWAL_PROOF_INVALID"),
-        ("half a serial", |r| r.certificate_serial.truncate(8), "INVALID_ARGUMENT"),
-        ("another org", |r| r.org = "org_01890000000070008000000000000000".to_owned(), ""),
+        (
+            "a byte of it",
+            |r| *r.signature.last_mut().unwrap() ^= 1,
+            "RENEWAL_PROOF_INVALID",
+        ),
+        (
+            "another serial",
+            |r| r.certificate_serial[15] ^= 1,
+            "RENEWAL_PROOF_INVALID",
+        ),
+        (
+            "half a serial",
+            |r| r.certificate_serial.truncate(8),
+            "INVALID_ARGUMENT",
+        ),
+        (
+            "another org",
+            |r| r.org = "org_01890000000070008000000000000000".to_owned(),
+            "",
+        ),
     ];
     for (what, change, expected) in changes {
         let mut changed = good.clone();
@@ -130,7 +155,10 @@ async fn renewal_after_the_end_takes_everything_that_it_asks_for() {
     };
     assert_eq!(send(&caller, mixed).await, Err("CREDENTIAL_UNKNOWN".to_owned()));
     let by_another_key = request(&org, &enrolled, &other_key, nonce(&caller).await);
-    assert_eq!(send(&caller, by_another_key).await, Err("CSR_KEY_NOT_ENROLLED".to_owned()));
+    assert_eq!(
+        send(&caller, by_another_key).await,
+        Err("CSR_KEY_NOT_ENROLLED".to_owned())
+    );
 
     // Nonces end, and the good request is good until then.
     site.clock.advance(5 * MINUTE);
@@ -156,7 +184,11 @@ async fn only_the_living_are_renewed_and_only_for_a_while() {
     site.operator.agents().revoke_agent(revoke).await.unwrap();
     let caller = site.broker.caller(None).await;
     site.clock.advance(2 * DAY);
-    let refused = send(&caller, request(&org, &revoked, &revoked_key, nonce(&caller).await)).await;
+    let refused = send(
+        &caller,
+        request(&org, &revoked, &revoked_key, nonce(&caller).await),
+    )
+    .await;
     assert_eq!(refused, Err("CREDENTIAL_UNKNOWN".to_owned()));
     // A day's certificate, and two days of grace.
     site.clock.advance(DAY);
@@ -176,7 +208,9 @@ async fn a_nonce_of_another_run_is_not_taken() {
     let caller = broker.caller(None).await;
     let stale = send(&caller, request(&org, &enrolled, &key, old)).await;
     assert_eq!(stale, Err("RENEWAL_NONCE_STALE".to_owned()));
-    send(&caller, request(&org, &enrolled, &key, nonce(&caller).await)).await.unwrap();
+    send(&caller, request(&org, &enrolled, &key, nonce(&caller).await))
+        .await
+        .unwrap();
 }
 
 // req: D5
@@ -188,9 +222,13 @@ async fn a_copy_that_wakes_after_the_true_one_is_found() {
     let org = site.shown(&enrolled.agent).await.org;
     let caller = site.broker.caller(None).await;
     // The answer is lost, and asked for once more: nobody is stopped.
-    send(&caller, request(&org, &enrolled, &key, nonce(&caller).await)).await.unwrap();
-    let chain = send(&caller, request(&org, &enrolled, &key, nonce(&caller).await)).await.unwrap();
-    let renewed = Enrolled::with_chain(&enrolled, chain);
+    send(&caller, request(&org, &enrolled, &key, nonce(&caller).await))
+        .await
+        .unwrap();
+    let chain = send(&caller, request(&org, &enrolled, &key, nonce(&caller).await))
+        .await
+        .unwrap();
+    let renewed = enrolled.with_chain(chain);
     who(&site.broker.agent(&renewed).await).await.unwrap();
     let copy = send(&caller, request(&org, &enrolled, &key, nonce(&caller).await)).await;
     assert_eq!(copy, Err("AGENT_STOPPED".to_owned()));
