@@ -87,7 +87,7 @@ pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
-pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
+pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;

@@ -203,7 +203,6 @@ impl Bench {
             authority,
             registry: registry.unwrap(),
             connectors,
-            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
         })
