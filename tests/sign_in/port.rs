@@ -158,7 +158,10 @@ async fn a_person_who_has_no_right_to_a_call_is_in_the_journal_by_name() {
             panic!("{call}: one record, not {refused:?}");
         };
         assert_eq!((&*record.action, &*record.outcome), ("request.refuse", "denied"));
-        assert_eq!((&*record.reason, &record.actor), ("PERMISSION_DENIED", &scene.member));
+        assert_eq!(
+            (&*record.reason, &record.actor),
+            ("PERMISSION_DENIED", &scene.member)
+        );
         assert!(record.org.starts_with("org_"));
     }
 }
