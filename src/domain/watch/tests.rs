@@ -4,6 +4,7 @@ use super::*;
 use crate::domain::actor::{AgentActor, Shown};
 use crate::domain::id::{Id, Kind};
 use crate::domain::mode::{AuthMode, CredentialKind};
+use crate::domain::oidc::Link;
 use crate::domain::role::{Extent, Grant, Reach, Role, Rule, Scope};
 use crate::domain::rotation::{Death, Fence, Incarnation, Rotation, Sent};
 
@@ -37,7 +38,7 @@ fn member(org: u8, byte: u8, grants: &[Grant]) -> Option<Caller> {
     };
     Some(Caller::new(
         actor,
-        Shown::IdToken,
+        Shown::IdToken(Link::of(id(org), "github:alice")),
         None,
         Reach::of(grants, RULES)?,
     ))
