@@ -47,7 +47,8 @@ enum Kind {
 }
 
 /// The policy in words, apart from the table: agents resolve and keep their identity fresh; automation also
-/// runs tasks and agents and reads what is there; operators do everything but that; anybody may enroll.
+/// runs tasks and agents and reads what is there; operators do everything but that; anybody may enroll, and ask
+/// how to sign in.
 fn may(kind: Kind, path: &str) -> bool {
     let call = path.strip_prefix("/credbroker.v1.").unwrap();
     let (service, method) = call.split_once('/').unwrap();
@@ -55,6 +56,7 @@ fn may(kind: Kind, path: &str) -> bool {
     let public = [
         "Enroll",
         "GetTrustBundle",
+        "GetLoginConfiguration",
         "GetRenewalNonce",
         "RenewExpiredCertificate",
     ];
