@@ -63,6 +63,16 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    ApprovalRequest, "approval.request";
+    ApprovalCreate, "approval.create";
+    ApprovalGrant, "approval.grant";
+    ApprovalDeny, "approval.deny";
+    ApprovalRevoke, "approval.revoke";
+    SecretSet, "secret.set";
+    SecretRemove, "secret.remove";
+    SecretGrant, "secret.grant";
+    SecretRevoke, "secret.revoke";
+    SecretRead, "secret.read";
 }
 
 /// The place of a record in its journal, from 1.

@@ -1,6 +1,6 @@
 //! A lease: what a resolution hands out, one for each (holder, task, credential).
 
-use super::id::{AgentId, ApiKeyId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, TaskId};
+use super::id::{AgentId, ApiKeyId, ApprovalId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, TaskId};
 use super::mode::AuthMode;
 use super::time::Time;
 
@@ -54,6 +54,8 @@ pub struct Lease {
     pub expires: Time,
     /// When it was released or revoked.
     pub ended: Option<Time>,
+    /// The approval it was made with; `None` where none was demanded.
+    pub approval: Option<ApprovalId>,
 }
 
 impl Lease {

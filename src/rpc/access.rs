@@ -59,6 +59,13 @@ const ADMINS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
 
+/// Those who approve.
+const APPROVERS: &[Rule] = &[(Approver, All)];
+/// Those who take approvals back.
+const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
+/// Those who see approvals; members those for their own tasks.
+const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
+
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
         /// The table.
@@ -106,6 +113,18 @@ table! {
     }
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead;
+    }
+    "credbroker.v1.ApprovalService" {
+        row(Some(ADMINS_AND_OWNERS), of(Group::Approvals), true) => RequestApproval;
+        humans(APPROVERS) => CreateApproval GrantApproval DenyApproval;
+        humans(APPROVERS_AND_ADMINS) => RevokeApproval;
+        row(Some(APPROVALS_SEEN_BY), of(Group::Approvals), true) => GetApproval ListApprovals;
+    }
+    "credbroker.v1.SecretService" {
+        row(Some(ADMINS), of(Group::Secrets), false) => SetSecret RemoveSecret GrantSecretAccess
+            RevokeSecretAccess;
+        row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
+        AGENT => ReadSecret;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

@@ -6,6 +6,7 @@
 mod access;
 mod access_service;
 mod agents;
+mod approvals;
 mod broker;
 mod convert;
 mod credentials;
@@ -13,6 +14,7 @@ mod directory;
 mod enrollment;
 mod gate;
 mod journal;
+mod secrets;
 mod server;
 mod status;
 mod tasks;

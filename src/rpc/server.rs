@@ -12,12 +12,14 @@ use tonic_health::server::HealthReporter;
 
 use super::access_service::AccessService;
 use super::agents::AgentService;
+use super::approvals::ApprovalService;
 use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
 use super::enrollment::EnrollmentService;
 use super::gate::Gate;
 use super::journal::JournalService;
+use super::secrets::SecretService;
 use super::tasks::TaskService;
 use crate::pki::accept::Incoming;
 use crate::proto;
@@ -46,7 +48,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 11] = [
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -56,6 +58,8 @@ const SERVICES: [&str; 9] = [
     "credbroker.v1.CredentialService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
+    "credbroker.v1.ApprovalService",
+    "credbroker.v1.SecretService",
 ];
 
 /// Keeps what the health service says true.
@@ -162,6 +166,16 @@ pub async fn serve(
             journal_service_server,
             JournalServiceServer,
             JournalService
+        ))
+        .add_service(service!(
+            approval_service_server,
+            ApprovalServiceServer,
+            ApprovalService
+        ))
+        .add_service(service!(
+            secret_service_server,
+            SecretServiceServer,
+            SecretService
         ));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {

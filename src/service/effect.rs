@@ -81,6 +81,10 @@ fn must_not_fail(action: Action) -> bool {
             | Action::CredentialRemove
             | Action::TaskEnd
             | Action::LeaseRelease
+            | Action::ApprovalDeny
+            | Action::ApprovalRevoke
+            | Action::SecretRemove
+            | Action::SecretRevoke
     )
 }
 

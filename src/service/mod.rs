@@ -7,11 +7,13 @@
 
 mod access;
 mod agents;
+mod approvals;
 mod authenticate;
 mod credentials;
 mod directory;
 mod effect;
 mod enroll;
+mod extension;
 mod journal;
 mod lease;
 mod live;
@@ -49,10 +51,14 @@ pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use approvals::{
+    ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
+};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
+pub use extension::{GranteeRef, ReadSecret, SecretRef};
 pub use journal::JournalPage;
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};

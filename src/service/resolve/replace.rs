@@ -84,6 +84,7 @@ impl Broker {
                 format!("{} has ended", lease.id),
             ));
         }
+        self.still_approved(caller, &lease).await?;
         let task = match lease.task {
             Some(task) => self.records.get::<Task>(&keys::task(org, task)).await?,
             None => None,
@@ -121,6 +122,7 @@ impl Broker {
             .outcome(Outcome::Allowed);
         let position = self.journal.append(&record).await?;
         self.still_allowed(caller, task.as_ref()).await?;
+        self.still_approved(caller, &lease).await?;
         if self.generation(&material).await?.is_none() {
             return Err(Refusal::not_found("credential"));
         }
