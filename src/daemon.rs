@@ -22,6 +22,7 @@ use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
 use crate::service::{Broker, Parts, Settings};
 use crate::store::sled::SledStore;
+use crate::upstream::oidc::Issuers;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -29,8 +30,12 @@ pub use inputs::Inputs;
 /// How long the broker's own certificate lasts, and how often it is made anew.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
 const SERVER_RENEWAL: Duration = Duration::from_secs(86_400);
+/// How often the refusals that were counted are written down: the window that their limits are for.
+const DENIAL_WINDOW: Duration = Duration::from_secs(300);
 /// How often what is no longer needed is removed.
 const COLLECTION: Duration = Duration::from_secs(3_600);
+/// How often it is written down who was seen.
+const PRESENCE: Duration = Duration::from_secs(60);
 
 /// A broker that is ready to serve.
 pub struct App {
@@ -56,6 +61,7 @@ fn settings(config: &Config) -> Settings {
         forced_rotations_per_credential: config.refresh.forced_rotations_per_hour_per_credential,
         forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
         reserved_bytes: config.store.reserved_bytes,
+        watch_heartbeat: config.watch.heartbeat,
     }
 }
 
@@ -70,6 +76,7 @@ impl App {
             clock,
             journal,
         } = inputs;
+        let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -79,6 +86,7 @@ impl App {
             registry,
             connectors,
             endpoint,
+            issuers,
             settings: settings(&config),
         })?;
         broker.recover(opened.open_effects).await?;
@@ -164,12 +172,16 @@ impl App {
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
         let _ended = chores.await;
+        flush_presence(&self.broker).await;
         self.close().await;
         Ok(served?)
     }
 
     /// Closes journal and store.
     pub async fn close(self) {
+        if let Err(refusal) = self.broker.summarize_denials(true).await {
+            tracing::warn!(%refusal, "the refusals that were counted could not be recorded");
+        }
         if let Err(refusal) = self.broker.record_lifecycle(Action::BrokerStop).await {
             tracing::warn!(%refusal, "the stop could not be recorded");
         }
@@ -212,7 +224,10 @@ async fn chores(
 ) {
     let mut renewal = tokio::time::interval(SERVER_RENEWAL);
     let mut collection = tokio::time::interval(COLLECTION);
+    let mut presence = tokio::time::interval(PRESENCE);
+    let mut denials = tokio::time::interval(DENIAL_WINDOW);
     renewal.tick().await;
+    denials.tick().await;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -220,9 +235,20 @@ async fn chores(
                 Ok(new) => tls.replace(new),
                 Err(error) => tracing::error!(%error, "the server certificate could not be renewed"),
             },
+            _ = presence.tick() => flush_presence(&broker).await,
+            () = broker.presence_is_full() => flush_presence(&broker).await,
+            _ = denials.tick() => if let Err(refusal) = broker.summarize_denials(false).await {
+                tracing::warn!(%refusal, "the refusals that were counted could not be recorded yet");
+            },
             _ = collection.tick() => if let Err(refusal) = broker.collect().await {
                 tracing::warn!(%refusal, "what is no longer needed could not be removed");
             },
         }
+    }
+}
+
+async fn flush_presence(broker: &Broker) {
+    if let Err(refusal) = broker.flush_presence().await {
+        tracing::warn!(%refusal, "who was seen could not be written down");
     }
 }

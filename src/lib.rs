@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod domain;
+pub mod journal;
 pub mod proto;
 
 pub mod cli;
@@ -16,8 +17,6 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "server")]
 pub mod dev;
-#[cfg(feature = "server")]
-pub mod journal;
 #[cfg(feature = "server")]
 pub mod pki;
 #[cfg(feature = "server")]

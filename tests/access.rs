@@ -57,10 +57,12 @@ fn may(kind: Kind, path: &str) -> bool {
     }
     match kind {
         Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => ["BrokerService", "EnrollmentService"].contains(&service) || method == "WhoAmI",
+        Kind::Agent => {
+            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        }
         Kind::ApiKey => match service {
-            "BrokerService" | "TaskService" | "AgentService" => true,
-            "DirectoryService" | "CredentialService" => reads,
+            "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
+            "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             _ => method == "WhoAmI",
         },
         _ => false,

@@ -6,6 +6,8 @@
 mod agent;
 #[path = "cli/contexts.rs"]
 mod contexts;
+#[path = "cli/journal.rs"]
+mod journal;
 #[path = "cli/operator.rs"]
 mod operator;
 #[path = "cli/refusals.rs"]

@@ -27,7 +27,7 @@ use credbroker::domain::task::{Capacity, Task};
 use credbroker::domain::time::Time;
 use credbroker::domain::token::TokenHash;
 use credbroker::store::model::{
-    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Slot, StagedAnswer,
+    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot, StagedAnswer,
     StoredAuthority, StoredJournalKey,
 };
 
@@ -77,6 +77,13 @@ fn the_brokers_own_records() {
         at: at(3),
     };
     check("request-outcome", &outcome, &[]);
+    let seen = Seen {
+        at: at(1),
+        address: Some("2001:db8::1".into()),
+        version: Some("1.2.3".into()),
+        attributes: Some(pairs("host", "sandbox-1")),
+    };
+    check("seen", &seen, &[1, 2, 3]);
 }
 
 #[test]

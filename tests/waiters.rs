@@ -42,6 +42,7 @@ async fn control_plane(scene: &Scene) -> Caller {
     let presented = Presented {
         bearer: Some(&key.value),
         certificate: None,
+        org: None,
     };
     scene
         .broker

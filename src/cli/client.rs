@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::context::{ConnectionArgs, Settings, Target, TrustSource};
 use super::error::{Failure, Kind};
 use super::pin::{Pin, PinVerifier};
-use super::{context, files, input};
+use super::{context, files, input, login};
 use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::proto;
 
@@ -259,6 +259,7 @@ impl Dialer {
 #[derive(Clone)]
 pub struct Bearer {
     header: Option<MetadataValue<Ascii>>,
+    org: Option<MetadataValue<Ascii>>,
     timeout: Duration,
 }
 
@@ -275,7 +276,18 @@ impl Bearer {
                 Ok::<_, Failure>(value)
             })
             .transpose()?;
-        Ok(Self { header, timeout })
+        Ok(Self {
+            header,
+            org: None,
+            timeout,
+        })
+    }
+
+    /// Also says which org is meant: one ID token may stand for members of several.
+    pub fn naming(mut self, org: Option<&str>) -> Result<Self, Failure> {
+        let value = org.map(MetadataValue::try_from).transpose();
+        self.org = value.map_err(|_| Failure::usage("an org is named by its name or its id"))?;
+        Ok(self)
     }
 }
 
@@ -283,6 +295,9 @@ impl Interceptor for Bearer {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         if let Some(header) = &self.header {
             request.metadata_mut().insert("authorization", header.clone());
+        }
+        if let Some(org) = &self.org {
+            request.metadata_mut().insert("credbroker-org", org.clone());
         }
         // The channel keeps this deadline too, should the broker not.
         request.set_timeout(self.timeout);
@@ -327,15 +342,28 @@ impl Session {
 
     /// Connects as the actor whose token the flags, the environment or the context name.
     pub async fn open(args: &ConnectionArgs) -> Result<Session, Failure> {
-        let contexts = context::read(&context::default_folder()?)?;
+        let folder = context::default_folder()?;
+        let contexts = context::read(&folder)?;
         let settings = Settings::resolve(args, &contexts)?;
-        let token_file = settings.token_file.as_deref().ok_or_else(|| {
-            Failure::config("there is no token to present to the broker")
-                .remedy("Give --token-file, or add one to the context with 'credbroker context add --force'.")
-                .at(&settings.target)
-        })?;
-        let token: Secret<ActorToken> = input::secret_in_file(token_file)?;
-        let bearer = Bearer::new(Some(&token), args.timeout.unwrap_or(DEFAULT_TIMEOUT))?;
+        let timeout = args.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let bearer = match (&settings.token_file, &settings.login, &settings.target.context) {
+            (Some(file), ..) => {
+                let token: Secret<ActorToken> = input::secret_in_file(file)?;
+                Bearer::new(Some(&token), timeout)?
+            }
+            (None, Some(login), Some(name)) => {
+                let token = login::session::id_token(&folder, name, login).await?;
+                Bearer::new(Some(&token), timeout)?.naming(settings.org.as_deref())?
+            }
+            (None, ..) => {
+                return Err(Failure::config("there is no token to present to the broker")
+                    .remedy(
+                        "Sign in with 'credbroker login', give --token-file, or add one to the context with \
+                         'credbroker context add --force'.",
+                    )
+                    .at(&settings.target));
+            }
+        };
         let trust = match &settings.trust {
             TrustSource::Pin(pin) => Trust::Pin(*pin),
             TrustSource::File(path) => Trust::Roots(certificates(path)?),
@@ -382,6 +410,8 @@ macro_rules! stubs {
 stubs! {
     /// Orgs, projects, environments and members.
     directory: directory_service_client::DirectoryServiceClient;
+    /// The agent programs.
+    executors: executor_service_client::ExecutorServiceClient;
     /// Tasks.
     tasks: task_service_client::TaskServiceClient;
     /// Agents and enrollment tokens.

@@ -36,6 +36,24 @@ pub struct Context {
     /// The org that commands mean when none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
+    /// Where a person signs in, in place of a token: the tokens of that are in a file of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// Where a person signs in, as the broker told it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The identity provider's URL.
+    pub issuer: String,
+    /// The client that signs in there.
+    pub client_id: String,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// The roots to trust for the identity provider in place of the system's, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ca_file: Option<PathBuf>,
 }
 
 /// All contexts of this user.
@@ -140,6 +158,12 @@ pub fn save(folder: &Path, contexts: &Contexts) -> Result<(), ContextError> {
     Ok(files::write_private(&folder.join(FILE), text.as_bytes())?)
 }
 
+/// Where the tokens of a context that was signed in to are.
+pub fn session_file(folder: &Path, name: &str) -> PathBuf {
+    // No name of a context has a point in it, so this is no context's token.
+    folder.join(TOKENS).join(format!("{name}.session"))
+}
+
 /// Adds the context `name` to those in `folder`, or replaces it. A `token` is stored in a file of its own,
 /// mode 0600, which the context then names. Becomes the current context where there is none.
 pub fn write(
@@ -157,6 +181,9 @@ pub fn write(
         let path = tokens.join(name.as_str());
         files::write_private(&path, token.as_bytes())?;
         context.token_file = Some(path);
+    }
+    if context.login.is_none() {
+        files::remove_if_there(&session_file(folder, name.as_str()))?;
     }
     let mut contexts = read(folder)?;
     contexts.contexts.insert(name.to_string(), context);
@@ -177,6 +204,7 @@ pub fn remove(folder: &Path, name: &str) -> Result<(), ContextError> {
         contexts.current = None;
     }
     save(folder, &contexts)?;
+    files::remove_if_there(&session_file(folder, name))?;
     match context.token_file {
         // A token that the user keeps elsewhere is the user's.
         Some(path) if path == folder.join(TOKENS).join(name) => Ok(files::remove(&path)?),
@@ -254,6 +282,8 @@ pub struct Settings {
     pub trust: TrustSource,
     /// Where the caller's token is.
     pub token_file: Option<PathBuf>,
+    /// Where the caller signed in, if there is no token.
+    pub login: Option<Login>,
     /// The org that is meant when none is named.
     pub org: Option<String>,
 }
@@ -298,6 +328,7 @@ impl Settings {
             },
             trust,
             token_file: args.token_file.clone().or(context.token_file),
+            login: context.login,
             org: args.org.clone().or(context.org),
         })
     }

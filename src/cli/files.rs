@@ -161,6 +161,11 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Removes a file, durably, where there is one; its folder may be missing too.
+pub fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    if path.exists() { remove(path) } else { Ok(()) }
+}
+
 fn sync_folder_of(path: &Path) -> Result<(), FileError> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -136,6 +136,13 @@ impl AccessService for Fake {
         Err(Status::unimplemented("not in this test"))
     }
 
+    async fn get_login_configuration(
+        &self,
+        _: Request<GetLoginConfigurationRequest>,
+    ) -> Result<Response<GetLoginConfigurationResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     /// Never answers.
     async fn list_api_keys(
         &self,

@@ -164,4 +164,7 @@ pub const KEYS: &[Key] = &[
 
     key("connectors.accept_terms", Limit::List(64), Apply::Restart),
     key("connectors.files", Limit::List(64), Apply::Restart),
+
+    key("oidc.issuers", Limit::List(16), Apply::Restart),
+    key("watch.heartbeat", time(seconds(1), minutes(5)), Apply::Reload),
 ];

@@ -9,6 +9,7 @@
 //! `CREDBROKER_LISTEN_ADDRESS`, that of `data_dir` is `CREDBROKER_DATA_DIR`; lists are separated by commas.
 
 pub mod keys;
+mod oidc;
 mod raw;
 pub mod registry;
 pub mod validated;
@@ -143,6 +144,7 @@ impl Config {
         self.store.reserved_bytes = new.store.reserved_bytes;
         self.log.filter.clone_from(&new.log.filter);
         self.drain = new.drain.clone();
+        self.watch = new.watch.clone();
         self.raw = new.raw.clone();
     }
 }

@@ -64,6 +64,8 @@ section!(Raw {
     drain: Drain = Drain::default(),
     registry: Registry = Registry::default(),
     connectors: Connectors = Connectors::default(),
+    oidc: Oidc = Oidc::default(),
+    watch: Watch = Watch::default(),
 });
 
 section!(Listen {
@@ -124,9 +126,28 @@ section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
 });
 
+section!(Watch {
+    heartbeat: Span = Span::seconds(15),
+});
+
 section!(Connectors {
     accept_terms: Vec<String> = Vec::new(),
     files: Vec<PathBuf> = Vec::new(),
+});
+
+section!(Oidc {
+    issuers: Vec<Issuer> = Vec::new(),
+});
+
+section!(Issuer {
+    issuer: String = String::new(),
+    client_id: String = String::new(),
+    audiences: Vec<String> = Vec::new(),
+    orgs: Vec<String> = Vec::new(),
+    scopes: Vec<String> = vec!["openid".into(), "offline_access".into()],
+    algorithms: Vec<String> = vec!["RS256".into(), "ES256".into(), "EdDSA".into()],
+    clock_skew: Span = Span::seconds(60),
+    ca_file: Option<PathBuf> = None,
 });
 
 impl Raw {

@@ -11,7 +11,9 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::ConfigError;
 use super::keys::{KEYS, Limit};
+use super::oidc;
 use super::raw::{self, Origins, Raw};
+use crate::domain::oidc::Issuer;
 
 /// The whole configuration. Holds no secret.
 #[derive(Clone, Debug)]
@@ -40,6 +42,10 @@ pub struct Config {
     pub registry: Registry,
     /// More connectors, and whose terms are accepted.
     pub connectors: Connectors,
+    /// `[[oidc.issuers]]`: who may vouch for members.
+    pub issuers: Vec<Issuer>,
+    /// The streams of events.
+    pub watch: Watch,
     pub(super) raw: Raw,
 }
 
@@ -167,6 +173,13 @@ pub struct Connectors {
     pub files: Vec<PathBuf>,
 }
 
+/// `[watch]`.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// How long a watch is silent at most.
+    pub heartbeat: Duration,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -211,6 +224,10 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         connectors: Connectors {
             accept_terms: raw.connectors.accept_terms.clone(),
             files: files("connectors.files", &raw.connectors.files, folder, origins)?,
+        },
+        issuers: oidc::issuers(&raw.oidc.issuers, folder, origins)?,
+        watch: Watch {
+            heartbeat: raw.watch.heartbeat.0,
         },
         raw,
     };

@@ -15,6 +15,7 @@ use crate::store::seal::MasterKeyError;
 use crate::telemetry::TelemetryError;
 use crate::upstream::connector::load::ConnectorError;
 use crate::upstream::http::HttpSetupError;
+use crate::upstream::oidc::IssuerSetupError;
 
 /// Why the daemon does not start or ended. The operator's to mend; each says how.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,9 @@ pub enum DaemonError {
     /// The trust domain.
     #[error("{0}")]
     TrustDomain(#[from] crate::pki::spiffe::MalformedTrustDomain),
+    /// An issuer.
+    #[error(transparent)]
+    Issuer(#[from] IssuerSetupError),
     /// The client for token endpoints.
     #[error("the client for token endpoints: {0}")]
     Http(#[from] HttpSetupError),

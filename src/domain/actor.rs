@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::id::{AgentId, ApiKeyId, EnvironmentId, MemberId, OperatorId, OrgId};
 use super::journal::{Action, Record};
+use super::oidc::Link;
 use super::role::Reach;
 use super::time::Time;
 
@@ -51,6 +52,16 @@ impl Actor {
         }
     }
 
+    /// The 16 bytes of its id, which are unique over all kinds.
+    pub fn id_bytes(&self) -> [u8; 16] {
+        match self {
+            Actor::Operator(id) => *id.as_bytes(),
+            Actor::Member { id, .. } => *id.as_bytes(),
+            Actor::ApiKey { id, .. } => *id.as_bytes(),
+            Actor::Agent(agent) => *agent.id.as_bytes(),
+        }
+    }
+
     /// What sort of actor it is, as `WhoAmI` names it.
     pub fn family(&self) -> &'static str {
         match self {
@@ -78,8 +89,8 @@ impl fmt::Display for Actor {
 pub enum Shown {
     /// An operator token.
     OperatorToken(OperatorId),
-    /// An ID token of an OIDC issuer.
-    IdToken,
+    /// An ID token of an OIDC issuer, for the outside identity that links its subject to the member.
+    IdToken(Link),
     /// An org API key.
     ApiKey(ApiKeyId),
     /// A runtime key, with its certificate.

@@ -63,6 +63,8 @@ actions! {
     OperatorCreate, "operator.create";
     BrokerStart, "broker.start";
     BrokerStop, "broker.stop";
+    RequestRefuse, "request.refuse";
+    JournalPrune, "journal.prune";
     ApprovalRequest, "approval.request";
     ApprovalCreate, "approval.create";
     ApprovalGrant, "approval.grant";

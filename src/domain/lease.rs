@@ -15,6 +15,17 @@ pub enum Holder {
     Operator(OperatorId),
 }
 
+impl Holder {
+    /// The 16 bytes of its id, which are unique over all kinds.
+    pub fn id_bytes(&self) -> [u8; 16] {
+        match self {
+            Holder::Agent(id) => *id.as_bytes(),
+            Holder::ApiKey(id) => *id.as_bytes(),
+            Holder::Operator(id) => *id.as_bytes(),
+        }
+    }
+}
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

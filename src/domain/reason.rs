@@ -17,6 +17,19 @@ pub enum Fault {
     Broker,
 }
 
+impl Fault {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fault::Caller => "caller",
+            Fault::Member => "member",
+            Fault::Admin => "admin",
+            Fault::Provider => "provider",
+            Fault::Broker => "broker",
+        }
+    }
+}
+
 /// What sort of failure it is. The transport's own codes are chosen from this, in `rpc::status` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -188,6 +201,18 @@ reasons! {
         "The call took longer than it may. What it began goes on; try again.";
     Internal, "INTERNAL", Internal, Broker,
         "A fault of the broker. Its log has the cause under the request id.";
+    IdTokenInvalid, "ID_TOKEN_INVALID", Unauthenticated, Caller,
+        "Sign in again with 'credbroker login'. If it stays so, compare the issuer's settings with oidc.issuers.";
+    IdTokenExpired, "ID_TOKEN_EXPIRED", Unauthenticated, Caller,
+        "The ID token has expired. Refresh it at its issuer, or sign in again with 'credbroker login'.";
+    IssuerUnknown, "ISSUER_UNKNOWN", Invalid, Admin,
+        "The issuer is not configured, or not for this org. The broker's operator adds it under oidc.issuers, written as its discovery document does.";
+    IssuerUnavailable, "ISSUER_UNAVAILABLE", Unavailable, Provider,
+        "The issuer's keys could not be fetched, so its token can be neither taken nor refused. Try again after the time given; the broker's log has the cause.";
+    IdentityNotLinked, "IDENTITY_NOT_LINKED", Unauthenticated, Admin,
+        "An admin of your org links you to a member: 'credbroker member update MEMBER --identity IDENTITY', with the identity in the metadata.";
+    OrgRequired, "ORG_REQUIRED", Unauthenticated, Caller,
+        "Name one of your orgs in the request's metadata 'credbroker-org': --org, or the org of the context.";
     ApprovalRequired, "APPROVAL_REQUIRED", Precondition, Caller,
         "The environment demands an approval. Ask for one with 'credbroker approval request' for what the metadata names, and send its token with the resolution once it is granted.";
     ApprovalUnknown, "APPROVAL_UNKNOWN", Denied, Caller,

@@ -294,6 +294,19 @@ impl Within {
         self.whole
     }
 
+    /// The projects in which the call may touch everything.
+    pub fn projects(&self) -> &[ProjectId] {
+        &self.projects
+    }
+
+    /// The member whose own things the call may touch, once for each project that is limited to; `None`: anywhere
+    /// in the org.
+    pub fn own(&self) -> impl Iterator<Item = (MemberId, Option<ProjectId>)> + '_ {
+        self.me
+            .into_iter()
+            .flat_map(|me| self.own.iter().map(move |project| (me, *project)))
+    }
+
     /// Whether it may touch what belongs to this project and this member; `None`: to none in particular.
     pub fn admits(&self, project: Option<ProjectId>, member: Option<MemberId>) -> bool {
         let mine = self.me.is_some() && self.me == member;

@@ -107,6 +107,12 @@ pub enum Damage {
     /// There are segments and no signed heads; a journal has a head from its beginning.
     #[error("the signed heads are missing")]
     NoHeads,
+    /// The first segments are not there, and no anchor says that they were pruned.
+    #[error("the first records are missing, and no anchor says that they were pruned")]
+    Beginning,
+    /// The anchor is not as it was written, not signed by the configured key, or does not fit the segments.
+    #[error("the anchor is not as it was signed, or does not fit the records kept")]
+    Anchor,
     /// Segments or heads of another journal lie in the folder.
     #[error("this is of another journal")]
     OtherJournal,

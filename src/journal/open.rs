@@ -14,13 +14,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
 use super::error::{Damage, JournalError, io_error};
-use super::head::{SignedHead, SigningKey};
+use super::head::{Anchor, SignedHead};
 use super::heads::{self, Found, HeadLog};
+use super::key::SigningKey;
 use super::read::Reader;
 use super::segment::{self, Header, Scan};
 use super::value::{Chain, JournalId};
-use super::writer::Writer;
-use super::{OpenEffect, Opened, Options};
+use super::writer::{self, Writer};
+use super::{OpenEffect, Opened, Options, anchor};
 use crate::clock::Clock;
 use crate::domain::journal::Position;
 
@@ -40,7 +41,7 @@ struct Ready {
 /// Opens the journal in `dir`, or makes it.
 pub(super) fn open(
     dir: &Path,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     clock: Arc<dyn Clock>,
     options: Options,
 ) -> Result<(Writer, Opened), JournalError> {
@@ -50,12 +51,13 @@ pub(super) fn open(
         .mode(0o700)
         .create(dir)
         .map_err(io_error(dir))?;
-    let lock = lock(dir)?;
+    let lock = Arc::new(lock(dir)?);
     let segments = segment::list(dir)?;
     let found = heads::read(dir, &key.public_key())?;
+    let anchor = anchor::read(dir, &key.public_key())?;
     let ready = match segments.last() {
-        None => create(dir, found, &key, clock.as_ref(), &options)?,
-        Some(_) => recover(dir, segments, found, &options)?,
+        None => create(dir, found, anchor, &key, clock.as_ref(), &options)?,
+        Some(_) => recover(dir, segments, found, anchor, &options)?,
     };
     let Ready {
         segments,
@@ -66,7 +68,13 @@ pub(super) fn open(
     } = ready;
     let segment = segments.last().copied().unwrap_or(1);
     let (tip, tip_seen) = watch::channel(Position(scan.last));
-    let reader = Arc::new(Reader::new(dir.to_path_buf(), segments, scan.marks, tip_seen));
+    let reader = Arc::new(Reader::new(
+        dir.to_path_buf(),
+        segments,
+        scan.marks,
+        writer::oldest(&scan.open),
+        tip_seen,
+    ));
     let mut open_effects = Vec::with_capacity(scan.open.len());
     for (position, place) in &scan.open {
         let (position, time, entry) = reader.at(*position, *place)?;
@@ -80,6 +88,7 @@ pub(super) fn open(
         journal: scan.journal,
         last: Position(scan.last),
         open_effects,
+        anchor,
         recovered_tail: (scan.torn > 0).then_some(scan.torn),
     };
     let writer = Writer {
@@ -101,7 +110,7 @@ pub(super) fn open(
         tip,
         head: watch::Sender::new(head),
         failure: watch::Sender::new(None),
-        _lock: lock,
+        lock,
     };
     Ok((writer, opened))
 }
@@ -133,11 +142,18 @@ fn lock(dir: &Path) -> Result<File, JournalError> {
 fn create(
     dir: &Path,
     found: Option<Found>,
+    anchor: Option<Anchor>,
     key: &SigningKey,
     clock: &dyn Clock,
     options: &Options,
 ) -> Result<Ready, JournalError> {
     let signed = found.as_ref().and_then(|found| found.heads.last()).copied();
+    if let Some(anchor) = anchor {
+        return Err(JournalError::Truncated {
+            signed: signed.map_or(anchor.position, |head| head.position.max(anchor.position)),
+            last: Position(0),
+        });
+    }
     let head = match signed {
         Some(head) if head.position.0 > 0 => {
             return Err(JournalError::Truncated {
@@ -183,6 +199,7 @@ fn recover(
     dir: &Path,
     segments: Vec<u64>,
     found: Option<Found>,
+    anchor: Option<Anchor>,
     options: &Options,
 ) -> Result<Ready, JournalError> {
     let missing = || heads::damaged(0, Damage::NoHeads);
@@ -204,6 +221,7 @@ fn recover(
             last: Position(scan.last),
         });
     }
+    let (pruned, segments) = anchor::split(dir, segments, anchor.as_ref(), &scan.journal)?;
     // From here on things are changed. What a killed process wrote and did not sync is made durable before
     // it is read, built upon or signed.
     let path = segment::path(dir, last);
@@ -215,6 +233,10 @@ fn recover(
         file.set_len(scan.end).map_err(io_error(&path))?;
     }
     file.sync_all().map_err(io_error(&path))?;
+    if !pruned.is_empty() {
+        tracing::info!(segments = pruned.len(), "finished a prune that was interrupted");
+        segment::remove(dir, &pruned)?;
+    }
     fs::File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(io_error(dir))?;

@@ -38,6 +38,8 @@ pub(super) struct Reader {
 struct Catalog {
     /// First positions, in order; never empty.
     segments: Vec<u64>,
+    /// The oldest begin without a finish.
+    oldest_open: Option<Position>,
     /// The places of the segments used last, the last one at the back.
     indexes: VecDeque<(u64, Vec<Mark>)>,
 }
@@ -99,13 +101,18 @@ impl Reader {
         dir: PathBuf,
         segments: Vec<u64>,
         marks: Vec<Mark>,
+        oldest_open: Option<Position>,
         tip: watch::Receiver<Position>,
     ) -> Self {
         let indexes = segments.last().map(|last| (*last, marks)).into_iter().collect();
         Self {
             dir,
             tip,
-            catalog: Mutex::new(Catalog { segments, indexes }),
+            catalog: Mutex::new(Catalog {
+                segments,
+                oldest_open,
+                indexes,
+            }),
         }
     }
 
@@ -118,9 +125,43 @@ impl Reader {
         self.catalog().segments.push(first);
     }
 
-    /// Remembers a place of a segment, if it is far enough from the last one.
-    pub(super) fn note(&self, segment: u64, mark: Mark) {
-        segment::remember(self.catalog().index(segment), mark);
+    /// A group was written: remembers its place, if it is far enough from the last one, and which effects are
+    /// open now.
+    pub(super) fn note(&self, segment: u64, mark: Mark, oldest_open: Option<Position>) {
+        let mut catalog = self.catalog();
+        catalog.oldest_open = oldest_open;
+        segment::remember(catalog.index(segment), mark);
+    }
+
+    /// The first positions of the segments, in order, and the oldest begin without a finish.
+    pub(super) fn segments(&self) -> (Vec<u64>, Option<Position>) {
+        let catalog = self.catalog();
+        (catalog.segments.clone(), catalog.oldest_open)
+    }
+
+    /// Reads no more from the segments before the one that begins at `first`, and hands those out. The last
+    /// segment always stays.
+    pub(super) fn forget_before(&self, first: u64) -> Vec<u64> {
+        let mut catalog = self.catalog();
+        let gone = catalog.segments.partition_point(|segment| *segment < first);
+        let gone = gone.min(catalog.segments.len() - 1);
+        let gone: Vec<u64> = catalog.segments.drain(..gone).collect();
+        catalog.indexes.retain(|(segment, _)| !gone.contains(segment));
+        gone
+    }
+
+    /// The chain's value before a segment's first record, and when that was written; `None`: it has none yet.
+    pub(super) fn beginning(&self, segment: u64) -> Result<(Chain, Option<Time>), JournalError> {
+        let path = segment::path(&self.dir, segment);
+        let io = |error| io_error(&path)(error);
+        let mut input = BufReader::new(File::open(&path).map_err(io)?);
+        let (header, offset) = segment::read_header(&mut input, &self.dir, segment)?;
+        if segment > self.tip.borrow().0 {
+            return Ok((header.chain, None));
+        }
+        let place = Place { segment, offset };
+        let (_, time, _) = self.at(segment, place)?;
+        Ok((header.chain, Some(time)))
     }
 
     /// The durable records after a position, in order.
@@ -136,7 +177,15 @@ impl Reader {
         };
         while page.next <= tip && !page.is_full() {
             let spot = self.catalog().spot(page.next);
-            self.read_segment(&spot, tip, &mut page)?;
+            if let Err(error) = self.read_segment(&spot, tip, &mut page) {
+                // The segment may have been pruned just now: reading goes on where the kept part begins.
+                let kept = self.catalog().segments[0];
+                if spot.segment >= kept {
+                    return Err(error);
+                }
+                page.next = page.next.max(kept);
+                page.chain = None;
+            }
         }
         Ok(page.records)
     }

@@ -177,6 +177,15 @@ pub(super) fn create(dir: &Path, header: &Header) -> io::Result<(File, u64)> {
     Ok((file, bytes.len() as u64))
 }
 
+/// Removes segments. Not durable before the folder is synced.
+pub(super) fn remove(dir: &Path, firsts: &[u64]) -> Result<(), JournalError> {
+    for first in firsts {
+        let path = path(dir, *first);
+        fs::remove_file(&path).map_err(io_error(&path))?;
+    }
+    Ok(())
+}
+
 /// An error about a place in a segment.
 pub(super) fn damaged(first: u64, offset: u64, damage: Damage) -> JournalError {
     JournalError::Damaged {

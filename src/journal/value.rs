@@ -101,7 +101,7 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn from_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+pub(super) fn from_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),

@@ -12,12 +12,13 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::Options;
+use super::encode;
 use super::error::JournalError;
 use super::frame;
-use super::head::{SignedHead, SigningKey};
+use super::head::SignedHead;
 use super::heads::HeadLog;
+use super::key::SigningKey;
 use super::read::Reader;
-use super::record;
 use super::segment::{self, GROUP_BYTES, Header, Mark, Place};
 use super::value::{Chain, JournalId};
 use crate::clock::Clock;
@@ -41,7 +42,7 @@ pub(super) struct Writer {
     pub(super) dir: PathBuf,
     pub(super) options: Options,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) key: SigningKey,
+    pub(super) key: Arc<SigningKey>,
     pub(super) journal: JournalId,
     pub(super) segment: u64,
     pub(super) file: File,
@@ -59,8 +60,8 @@ pub(super) struct Writer {
     pub(super) tip: watch::Sender<Position>,
     pub(super) head: watch::Sender<SignedHead>,
     pub(super) failure: watch::Sender<Option<JournalError>>,
-    /// Held while the writer lives.
-    pub(super) _lock: File,
+    /// Held while the writer lives, and by whoever prunes at that time.
+    pub(super) lock: Arc<File>,
 }
 
 impl Writer {
@@ -117,7 +118,7 @@ impl Writer {
             } else {
                 self.position += 1;
                 let offset = frame::start(&mut group.bytes);
-                record::place(&mut group.bytes, self.position, time, &append.body);
+                encode::place(&mut group.bytes, self.position, time, &append.body);
                 frame::finish(&mut group.bytes, offset, offset);
                 self.chain = self.chain.after(&group.bytes[offset + frame::PREFIX..]);
                 let place = Place {
@@ -137,7 +138,7 @@ impl Writer {
         self.last_group = group.answers.len();
         self.make_durable(&group.bytes)?;
         self.length += group.bytes.len() as u64;
-        self.reader.note(self.segment, start);
+        self.reader.note(self.segment, start, oldest(&self.open));
         self.tip.send_replace(Position(self.position));
         for (answer, position) in group.answers.drain(..) {
             let _ = answer.send(Ok(position));
@@ -191,6 +192,11 @@ impl Writer {
         self.head.send_replace(head);
         Ok(())
     }
+}
+
+/// The oldest begin without a finish.
+pub(super) fn oldest(open: &BTreeMap<u64, Place>) -> Option<Position> {
+    open.keys().next().copied().map(Position)
 }
 
 /// What is written at once, and who waits for it. Kept from group to group for its memory.

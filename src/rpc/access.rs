@@ -58,6 +58,8 @@ const READERS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Member, 
 const ADMINS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
+/// Those who follow events: as far as they read, and approvers all of it.
+const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
 /// Those who approve.
 const APPROVERS: &[Rule] = &[(Approver, All)];
@@ -106,13 +108,21 @@ table! {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
+    "credbroker.v1.ExecutorService" {
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+    }
     "credbroker.v1.AccessService" {
+        PUBLIC => GetLoginConfiguration;
         ANYONE_KNOWN => WhoAmI;
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;
     }
     "credbroker.v1.JournalService" {
-        humans(READERS) => ListRecords GetHead;
+        humans(READERS) => ListRecords GetHead FollowRecords;
+        SYSTEM => PruneRecords;
+    }
+    "credbroker.v1.WatchService" {
+        row(Some(WATCHERS), of(Group::Watch), true) => Watch;
     }
     "credbroker.v1.ApprovalService" {
         row(Some(ADMINS_AND_OWNERS), of(Group::Approvals), true) => RequestApproval;

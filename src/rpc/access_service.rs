@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{caller, duration, show_once, timestamp};
 use super::status::status;
 use crate::domain::directory::ApiKey;
+use crate::domain::oidc::Issuer;
 use crate::proto;
 use crate::service::{Broker, PageRequest};
 
@@ -92,5 +93,19 @@ impl proto::access_service_server::AccessService for AccessService {
         Ok(Response::new(proto::RevokeApiKeyResponse {
             api_key: Some(api_key(&key)),
         }))
+    }
+
+    async fn get_login_configuration(
+        &self,
+        _: Request<proto::GetLoginConfigurationRequest>,
+    ) -> Result<Response<proto::GetLoginConfigurationResponse>, Status> {
+        // Neither the orgs nor the audiences are for everybody to know.
+        let method = |issuer: &Issuer| proto::LoginMethod {
+            issuer: issuer.url.clone(),
+            client_id: issuer.client_id.clone(),
+            scopes: issuer.scopes.clone(),
+        };
+        let methods = self.0.issuers().map(method).collect();
+        Ok(Response::new(proto::GetLoginConfigurationResponse { methods }))
     }
 }

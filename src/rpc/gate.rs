@@ -11,18 +11,19 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::access::{Access, access};
 use super::status::{status, transport_refusal};
-use crate::domain::actor::Actor;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::pki::accept::PeerInfo;
-use crate::service::{Broker, Presented};
+use crate::service::{Broker, Presented, RefusedRequest};
 
 /// The gate, as a layer over the services.
 #[derive(Clone)]
@@ -89,7 +90,10 @@ where
             );
             let handled = async {
                 match gate.admit(&mut request, peer.as_ref()).await {
-                    Ok(()) => inner.call(request).await.map(with_details),
+                    Ok(caller) => {
+                        let response = inner.call(request).await.map(with_details)?;
+                        Ok(gate.recorded(caller, response).await)
+                    }
                     Err(refusal) => Ok(answer(refusal)),
                 }
             };
@@ -113,12 +117,18 @@ where
 impl Gate {
     /// Lets the request in, with its actor in the extensions, or refuses it. The request's span names the
     /// agent of the connection's certificate; it gets an actor only where that is somebody else.
-    async fn admit(&self, request: &mut Request<Body>, peer: Option<&PeerInfo>) -> Result<(), Refusal> {
+    ///
+    /// Also says who calls what, where a refusal of the handler is still to be recorded.
+    async fn admit(
+        &self,
+        request: &mut Request<Body>,
+        peer: Option<&PeerInfo>,
+    ) -> Result<Option<(Caller, &'static str)>, Refusal> {
         let Some(row) = access(request.uri().path()) else {
             return Err(Refusal::new(Reason::UnknownMethod, "there is no such call"));
         };
         let Access::Actors(accepts) = row.access else {
-            return Ok(());
+            return Ok(None);
         };
         let bearer = request.headers_mut().remove(http::header::AUTHORIZATION);
         let bearer = bearer
@@ -126,17 +136,64 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let caller = self
-            .broker
-            .authenticate(Presented { bearer, certificate }, accepts)
-            .await?;
+        let org = request.headers().get(ORG).and_then(|value| value.to_str().ok());
+        let presented = Presented {
+            bearer,
+            certificate,
+            org,
+        };
+        let caller = match self.broker.authenticate(presented, accepts).await {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let refused = RefusedRequest {
+                    call: row.path,
+                    peer: peer.map(|peer| peer.remote.ip()),
+                    certificate,
+                };
+                return Err(self.broker.refuse_request(refused, refusal).await);
+            }
+        };
+        self.broker
+            .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }
+        let recorded = (!row.path.starts_with(RECORDS_ITSELF)).then(|| (caller.clone(), row.path));
         request.extensions_mut().insert(caller);
-        Ok(())
+        Ok(recorded)
+    }
+
+    /// Records that the handler found its caller to have no right to what was asked for.
+    async fn recorded(
+        &self,
+        caller: Option<(Caller, &'static str)>,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let denied = Code::PermissionDenied as i32;
+        let code = response.headers().get("grpc-status");
+        let Some((caller, call)) = caller.filter(|_| code.is_some_and(|code| *code == *denied.to_string()))
+        else {
+            return response;
+        };
+        let refused = Reason::PermissionDenied;
+        let told = Status::from_header_map(response.headers());
+        let told = told.and_then(|status| status.get_details_error_info());
+        if told.is_none_or(|info| info.reason != refused.code()) {
+            return response;
+        }
+        let refusal = Refusal::new(refused, "the call was refused");
+        match self.broker.refuse_call(&caller, call, refusal).await {
+            recorded if recorded.reason == refused => response,
+            unrecorded => answer(unrecorded),
+        }
     }
 }
+
+/// The service whose use cases record their refusals with all that they are about.
+const RECORDS_ITSELF: &str = "/credbroker.v1.BrokerService/";
+
+/// The metadata that says which org is meant.
+const ORG: &str = "credbroker-org";
 
 /// The token of an `authorization` value; the scheme is case-insensitive (RFC 9110 section 11.1).
 fn bearer_token(value: &str) -> Option<&str> {

@@ -12,12 +12,14 @@ mod convert;
 mod credentials;
 mod directory;
 mod enrollment;
+mod executors;
 mod gate;
 mod journal;
 mod secrets;
 mod server;
 mod status;
 mod tasks;
+mod watch;
 
 pub use access::{ACCESS, Access, Row};
 pub use server::{Limits, ServeError, serve};

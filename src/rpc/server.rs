@@ -17,10 +17,12 @@ use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
 use super::enrollment::EnrollmentService;
+use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
+use super::watch::WatchService;
 use crate::pki::accept::Incoming;
 use crate::proto;
 use crate::service::Broker;
@@ -48,7 +50,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What the last answers get to reach the network in.
 const FLUSH: Duration = Duration::from_millis(200);
 
-const SERVICES: [&str; 11] = [
+const SERVICES: &[&str] = &[
     "",
     "credbroker.v1.BrokerService",
     "credbroker.v1.EnrollmentService",
@@ -56,8 +58,10 @@ const SERVICES: [&str; 11] = [
     "credbroker.v1.DirectoryService",
     "credbroker.v1.AgentService",
     "credbroker.v1.CredentialService",
+    "credbroker.v1.ExecutorService",
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
+    "credbroker.v1.WatchService",
     "credbroker.v1.ApprovalService",
     "credbroker.v1.SecretService",
 ];
@@ -158,6 +162,11 @@ pub async fn serve(
             CredentialService
         ))
         .add_service(service!(
+            executor_service_server,
+            ExecutorServiceServer,
+            ExecutorService
+        ))
+        .add_service(service!(
             access_service_server,
             AccessServiceServer,
             AccessService
@@ -177,6 +186,7 @@ pub async fn serve(
             SecretServiceServer,
             SecretService
         ));
+    routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);
@@ -197,6 +207,8 @@ pub async fn serve(
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stopping.cancelled() => {
+            // They would not end by themselves, and nobody waits for them.
+            broker.end_streams();
             let limit = *limits.drain.borrow();
             tokio::select! {
                 ended = &mut serving => ended,

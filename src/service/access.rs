@@ -11,10 +11,12 @@ use super::scope::parse_id;
 use crate::domain::actor::{Actor, Caller};
 use crate::domain::directory::{ApiKey, Group, Operator};
 use crate::domain::journal::{Action, Record};
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::token::{ApiKeyFamily, OperatorFamily, Token};
+use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::Home;
 use crate::store::record::{Changes, Stored};
@@ -181,6 +183,8 @@ impl Broker {
             .record(Action::ApiKeyRevoke, Some(org))
             .about("api_key", key.id);
         self.effect(record, changes).await?;
+        let gone = Ended::ApiKey(key.id);
+        self.publish(Notice::ended(org, gone, Reason::CredentialUnknown, false));
         self.streams
             .end(*key.id.as_bytes(), &ended("the API key was revoked"));
         Ok(Arc::new(key))

@@ -14,15 +14,17 @@ use crate::domain::agent::Agent;
 use crate::domain::credential::Credential;
 use crate::domain::directory::Environment;
 use crate::domain::enrollment::EnrollmentToken;
-use crate::domain::id::{EnrollmentTokenId, EnvironmentId, LeaseId, OrgId, TaskId};
+use crate::domain::id::{EnrollmentTokenId, EnvironmentId, LeaseId, OrgId, ProjectId, TaskId};
 use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::mode::CredentialKind;
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::task::{Task, TaskClaims};
 use crate::domain::time::Time;
 use crate::domain::token::{EnrollmentFamily, Token};
+use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::{Home, LeasePointer};
 use crate::store::record::{Changes, Stored};
@@ -286,14 +288,24 @@ impl Broker {
         Ok(page)
     }
 
+    /// The project that an environment belongs to.
+    pub(super) async fn project_of(
+        &self,
+        org: OrgId,
+        environment: EnvironmentId,
+    ) -> Result<Option<ProjectId>, Refusal> {
+        let key = keys::environment(org, environment);
+        let stored = self.records.get::<Environment>(&key).await?;
+        Ok(stored.map(|stored| stored.value.project))
+    }
+
     /// Whether the call reaches the project that an environment belongs to.
     pub(super) async fn reaches(&self, place: &Place, environment: EnvironmentId) -> Result<bool, Refusal> {
         if place.within.is_whole() {
             return Ok(true);
         }
-        let key = keys::environment(place.id(), environment);
-        let stored = self.records.get::<Environment>(&key).await?;
-        Ok(stored.is_some_and(|stored| place.within.admits(Some(stored.value.project), None)))
+        let project = self.project_of(place.id(), environment).await?;
+        Ok(project.is_some_and(|project| place.within.admits(Some(project), None)))
     }
 
     /// Revokes an agent for good. When this returns, no later request of the agent succeeds; a resolution
@@ -320,6 +332,13 @@ impl Broker {
             let record = caller.record(Action::AgentRevoke, Some(org)).about("agent", id);
             self.effect(record, changes).await?;
             revoked = Arc::new(agent);
+            // It is revoked: that its project cannot be read must not keep anybody from being told.
+            let project = self
+                .project_of(org, stored.value.environment)
+                .await
+                .unwrap_or(None);
+            let ended = Ended::Agent(id, project);
+            self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
         }
         self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
         let outstanding = self.end_leases(org, Holder::Agent(id)).await?;

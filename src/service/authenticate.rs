@@ -20,6 +20,7 @@ use crate::domain::token::{
 use crate::pki::identity::AgentIdentity;
 use crate::store::keys;
 use crate::store::record::{Changes, Stored};
+use crate::upstream::oidc::looks_signed;
 
 /// What a request presents.
 #[derive(Clone, Copy)]
@@ -28,6 +29,9 @@ pub struct Presented<'a> {
     pub bearer: Option<&'a str>,
     /// The identity in the connection's client certificate.
     pub certificate: Option<&'a AgentIdentity>,
+    /// The org that is meant, from the metadata `credbroker-org`: it tells apart the members that one ID token
+    /// may stand for, and nothing else.
+    pub org: Option<&'a str>,
 }
 
 /// Who may make a call.
@@ -102,6 +106,10 @@ impl Broker {
             }
             Some(FamilyName::ApiKey) => self.api_key_by(&parse(text)?, accepts.api_key).await,
             Some(FamilyName::RuntimeKey) => self.agent_by(&parse(text)?, presented.certificate).await,
+            None if looks_signed(text) => match accepts.humans {
+                Some(rules) => self.member_by_id_token(text, presented.org, rules).await,
+                None => Err(wrong("an ID token")),
+            },
             Some(FamilyName::Enrollment | FamilyName::Approval) | None => {
                 Err(wrong("what was sent as a credential"))
             }
@@ -137,7 +145,7 @@ impl Broker {
     }
 
     /// A member who has shown something that stands for them.
-    async fn member_by(
+    pub(super) async fn member_by(
         &self,
         MemberOf { org, member }: MemberOf,
         shown: Shown,
@@ -174,7 +182,8 @@ impl Broker {
             && !key.allows(group)
         {
             let message = format!("this API key may not be used for {}", group.name());
-            return Err(Refusal::new(Reason::PermissionDenied, message).with("group", group.name()));
+            let refusal = Refusal::new(Reason::PermissionDenied, message).with("group", group.name());
+            return Err(refusal.of(Actor::ApiKey { id: key.id, org }));
         }
         let expires = previous.map_or(key.expires, |previous| previous.until);
         let reach = match &key.projects {
@@ -275,6 +284,7 @@ fn human(
             .collect();
         Refusal::new(Reason::PermissionDenied, "none of your roles may make this call")
             .with("roles", takes.join(", "))
+            .of(actor)
     })?;
     Ok(Caller::new(actor, shown, expires, reach))
 }

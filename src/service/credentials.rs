@@ -17,6 +17,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Event, Fence, Rotation};
 use crate::domain::secret::{AccessToken, ApiKey, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
+use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::{CredentialSecret, Mark, Pointer, StagedAnswer};
 use crate::store::record::{Changes, Stored};
@@ -233,6 +234,7 @@ impl Broker {
         let mut changes = Changes::default();
         let pointer = self.records.get::<Pointer>(&slot).await?;
         let now = self.now();
+        let mut before = None;
         let (id, rotation, created) = match pointer {
             Some(pointer) => {
                 let id = CredentialId::from_bytes(*pointer.value.id);
@@ -243,7 +245,9 @@ impl Broker {
                     .rotation
                     .on(Event::Replaced, Fence(0), now)
                     .map_err(|lost| Refusal::new(Reason::Conflict, lost.to_string()))?;
-                (id, rotation, old.value.created)
+                let created = old.value.created;
+                before = Some(old.value);
+                (id, rotation, created)
             }
             None => {
                 let id = self.new_id()?;
@@ -292,6 +296,9 @@ impl Broker {
             .about("kind", kind.name())
             .about("generation", credential.rotation.generation);
         self.effect(record, changes).await?;
+        for notice in Notice::credential(before.as_deref(), &credential) {
+            self.publish(notice);
+        }
         Ok(Arc::new(credential))
     }
 
@@ -364,6 +371,8 @@ impl Broker {
             .about("owner", owner)
             .about("provider", provider);
         self.effect(record, changes).await?;
+        let ended = Ended::Credential(id, owner);
+        self.publish(Notice::ended(org, ended, Reason::CredentialUnusable, false));
         Ok(())
     }
 

@@ -45,9 +45,6 @@ pub struct Change<'a> {
 }
 
 const MAX_DISPLAY_NAME: usize = 128;
-const MAX_IDENTITIES: usize = 32;
-/// All of a member's identities together: its record has to fit in one value of the store.
-const MAX_IDENTITIES_BYTES: usize = 3_072;
 
 pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
     if text.chars().count() > MAX_DISPLAY_NAME || text.chars().any(char::is_control) {
@@ -57,30 +54,6 @@ pub(super) fn checked_display_name(text: &str) -> Result<String, Refusal> {
         ));
     }
     Ok(text.to_owned())
-}
-
-fn checked_identities(identities: &[String]) -> Result<Vec<String>, Refusal> {
-    let well_formed = |identity: &String| {
-        identity.len() <= 256
-            && !identity.chars().any(char::is_control)
-            && identity
-                .split_once(':')
-                .is_some_and(|(system, subject)| !system.is_empty() && !subject.is_empty())
-    };
-    let bytes: usize = identities.iter().map(String::len).sum();
-    if identities.len() > MAX_IDENTITIES
-        || bytes > MAX_IDENTITIES_BYTES
-        || !identities.iter().all(well_formed)
-    {
-        return Err(Refusal::invalid(
-            "identities",
-            "identities are at most 32 of the form system:subject, 256 bytes each and 3 072 in all",
-        ));
-    }
-    let mut identities = identities.to_vec();
-    identities.sort();
-    identities.dedup();
-    Ok(identities)
 }
 
 /// A new resource on its way into the store.
@@ -398,7 +371,7 @@ impl Broker {
         let org = self.org_id(caller, org).await?;
         let name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
-        let identities = checked_identities(identities)?;
+        let identities = self.checked_identities(org, &[], identities).await?;
         let mut content: Vec<&[u8]> = vec![name.as_str().as_bytes(), display_name.as_bytes()];
         content.extend(identities.iter().map(String::as_bytes));
         let create = Repeatable {

@@ -81,6 +81,7 @@ fn must_not_fail(action: Action) -> bool {
             | Action::CredentialRemove
             | Action::TaskEnd
             | Action::LeaseRelease
+            | Action::JournalPrune
             | Action::ApprovalDeny
             | Action::ApprovalRevoke
             | Action::SecretRemove
@@ -180,20 +181,5 @@ impl Broker {
             .await
             .map_err(Refusal::from)?;
         Err(undone)
-    }
-
-    /// Records a refusal, then returns it. Where it cannot be recorded, says that instead.
-    pub(super) async fn denied(&self, record: Record, refusal: Refusal) -> Refusal {
-        if let Err(no_room) = self.room_for(record.action) {
-            return no_room;
-        }
-        match self
-            .journal
-            .append(&record.outcome(Outcome::Denied(refusal.reason)))
-            .await
-        {
-            Ok(_) => refusal,
-            Err(error) => error.into(),
-        }
     }
 }

@@ -150,7 +150,7 @@ impl Broker {
         key: KeyFingerprint,
         rejected: Rejected,
     ) -> Refusal {
-        // A stranger without the secret is not written down: anybody could fill the disk.
+        // A token's id alone shows nothing: whoever has it without the secret is a stranger to it.
         if rejected.refusal.reason == Reason::EnrollmentTokenUnknown {
             return rejected.refusal;
         }

@@ -94,6 +94,7 @@ impl Broker {
             .about("lease", lease.id)
             .about("credential", lease.credential);
         self.effect(record, changes).await?;
+        self.lease_ended(&lease);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::domain::actor::{Actor, Caller, Shown};
 use crate::domain::agent::Agent;
 use crate::domain::directory::{ApiKey, Member, Operator};
 use crate::domain::id::OperatorId;
+use crate::domain::oidc::Link;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::store::Revision;
@@ -30,8 +31,12 @@ impl Broker {
             Actor::Operator(token) => self.standing_token(token).await,
             Actor::Member { id, org } => {
                 let key = keys::member(org, id);
-                let member = self.standing(key, |member: &Member| member.removed.is_none());
-                let member = member.await?;
+                let linked = |member: &Member| match caller.shown() {
+                    Shown::IdToken(link) => member.identities.iter().any(|own| Link::of(org, own) == link),
+                    _ => true,
+                };
+                let stands = |member: &Member| member.removed.is_none() && linked(member);
+                let member = self.standing(key, stands).await?;
                 match caller.shown() {
                     Shown::OperatorToken(token) => self.standing_token(token).await,
                     _ => Ok(member),

@@ -10,21 +10,26 @@ mod agents;
 mod approvals;
 mod authenticate;
 mod credentials;
+mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod executors;
 mod extension;
 mod journal;
 mod lease;
 mod live;
 mod page;
+mod presence;
 mod reconcile;
 mod refresh;
 mod request;
 mod resolve;
 mod scope;
+mod sign_in;
 mod streams;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +50,10 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::oidc::Issuers;
 
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
+pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
@@ -56,16 +63,20 @@ pub use approvals::{
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::{Enrolled, Renewed};
+pub use executors::{ExecutorView, ExecutorWay};
 pub use extension::{GranteeRef, ReadSecret, SecretRef};
-pub use journal::JournalPage;
+pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
+pub use presence::Present;
 pub use refresh::Refresher;
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
 pub use tasks::{NewTask, TaskView};
+pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
 #[derive(Clone, Debug)]
@@ -90,6 +101,8 @@ pub struct Settings {
     pub forced_rotations_per_agent: u32,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
+    /// How long a watch is silent at most.
+    pub watch_heartbeat: Duration,
 }
 
 /// What the broker is made of.
@@ -108,6 +121,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Who may vouch for members.
+    pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -120,11 +135,17 @@ pub struct Broker {
     authority: Authority,
     registry: Registry,
     connectors: Arc<Connectors>,
+    issuers: Issuers,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
+    presence: presence::Presence,
+    denials: denials::Denials,
+    followers: journal::Followers,
+    hub: Arc<watch::Hub>,
+    cursors: watch::Cursors,
 }
 
 impl Broker {
@@ -134,6 +155,8 @@ impl Broker {
         let incarnation = Incarnation(random_bytes(&random)?);
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
+        let hub: Arc<watch::Hub> = Arc::default();
+        let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -142,6 +165,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
             records: parts.records,
@@ -150,11 +174,17 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            issuers: parts.issuers,
             settings,
             random,
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
+            presence: presence::Presence::default(),
+            denials: denials::Denials::default(),
+            followers: journal::Followers::default(),
+            hub,
+            cursors,
         }))
     }
 

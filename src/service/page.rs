@@ -98,6 +98,31 @@ impl Broker {
     }
 }
 
+/// One page of a list that is in memory: `names`, in their order, which is that of their bytes.
+pub(super) fn page_of<'a>(
+    list: &str,
+    names: impl Iterator<Item = &'a str>,
+    request: PageRequest<'_>,
+) -> Result<Page<&'a str>, Refusal> {
+    let list = Key::from_bytes(list.as_bytes().to_vec());
+    let size = request.size()?;
+    let after = request.after(&list)?;
+    let place = |key: &'a str| [list.as_bytes(), key.as_bytes()].concat();
+    let later = |name: &&'a str| {
+        after
+            .as_ref()
+            .is_none_or(|after| place(name) > after.as_bytes().to_vec())
+    };
+    let mut rows: Vec<_> = names.filter(later).take(size + 1).collect();
+    let more = rows.len() > size;
+    rows.truncate(size);
+    let next = match rows.last() {
+        Some(last) if more => URL_SAFE_NO_PAD.encode([&tag(&list)[..], last.as_bytes()].concat()),
+        _ => String::new(),
+    };
+    Ok(Page { rows, next })
+}
+
 impl<T> Page<T> {
     /// The same page with each row turned into something else.
     pub fn map<U>(self, turn: impl FnMut(T) -> U) -> Page<U> {

@@ -33,6 +33,7 @@ impl Broker {
         };
         let outcome = match action {
             Action::Refresh => self.refresher.outcome_of(&begun.entry).await?,
+            Action::JournalPrune => self.prune_outcome(begun),
             _ if self.records.get::<Mark>(&keys::effect(position)).await?.is_some() => Outcome::Allowed,
             _ => Outcome::Failed(Reason::Internal),
         };

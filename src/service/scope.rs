@@ -81,7 +81,7 @@ pub(super) fn parse_id<K: Kind>(field: &'static str, text: &str) -> Result<Id<K>
 }
 
 impl Broker {
-    async fn pointed<K: Kind>(&self, key: &Key) -> Result<Option<Id<K>>, Refusal> {
+    pub(super) async fn pointed<K: Kind>(&self, key: &Key) -> Result<Option<Id<K>>, Refusal> {
         let pointer = self.records.get::<Pointer>(key).await?;
         Ok(pointer.map(|pointer| Id::from_bytes(*pointer.value.id)))
     }

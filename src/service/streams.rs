@@ -23,6 +23,7 @@ const MAX_STREAMS: usize = 65_536;
 
 #[derive(Default)]
 struct Entries {
+    closed: bool,
     next: u64,
     streams: HashMap<u64, (Vec<Subject>, oneshot::Sender<Refusal>)>,
     by_subject: HashMap<Subject, HashSet<u64>>,
@@ -42,11 +43,13 @@ pub struct OpenStream {
 impl OpenStream {
     /// Waits for the moment from which the caller may no longer be served; says why. Cancel safe.
     pub async fn ended(&mut self) -> Refusal {
-        (&mut self.ended).await.unwrap_or_else(|_| {
-            // The sender goes with the entry, and the entry only with this place or the broker.
-            Refusal::new(Reason::ShuttingDown, "the broker is stopping")
-        })
+        // The sender goes with the entry, and the entry only with this place or the broker.
+        (&mut self.ended).await.unwrap_or_else(|_| stopping())
     }
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(Reason::ShuttingDown, "the broker is stopping").retry_after(super::BACK_OFF)
 }
 
 impl Drop for OpenStream {
@@ -59,6 +62,9 @@ impl Streams {
     fn enter(self: &Arc<Self>, subjects: Vec<Subject>) -> Result<OpenStream, Refusal> {
         let (sender, ended) = oneshot::channel();
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.closed {
+            return Err(stopping());
+        }
         if entries.streams.len() >= MAX_STREAMS {
             return Err(
                 Refusal::new(Reason::Overloaded, "too many streams are open").retry_after(super::BACK_OFF)
@@ -113,6 +119,21 @@ impl Streams {
     }
 }
 
+impl Streams {
+    /// Ends all streams because the broker stops, and takes no new ones.
+    fn close(&self) {
+        let senders: Vec<_> = {
+            let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.closed = true;
+            entries.by_subject.clear();
+            entries.streams.drain().map(|(_, (_, sender))| sender).collect()
+        };
+        for sender in senders {
+            let _ = sender.send(stopping());
+        }
+    }
+}
+
 /// All that `caller` can lose and that ends its streams.
 fn subjects(caller: &Caller) -> Vec<Subject> {
     let mut subjects: Vec<Subject> = caller.org().iter().map(|org| *org.as_bytes()).collect();
@@ -129,12 +150,18 @@ fn subjects(caller: &Caller) -> Vec<Subject> {
         Shown::OperatorToken(token) if !subjects.contains(token.as_bytes()) => {
             subjects.push(*token.as_bytes());
         }
+        Shown::IdToken(link) => subjects.push(*link.as_bytes()),
         _ => {}
     }
     subjects
 }
 
 impl Broker {
+    /// Ends all streams: the broker stops.
+    pub fn end_streams(&self) {
+        self.streams.close();
+    }
+
     /// Enters a stream of this caller. The stream goes on until [`OpenStream::ended`] says why not, or until what
     /// the caller showed expires, which is the stream's own affair.
     pub async fn open_stream(&self, caller: &Caller) -> Result<OpenStream, Refusal> {

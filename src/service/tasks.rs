@@ -11,7 +11,8 @@ use super::request::Repeatable;
 use super::scope::parse_id;
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
-use crate::domain::id::{AgentId, OrgId, TaskId};
+use crate::domain::directory::Environment;
+use crate::domain::id::{AgentId, OrgId, ProjectId, TaskId};
 use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -117,7 +118,7 @@ impl Broker {
             }
         }
         let ttl = checked_ttl(new.ttl, TASK_TTL, TASK_TTL_MAX)?;
-        let agents = self.checked_agents(org, new.agents).await?;
+        let agents = self.checked_agents(org, project, new.agents).await?;
 
         let seconds = ttl.as_secs().to_be_bytes();
         let mut content: Vec<&[u8]> = vec![
@@ -198,17 +199,30 @@ impl Broker {
         self.task_view(org, id).await
     }
 
-    async fn checked_agents(&self, org: OrgId, agents: &[String]) -> Result<Vec<AgentId>, Refusal> {
+    /// The agents, each enrolled into an environment of the task's project: who may assign in one project gets no
+    /// hold of another's agents, and what the environments of a project demand holds for all of its tasks.
+    async fn checked_agents(
+        &self,
+        org: OrgId,
+        project: ProjectId,
+        agents: &[String],
+    ) -> Result<Vec<AgentId>, Refusal> {
         if agents.len() > MAX_AGENTS {
             return Err(Refusal::invalid("agents", "at most 100 agents at once"));
         }
         let mut checked = Vec::new();
         for agent in agents {
             let id = parse_id("agents", agent)?;
+            let missing = || Refusal::not_found("agent in the task's project");
             let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
-            agent
+            let agent = agent
                 .filter(|agent| agent.value.revoked.is_none())
-                .ok_or_else(|| Refusal::not_found("agent"))?;
+                .ok_or_else(missing)?;
+            let environment = keys::environment(org, agent.value.environment);
+            let environment = self.records.get::<Environment>(&environment).await?;
+            environment
+                .filter(|environment| environment.value.project == project)
+                .ok_or_else(missing)?;
             checked.push(id);
         }
         checked.sort_unstable();
@@ -235,6 +249,7 @@ impl Broker {
                 .about("task", task.id)
                 .about("agents", ids.join(","));
             self.effect(record, changes).await?;
+            self.task_assigned(task, some);
         }
         Ok(())
     }
@@ -303,7 +318,7 @@ impl Broker {
         if agents.is_empty() {
             return Err(Refusal::invalid("agents", "name at least one agent"));
         }
-        let agents = self.checked_agents(task.org, agents).await?;
+        let agents = self.checked_agents(task.org, task.project, agents).await?;
         self.assign(caller, &task, &agents).await?;
         self.task_view(task.org, task.id).await
     }
@@ -334,6 +349,10 @@ impl Broker {
             changes = changes.put(&key, &task);
             let record = caller.record(Action::TaskEnd, Some(org)).about("task", id);
             self.effect(record, changes).await?;
+            let view = self.task_view(org, id).await;
+            let agents = view.as_ref().map_or(&[][..], |view| &view.agents);
+            self.task_ended(&task, agents);
+            return view;
         }
         self.task_view(org, id).await
     }

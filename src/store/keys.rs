@@ -9,6 +9,7 @@
 //!   home/<id>                              the org of an API key or enrollment token, by its id
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
+//!   operator-seen/<operator>               when an operator token was last used
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -23,6 +24,7 @@
 //!   credential-slot/<owner><provider>\0<kind>   which credential it is, by owner, provider and kind
 //!   lease/<lease>           lease-for/<holder><task><credential>
 //!   pin/<task><provider>
+//!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
 //!   request/<day><hash>                    what a create with this request id made, by UTC day
 //!   approval/<approval>                    an approval
 //!   approval-use/<approval><slot>          a use of an approval
@@ -175,6 +177,21 @@ pub fn exchange_of(key: &Key) -> Option<(OrgId, CredentialId)> {
     let ids: &[u8; 32] = key.0.last_chunk()?;
     let (org, credential) = ids.split_first_chunk::<16>()?;
     Some((Id::from_bytes(*org), Id::from_bytes(credential.try_into().ok()?)))
+}
+
+/// When an operator token was last used.
+pub fn operator_seen(id: OperatorId) -> Key {
+    system("operator-seen", &[id.as_bytes()])
+}
+
+/// When an agent was last seen.
+pub fn agent_seen(org: OrgId, id: AgentId) -> Key {
+    of(org, "agent-seen", &[id.as_bytes()])
+}
+
+/// When an API key was last used.
+pub fn api_key_seen(org: OrgId, id: ApiKeyId) -> Key {
+    of(org, "api-key-seen", &[id.as_bytes()])
 }
 
 /// All projects of an org.

@@ -111,6 +111,19 @@ pub struct LeasePointer {
     pub lease: LeaseId,
 }
 
+/// When somebody was last seen, as far as it was written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub at: crate::domain::time::Time,
+    /// The address the request came from.
+    pub address: Option<String>,
+    /// The version an agent's program said it has.
+    pub version: Option<String>,
+    /// What an agent last said of itself.
+    pub attributes: Option<Vec<(String, String)>>,
+}
+
 /// What a create with a request id made.
 #[derive(Clone, Debug)]
 pub struct RequestOutcome {
@@ -174,6 +187,7 @@ records! {
     LeasePointer, 1;
     Pin, 1;
     RequestOutcome, 1, cache: false;
+    Seen, 1, cache: false;
     Approval, 1;
     ApprovalUse, 1, cache: false;
     ExtensionSecret, 1;
@@ -191,6 +205,7 @@ table!(Slot { 0 => agent });
 table!(Pin { 0 => credential, 1 => position });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
+table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });
 table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
 table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
 

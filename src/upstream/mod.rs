@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod connector;
 pub mod http;
+pub mod oidc;
 mod redact;
 pub use redact::redact;
 

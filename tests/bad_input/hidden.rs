@@ -191,6 +191,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "DirectoryService/GetMember": GetMemberRequest { org: r().org, member: r().member }
         "DirectoryService/GetMember": GetMemberRequest { org: own(), member: r().member }
         "DirectoryService/ListMembers": ListMembersRequest { org: r().org }
+        "ExecutorService/ListExecutors": ListExecutorsRequest { org: r().org }
+        "ExecutorService/ListExecutors": ListExecutorsRequest { org: own(), member: r().member }
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
             org: r().org, project: named(PROJECT), environment: named(ENVIRONMENT) }
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {

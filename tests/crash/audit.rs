@@ -49,7 +49,7 @@ fn chain(bytes: &[u8]) -> Chain {
 
 async fn head(operator: &Caller) -> (SignedHead, PublicKey) {
     let answer = operator.journal().get_head(proto::GetHeadRequest {}).await;
-    let proto::GetHeadResponse { head, public_key } = answer.unwrap().into_inner();
+    let proto::GetHeadResponse { head, public_key, .. } = answer.unwrap().into_inner();
     let (head, key) = (head.unwrap(), PublicKey(public_key.try_into().unwrap()));
     let time = head.time.unwrap();
     let signed = SignedHead {

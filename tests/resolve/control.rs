@@ -111,3 +111,42 @@ async fn a_lease_is_its_holders() {
         assert_eq!(&caller.resolve(&task).await.unwrap().lease.unwrap().id, own);
     }
 }
+
+// An assignment in one project is no way to another project's agents, nor around what their environments demand.
+// req: D8 D3
+#[tokio::test]
+async fn an_agent_is_assigned_within_its_own_project_only() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let task = operator.make_task(ORG, MEMBER).await;
+    let agent = broker.enroll(&operator, "").await;
+    let other = proto::CreateProjectRequest {
+        org: ORG.to_owned(),
+        name: "other".to_owned(),
+        ..Default::default()
+    };
+    operator.directory().create_project(other).await.unwrap();
+    let new = proto::CreateTaskRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+        project: "other".to_owned(),
+        executor: "demo-agent".to_owned(),
+        agents: vec![agent.agent.clone()],
+        ..Default::default()
+    };
+    let refused = operator.tasks().create_task(new.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "NOT_FOUND");
+    let there = proto::CreateTaskRequest {
+        agents: Vec::new(),
+        ..new
+    };
+    let there = operator.tasks().create_task(there).await.unwrap().into_inner();
+    let assign = |task: String| proto::AssignTaskRequest {
+        org: ORG.to_owned(),
+        task,
+        agents: vec![agent.agent.clone()],
+    };
+    let refused = operator.tasks().assign_task(assign(there.task.unwrap().id)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "NOT_FOUND");
+    operator.tasks().assign_task(assign(task)).await.unwrap();
+}

@@ -21,7 +21,7 @@ use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
+    Broker, FilterInput, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -32,6 +32,7 @@ use credbroker::store::sled::{Options as StoreOptions, SledStore};
 use credbroker::store::watch::{Watch, WatchError};
 use credbroker::store::{Batch, Commit, Entry, Kv, Revision, StoreError, Versioned, Write};
 use credbroker::upstream::connector::load::Connectors;
+use credbroker::upstream::oidc::Issuers;
 use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -200,7 +201,9 @@ impl Bench {
             authority,
             registry: registry.unwrap(),
             connectors,
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
         })
         .unwrap();
@@ -337,7 +340,10 @@ impl Bench {
 
     /// The journal from its first record to its last.
     pub async fn journal(&self) -> Vec<StoredRecord> {
-        let page = self.broker.read_journal(&operator(), "", Position(0), 1000).await;
+        let page = self
+            .broker
+            .read_journal(&operator(), FilterInput::default(), Position(0), 1000)
+            .await;
         page.unwrap().records
     }
 
@@ -401,5 +407,6 @@ fn settings() -> Settings {
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
         reserved_bytes: 0,
+        watch_heartbeat: Duration::from_secs(15),
     }
 }

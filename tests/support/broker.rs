@@ -33,6 +33,8 @@ pub struct Options {
     pub clock: Option<Arc<dyn Clock>>,
     /// Makes the journal's disk fail.
     pub journal_faults: Faults,
+    /// Smaller segments than a configuration may have.
+    pub journal_segment_bytes: Option<u64>,
 }
 
 /// The provider `demo` and the executor `demo-agent`, which has it by oauth and byok; the provider `second`
@@ -223,6 +225,9 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
         inputs.clock = Arc::clone(clock);
     }
     inputs.journal.faults = options.journal_faults.clone();
+    if let Some(bytes) = options.journal_segment_bytes {
+        inputs.journal.segment_bytes = bytes;
+    }
     inputs
 }
 

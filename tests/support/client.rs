@@ -61,10 +61,12 @@ impl Caller {
         enrollment: enrollment_service_client, EnrollmentServiceClient;
         tasks: task_service_client, TaskServiceClient;
         directory: directory_service_client, DirectoryServiceClient;
+        executors: executor_service_client, ExecutorServiceClient;
         agents: agent_service_client, AgentServiceClient;
         credentials: credential_service_client, CredentialServiceClient;
         access: access_service_client, AccessServiceClient;
         journal: journal_service_client, JournalServiceClient;
+        watches: watch_service_client, WatchServiceClient;
     }
 
     /// The connection with the token on it.

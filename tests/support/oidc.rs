@@ -24,6 +24,8 @@ pub const PUBLIC_CLIENT: &str = "credbroker-public";
 pub const BASIC_CLIENT: &str = "credbroker-basic";
 /// A confidential client that authenticates in the body.
 pub const POST_CLIENT: &str = "credbroker-post";
+/// A public client that people sign in with, by browser or device.
+pub const CLI_CLIENT: &str = "credbroker-cli";
 
 const FILES: [(&str, &str); 3] = [
     ("package.json", include_str!("oidc/package.json")),
@@ -70,9 +72,21 @@ pub struct Stats {
 impl OidcServer {
     /// Starts a server on a port of its own. Panics with what to do where node or npm is missing.
     pub async fn start() -> Self {
+        Self::start_at(0).await
+    }
+
+    /// Ends, and starts again on the same port: with another signing key, and nothing known of before.
+    pub async fn restart(self) -> Self {
+        let port = self.port;
+        self.kill().await;
+        Self::start_at(port).await
+    }
+
+    async fn start_at(port: u16) -> Self {
         let folder = tokio::task::spawn_blocking(install).await.unwrap();
         let mut child = tokio::process::Command::new("node")
             .arg(folder.join("server.mjs"))
+            .arg(port.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -104,6 +118,35 @@ impl OidcServer {
     /// Its token endpoint.
     pub fn token_url(&self) -> String {
         format!("http://127.0.0.1:{}/token", self.port)
+    }
+
+    /// What it calls itself as an issuer.
+    pub fn issuer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How long ID tokens live from now on.
+    pub async fn set_id_token_life(&self, life: Duration) {
+        let url = format!("{}/test/id-tokens?ttl={}", self.issuer(), life.as_secs());
+        let told = self.client.post(url).send().await.unwrap();
+        told.error_for_status().unwrap();
+    }
+
+    /// Whether it still takes a refresh token of the client for people. Uses the token up.
+    pub async fn takes(&self, refresh_token: &str) -> bool {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("client_id", CLI_CLIENT),
+        ];
+        let answer = self
+            .client
+            .post(self.token_url())
+            .form(&form)
+            .send()
+            .await
+            .unwrap();
+        answer.status().is_success()
     }
 
     /// Makes a grant of the public client, whose access tokens live for `ttl` (whole seconds).

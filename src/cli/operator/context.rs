@@ -123,6 +123,7 @@ fn add(folder: &Path, args: AddArgs) -> Result<(), Failure> {
         ca_file,
         token_file,
         org: args.org,
+        login: None,
     };
     let token = token
         .as_ref()

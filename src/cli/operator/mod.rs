@@ -23,6 +23,7 @@ pub mod context;
 pub mod credential;
 pub mod enrollment_token;
 pub mod environment;
+pub mod executor;
 pub mod journal;
 pub mod member;
 pub(super) mod names;
@@ -41,6 +42,11 @@ pub struct Noun<A: Subcommand> {
 }
 
 impl<A: Subcommand> Noun<A> {
+    /// What is to be done.
+    pub fn action(&self) -> &A {
+        &self.action
+    }
+
     /// Connects, and hands out what is to be done.
     pub async fn open(self) -> Result<(Session, A), Failure> {
         Ok((Session::open(&self.connection).await?, self.action))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Change, checked_display_name, checked_identities};
+use super::{Change, checked_display_name};
 use crate::domain::actor::Caller;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::MemberId;
@@ -148,7 +148,9 @@ impl Broker {
             value.display_name = checked_display_name(name)?;
         }
         if let Some(identities) = change.identities {
-            let new = checked_identities(identities)?;
+            let new = self
+                .checked_identities(org, &value.identities, identities)
+                .await?;
             for gone in value.identities.iter().filter(|old| !new.contains(old)) {
                 more = more.delete::<Pointer>(&keys::member_identity(org, gone));
             }
@@ -164,8 +166,11 @@ impl Broker {
             }
             value.identities = new;
         }
+        let identities = value.identities.clone();
         let record = caller.record(Action::MemberUpdate, Some(org)).about("member", id);
-        self.change(record, keys::member(org, id), &stored, change, value, more)
-            .await
+        let changed = self.change(record, keys::member(org, id), &stored, change, value, more);
+        let changed = changed.await?;
+        self.end_links(org, &stored.value.identities, &identities);
+        Ok(changed)
     }
 }

@@ -128,7 +128,7 @@ impl Refresher {
             rotation,
             refreshed: now,
             expires: new.expires,
-            ..claim.credential
+            ..claim.credential.clone()
         };
         if let Some(scopes) = new.scopes {
             credential.scopes = scopes;
@@ -157,6 +157,7 @@ impl Refresher {
         let key = keys::credential_secret(credential.org, credential.id);
         let changes = || self.settled(&credential).put(&key, &secret);
         self.put_surely(&credential, claim.revision, changes).await?;
+        self.tell(&claim.credential, &credential);
         self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
             .await?;
         Ok(Landing::Renewed)

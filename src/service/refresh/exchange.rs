@@ -122,6 +122,7 @@ impl Refresher {
                     };
                     self.put(&credential, held.credential.revision, Changes::default())
                         .await?;
+                    self.tell(&held.credential.value, &credential);
                     return Ok(Landing::refused(waiting(&credential, until, now)));
                 }
                 Ok(Landing::refused(waiting(&held.credential.value, until, now)))
@@ -256,7 +257,7 @@ impl Refresher {
             .map_err(|_| Unsettled::Superseded)?;
         let credential = Credential {
             rotation,
-            ..claim.credential
+            ..claim.credential.clone()
         };
         let changes = || {
             let changes = self.settled(&credential);
@@ -269,6 +270,7 @@ impl Refresher {
             }
         };
         self.put_surely(&credential, claim.revision, changes).await?;
+        self.tell(&claim.credential, &credential);
         let refusal = match step {
             Step::Wait(until) => waiting(&credential, until, now),
             _ => stopped(&credential),

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::Settings;
+use super::watch::Hub;
 use crate::clock::Clock;
 use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
@@ -31,6 +32,7 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Fence, Incarnation, Phase};
 use crate::domain::time::Time;
+use crate::domain::watch::Notice;
 use crate::journal::Journal;
 use crate::store::keys;
 use crate::store::model::CredentialSecret;
@@ -48,6 +50,7 @@ pub(super) struct Parts {
     pub endpoint: Arc<dyn TokenEndpoint>,
     pub settings: Arc<ArcSwap<Settings>>,
     pub incarnation: Incarnation,
+    pub hub: Arc<Hub>,
 }
 
 /// The engine.
@@ -157,6 +160,13 @@ impl Refresher {
 
     fn now(&self) -> Time {
         self.parts.clock.wall()
+    }
+
+    /// Tells those who watch what a commit changed.
+    fn tell(&self, before: &Credential, after: &Credential) {
+        for notice in Notice::credential(Some(before), after) {
+            self.parts.hub.publish(notice, self.now());
+        }
     }
 
     /// The credential with a secret that meets `need`, refreshed first where it does not.

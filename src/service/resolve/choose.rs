@@ -132,7 +132,7 @@ impl Broker {
         .with("provider", provider))
     }
 
-    pub(super) async fn held(
+    pub(in crate::service) async fn held(
         &self,
         org: OrgId,
         owner: Owner,

@@ -68,6 +68,8 @@ impl Broker {
         }
         let changes = self.guard_subject(changes, caller, subject, choice, pin).await?;
         let done = self.effect(record, changes).await?;
+        // Before the credential is looked at once more: a rotation from that look on is heard of.
+        self.lease_made(&lease);
         Ok((Arc::new(lease), done.position))
     }
 

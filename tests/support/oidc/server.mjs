@@ -4,9 +4,17 @@
 // it serves, for the tests only:
 //   POST /test/grants?client=ID&ttl=SECONDS   mints a grant: {grant_id, refresh_token}
 //   GET  /test/grants/ID                      what became of it: {alive, calls, successes, refused, replays}
+//   POST /test/id-tokens?ttl=SECONDS          how long ID tokens live from now on
+//
+// People sign in by the shipped development pages, with any name and password. The signing key is made at each
+// start, so that a restart on the same port is a change of keys.
 
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import http from 'node:http';
 import { Provider } from 'oidc-provider';
+
+// Standard output is for the one line; nobody reads it afterwards.
+console.info = console.error;
 
 const port = Number(process.argv[2] ?? 0);
 const SCOPE = 'openid offline_access';
@@ -34,7 +42,14 @@ const clients = [
     token_endpoint_auth_method: 'client_secret_post',
     ...redirects,
   },
+  {
+    client_id: 'credbroker-cli',
+    token_endpoint_auth_method: 'none',
+    ...redirects,
+    grant_types: [...redirects.grant_types, 'urn:ietf:params:oauth:grant-type:device_code'],
+  },
 ];
+let idTokenTtl = 3600;
 
 const history = new Map(); // grant id -> counters
 const grantOfToken = new Map(); // refresh token -> grant id, also of tokens that are gone
@@ -75,26 +90,44 @@ class Memory {
     }
   }
 
-  async findByUid() {}
+  async findByUid(uid) {
+    return this.#findBy('uid', uid);
+  }
 
-  async findByUserCode() {}
+  async findByUserCode(userCode) {
+    return this.#findBy('userCode', userCode);
+  }
+
+  async #findBy(field, wanted) {
+    for (const [id, { payload }] of this.store) {
+      if (payload[field] === wanted) return this.find(id);
+    }
+    return undefined;
+  }
 }
 
 const server = http.createServer();
 await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
 const bound = server.address().port;
 
+const signing = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' });
+
 const provider = new Provider(`http://127.0.0.1:${bound}`, {
   adapter: Memory,
   clients,
   rotateRefreshToken: true,
   scopes: ['openid', 'offline_access'],
-  features: { devInteractions: { enabled: false } },
+  features: {
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
+    revocation: { enabled: true },
+  },
   cookies: { keys: ['tests-only'] },
+  jwks: { keys: [{ ...signing, use: 'sig', alg: 'RS256', kid: randomUUID() }] },
   ttl: {
     AccessToken: (_ctx, token) => history.get(token.grantId)?.ttl ?? 3600,
     Grant: 86_400,
-    IdToken: 3600,
+    IdToken: () => idTokenTtl,
     RefreshToken: 86_400,
   },
   async findAccount(_ctx, sub) {
@@ -154,6 +187,10 @@ server.on('request', async (request, response) => {
     if (request.method === 'POST' && url.pathname === '/test/grants') {
       const client = url.searchParams.get('client') ?? 'credbroker-public';
       return reply(201, await mint(client, Number(url.searchParams.get('ttl') ?? 3600)));
+    }
+    if (request.method === 'POST' && url.pathname === '/test/id-tokens') {
+      idTokenTtl = Number(url.searchParams.get('ttl'));
+      return reply(200, { ttl: idTokenTtl });
     }
     const grant = history.get(url.pathname.slice('/test/grants/'.length));
     return grant ? reply(200, grant) : reply(404, { error: 'no such grant' });

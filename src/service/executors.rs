@@ -1,0 +1,136 @@
+//! What each executor can be used by now: for members to know what to connect, for admins to see every fault.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::page::{Page, PageRequest, page_of};
+use crate::domain::actor::Caller;
+use crate::domain::credential::Credential;
+use crate::domain::executor::Executor;
+use crate::domain::gate::{GateInput, gate};
+use crate::domain::id::{MemberId, OrgId};
+use crate::domain::mode::{AuthMode, CredentialKind, PermitEntry};
+use crate::domain::owner::Owner;
+use crate::domain::readiness::{Found, Readiness, readiness};
+use crate::domain::refusal::Refusal;
+
+/// One way an executor can be served.
+#[derive(Clone, Debug)]
+pub struct ExecutorWay {
+    /// The provider, mode and kind of credential.
+    pub entry: PermitEntry,
+    /// The credential behind it.
+    pub credential: Option<Arc<Credential>>,
+    /// Whether it can be used.
+    pub readiness: Readiness,
+}
+
+/// An executor, and every way it can be served.
+#[derive(Clone, Debug)]
+pub struct ExecutorView {
+    /// Its name.
+    pub name: String,
+    /// The provider it is made for.
+    pub native_provider: String,
+    /// The native provider's ways first, each provider's in the fixed order of modes.
+    pub ways: Vec<ExecutorWay>,
+}
+
+impl Broker {
+    /// The executors and their state: of a member, where one is named or asks, else of the org.
+    pub async fn list_executors(
+        &self,
+        caller: &Caller,
+        org: &str,
+        member: &str,
+        page: PageRequest<'_>,
+    ) -> Result<Page<ExecutorView>, Refusal> {
+        let place = self.place(caller, org).await?;
+        let org = place.id();
+        let member = match (member, caller.member_of(org)) {
+            ("", me) if !place.within.is_whole() => me,
+            ("", _) => None,
+            (named, _) => Some(self.member(org, named).await?.value.id),
+        };
+        place.admit("member", None, member)?;
+        let names = self.registry.executors().map(|executor| executor.name.as_str());
+        let Page { rows, next } = page_of("executors", names, page)?;
+        let mut views = Vec::with_capacity(rows.len());
+        for name in rows {
+            if let Some(executor) = self.registry.executor(name) {
+                views.push(self.executor_view(org, member, executor).await?);
+            }
+        }
+        if !place.within.is_whole() {
+            for view in &mut views {
+                view.ways.retain(|way| way.readiness.is_for_members());
+            }
+        }
+        Ok(Page { rows: views, next })
+    }
+
+    async fn executor_view(
+        &self,
+        org: OrgId,
+        member: Option<MemberId>,
+        executor: &Executor,
+    ) -> Result<ExecutorView, Refusal> {
+        let native = executor.native_provider.as_str();
+        let others = executor.providers.keys().filter(|name| *name != native);
+        let mut ways = Vec::new();
+        for provider in std::iter::once(native).chain(others.map(String::as_str)) {
+            // The same gate as a resolution's, so that nothing shows as ready that it would not pass.
+            let permit = gate(GateInput {
+                executor: executor.name.as_str(),
+                provider,
+                model: "",
+                supported: executor.modes(provider),
+                allowed: AuthMode::ORDER.into_iter().collect(),
+                policy_version: 0,
+            });
+            for entry in permit.iter().flat_map(|permit| permit.entries()) {
+                ways.push(self.executor_way(org, member, entry.clone()).await?);
+            }
+        }
+        Ok(ExecutorView {
+            name: executor.name.to_string(),
+            native_provider: native.to_owned(),
+            ways,
+        })
+    }
+
+    async fn executor_way(
+        &self,
+        org: OrgId,
+        member: Option<MemberId>,
+        entry: PermitEntry,
+    ) -> Result<ExecutorWay, Refusal> {
+        let owners = match member {
+            Some(member) => Owner::precedence(member).to_vec(),
+            None => vec![Owner::Org],
+        };
+        let mut credential = None;
+        for owner in owners {
+            if credential.is_none() {
+                credential = self.held(org, owner, &entry.provider, entry.kind).await?;
+            }
+        }
+        let found = Found {
+            kind: entry.kind,
+            health: credential.as_ref().map(|credential| self.health(credential)),
+            connector: entry.kind != CredentialKind::OAuthGrant || self.can_connect(&entry.provider),
+            locked: false,
+        };
+        Ok(ExecutorWay {
+            entry,
+            credential,
+            readiness: readiness(found),
+        })
+    }
+
+    /// Whether accounts of this provider can be connected: some connector of it is there and usable.
+    fn can_connect(&self, provider: &str) -> bool {
+        let mut usable = self.connectors.iter().filter(|each| each.usable().is_ok());
+        usable.any(|connector| connector.provider == provider)
+    }
+}
