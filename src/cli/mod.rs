@@ -81,6 +81,10 @@ enum Command {
     Executor(Noun<operator::executor::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
+    /// What environments demand of their agents: asked for, granted, denied, taken back.
+    Approval(agent::approval::ApprovalArgs),
+    /// Secrets of extensions, in namespaces of their own.
+    Secret(agent::secret::SecretArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -142,6 +146,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Executor(noun) => noun!(executor, noun),
         Command::Credential(noun) => noun!(credential, noun),
+        Command::Approval(args) => agent::approval::run(args).await,
+        Command::Secret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
     }
 }

@@ -65,6 +65,18 @@ impl From<&Actor> for Party {
     }
 }
 
+impl Party {
+    /// Its id's bytes.
+    pub fn id_bytes(self) -> [u8; 16] {
+        match self {
+            Party::Agent(id) => *id.as_bytes(),
+            Party::ApiKey(id) => *id.as_bytes(),
+            Party::Member(id) => *id.as_bytes(),
+            Party::Operator(id) => *id.as_bytes(),
+        }
+    }
+}
+
 impl std::fmt::Display for Party {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

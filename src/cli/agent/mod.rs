@@ -12,10 +12,12 @@ use super::identity::Folder;
 use super::render;
 use renew::Life;
 
+pub mod approval;
 pub mod enroll;
 pub mod lease;
 mod renew;
 pub mod resolve;
+pub mod secret;
 
 /// Which identity a command acts as.
 #[derive(Args, Clone, Debug, Default)]

@@ -11,6 +11,7 @@ use crate::domain::journal::Action;
 use crate::domain::lease::Lease;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::watch::{Ended, Notice};
 use crate::service::Broker;
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, keys};
@@ -123,10 +124,20 @@ impl Broker {
         self.view(Arc::new(decided)).await
     }
 
-    /// Tells whoever waits for it that an approval was decided about. Called after the effect is recorded.
+    /// Tells whoever waits for it that a request was decided about. To be called once the effect is recorded, and
+    /// before the approver is answered.
     fn approval_decided(&self, approval: &Approval) {
-        let granted = approval.ruling.as_ref().is_some_and(|ruling| ruling.granted);
-        tracing::info!(approval = %approval.id, granted, "an approval was decided about");
+        let (Some(requester), Some(ruling)) = (approval.requester, &approval.ruling) else {
+            return;
+        };
+        self.publish(Notice::approval(
+            approval.org,
+            Some(approval.project),
+            approval.member,
+            requester.id_bytes(),
+            approval.id,
+            ruling.granted,
+        ));
     }
 
     /// Takes an approval back and ends the leases it was used for. When this returns, nothing is handed out by it
@@ -188,7 +199,12 @@ impl Broker {
             ..Lease::clone(&lease.value)
         };
         let changes = Changes::default().at(&key, lease.revision).put(&key, &over);
-        let applied = self.records.commit(changes).await?;
-        Ok(matches!(applied, Commit::Applied(_)).then_some(id))
+        if self.records.commit(changes).await? == Commit::Conflict {
+            return Ok(None);
+        }
+        self.lease_ended(&over);
+        let ended = Ended::Lease(id, over.holder, over.member);
+        self.publish(Notice::ended(approval.org, ended, Reason::ApprovalRevoked, false));
+        Ok(Some(id))
     }
 }
