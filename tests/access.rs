@@ -52,7 +52,13 @@ fn may(kind: Kind, path: &str) -> bool {
     let call = path.strip_prefix("/credbroker.v1.").unwrap();
     let (service, method) = call.split_once('/').unwrap();
     let reads = method.starts_with("Get") || method.starts_with("List");
-    if ["Enroll", "GetTrustBundle"].contains(&method) {
+    let public = [
+        "Enroll",
+        "GetTrustBundle",
+        "GetRenewalNonce",
+        "RenewExpiredCertificate",
+    ];
+    if public.contains(&method) {
         return true;
     }
     match kind {

@@ -357,6 +357,7 @@ async fn revoking_a_token_leaves_its_agents_alone() {
     let request = proto::RevokeEnrollmentTokenRequest {
         org: ORG.to_owned(),
         enrollment_token: minted.id,
+        ..Default::default()
     };
     let revoked = operator
         .agents()

@@ -13,8 +13,8 @@ mod bytes;
 #[path = "records_golden/directory.rs"]
 mod directory;
 
-use bytes::check;
-use credbroker::domain::agent::{Agent, KeyFingerprint};
+use bytes::{check, older};
+use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonce, SerialNumber};
 use credbroker::domain::credential::Credential;
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
@@ -100,8 +100,17 @@ fn agents_and_tasks() {
         created: at(6),
         expires: at(7),
         revoked: Some(at(8)),
+        networks: None,
+        spent: None,
     };
-    check("enrollment-token", &token, &[6, 10]);
+    older("enrollment-token", &token);
+    let networks = ["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap());
+    let token = EnrollmentToken {
+        networks: Some(networks.to_vec()),
+        spent: Some(at(9)),
+        ..token
+    };
+    check("enrollment-token-2", &token, &[6, 10, 11, 12]);
     check("slot", &Slot { agent: id(1) }, &[]);
     let agent = Agent {
         id: id(1),
@@ -117,8 +126,24 @@ fn agents_and_tasks() {
         created: at(8),
         certificate_expires: at(9),
         revoked: Some(at(10)),
+        certificates: None,
+        expired: None,
+        stopped: None,
     };
-    check("agent", &agent, &[5, 12]);
+    older("agent", &agent);
+    let agent = Agent {
+        certificates: Some(Certificates {
+            newest: SerialNumber([0x41; 16]),
+            earlier: Some(SerialNumber([0x42; 16])),
+            issued: at(11),
+            used: true,
+            nonce: Some(RenewalNonce([12; 16])),
+        }),
+        expired: Some(at(13)),
+        stopped: Some(at(14)),
+        ..agent
+    };
+    check("agent-2", &agent, &[5, 12, 13, 14, 15]);
     for capacity in [Capacity::Cloud, Capacity::Local] {
         let task = Task {
             id: id(1),

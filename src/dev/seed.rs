@@ -76,6 +76,7 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
         ttl: Some(DAY),
         task: &task,
         labels: &[],
+        allowed_networks: &[],
     };
     let minted = broker.create_enrollment_tokens(&caller, tokens).await?;
     let enrollment_token = folder.join("enrollment-token");

@@ -65,6 +65,9 @@ actions! {
     BrokerStop, "broker.stop";
     RequestRefuse, "request.refuse";
     JournalPrune, "journal.prune";
+    AgentClone, "agent.clone_alarm";
+    AgentExpire, "agent.expire";
+    Collect, "broker.collect";
     ApprovalRequest, "approval.request";
     ApprovalCreate, "approval.create";
     ApprovalGrant, "approval.grant";

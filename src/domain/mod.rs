@@ -18,6 +18,7 @@ pub mod key_shape;
 pub mod lease;
 pub mod mode;
 pub mod name;
+pub mod network;
 pub mod oidc;
 pub mod owner;
 pub mod readiness;

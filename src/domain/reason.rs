@@ -213,6 +213,18 @@ reasons! {
         "An admin of your org links you to a member: 'credbroker member update MEMBER --identity IDENTITY', with the identity in the metadata.";
     OrgRequired, "ORG_REQUIRED", Unauthenticated, Caller,
         "Name one of your orgs in the request's metadata 'credbroker-org': --org, or the org of the context.";
+    EnrollmentNetwork, "ENROLLMENT_NETWORK", Denied, Admin,
+        "The enrollment token may not be presented from this address. Enroll from an allowed network, or mint a token that allows this one.";
+    AgentExpired, "AGENT_EXPIRED", Unauthenticated, Caller,
+        "The agent was not seen for too long and has ended. Enroll again with a new enrollment token.";
+    AgentStopped, "AGENT_STOPPED", Denied, Admin,
+        "Two copies of this agent were at work, so it was stopped. Find out which is the true one, then let it go on or revoke it.";
+    RenewalNonceStale, "RENEWAL_NONCE_STALE", Precondition, Caller,
+        "The nonce is not good any more. Ask for a new one, sign that, and try again.";
+    RenewalProofInvalid, "RENEWAL_PROOF_INVALID", Unauthenticated, Caller,
+        "The signature does not fit. It is made by the enrolled key over the label, the nonce, the hash of the request and the serial number.";
+    RenewalTooLate, "RENEWAL_TOO_LATE", Unauthenticated, Caller,
+        "The certificate ended too long ago to be renewed. Enroll again with a new enrollment token.";
     ApprovalRequired, "APPROVAL_REQUIRED", Precondition, Caller,
         "The environment demands an approval. Ask for one with 'credbroker approval request' for what the metadata names, and send its token with the resolution once it is granted.";
     ApprovalUnknown, "APPROVAL_UNKNOWN", Denied, Caller,

@@ -82,8 +82,8 @@ table! {
         row(None, of(Group::Resolve), true) => ResolveCredential RefreshToken ReleaseLease;
     }
     "credbroker.v1.EnrollmentService" {
-        PUBLIC => Enroll GetTrustBundle;
-        AGENT => RenewCertificate RotateRuntimeKey;
+        PUBLIC => Enroll GetTrustBundle GetRenewalNonce RenewExpiredCertificate;
+        AGENT => Heartbeat RenewCertificate RotateRuntimeKey;
     }
     "credbroker.v1.TaskService" {
         row(Some(ADMINS_AND_OWNERS), of(Group::Tasks), false) => CreateTask EndTask;
@@ -100,9 +100,11 @@ table! {
     }
     "credbroker.v1.AgentService" {
         row(Some(ADMINS), of(Group::Enrollment), false) => CreateEnrollmentTokens RevokeEnrollmentToken;
-        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens;
+        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens GetEnrollmentToken
+            ListEnrollmentTokenSlots;
         row(Some(READERS), of(Group::Agents), false) => GetAgent ListAgents;
         row(Some(ADMINS), of(Group::Agents), false) => RevokeAgent;
+        row(Some(READERS), of(Group::Introspect), false) => IntrospectRuntimeKey;
     }
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;

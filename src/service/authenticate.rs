@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use crate::domain::actor::{Actor, AgentActor, Caller, Shown};
-use crate::domain::agent::{Agent, KeyUse};
+use crate::domain::agent::{Agent, KeyUse, SerialNumber};
 use crate::domain::directory::{ApiKey, Group, Member, MemberOf, Operator};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
@@ -18,8 +18,8 @@ use crate::domain::token::{
     ApiKeyFamily, FamilyName, OperatorFamily, RuntimeKeyFamily, Token, TokenError, TokenHash,
 };
 use crate::pki::identity::AgentIdentity;
-use crate::store::keys;
 use crate::store::record::{Changes, Stored};
+use crate::store::{Commit, keys};
 use crate::upstream::oidc::looks_signed;
 
 /// What a request presents.
@@ -223,12 +223,12 @@ impl Broker {
                 "the client certificate has expired",
             ));
         }
-        let hash = token.hash();
+        let (hash, serial) = (token.hash(), SerialNumber(*certificate.serial.as_bytes()));
         for _ in 0..ATTEMPTS {
             let key = keys::agent(certificate.org, certificate.agent);
             let agent = self.records.get::<Agent>(&key).await?.ok_or_else(unknown)?;
-            let used = agent.value.authenticate(certificate.key, &hash)?;
-            if used == KeyUse::Known || self.record_first_use(&agent, &hash).await? {
+            let used = agent.value.authenticate(certificate.key, serial, &hash)?;
+            if used == KeyUse::Known || self.record_first_use(&agent, used, &hash, serial).await? {
                 let Agent {
                     id, org, environment, ..
                 } = *agent.value;
@@ -246,17 +246,25 @@ impl Broker {
         ))
     }
 
-    /// Makes the first use of a runtime key durable: from then on the key before it is refused, and the
-    /// enrollment cannot be repeated. `false`: the record changed meanwhile.
+    /// Makes the first use of a runtime key or certificate durable. From then on the key before it is refused and
+    /// the enrollment cannot be repeated; and a renewal from the certificate before it shows a copy of the agent.
+    /// `false`: the record changed meanwhile.
     async fn record_first_use(
         self: &Arc<Self>,
         agent: &Stored<Agent>,
+        used: KeyUse,
         hash: &TokenHash,
+        serial: SerialNumber,
     ) -> Result<bool, Refusal> {
         let Agent { id, org, .. } = *agent.value;
+        let key = keys::agent(org, id);
         let mut changes = Changes::default();
-        changes = changes.at(&keys::agent(org, id), agent.revision);
-        changes = changes.put(&keys::agent(org, id), &agent.value.after_first_use(hash));
+        changes = changes.at(&key, agent.revision);
+        changes = changes.put(&key, &agent.value.after_first_use(hash, serial));
+        if used == KeyUse::FirstOfCertificate {
+            // It changes what nobody may do: the journal has the renewal.
+            return Ok(matches!(self.records.commit(changes).await?, Commit::Applied(_)));
+        }
         let record = Record::new(Action::AgentActivate, id.to_string(), Some(org)).about("agent", id);
         match self.effect(record, changes).await {
             Ok(_) => Ok(true),
@@ -289,14 +297,14 @@ fn human(
     Ok(Caller::new(actor, shown, expires, reach))
 }
 
-fn unknown() -> Refusal {
+pub(super) fn unknown() -> Refusal {
     Refusal::new(
         Reason::CredentialUnknown,
         "the token is not known, has expired or was revoked",
     )
 }
 
-fn parse<F: crate::domain::token::Family>(text: &str) -> Result<Token<F>, Refusal> {
+pub(super) fn parse<F: crate::domain::token::Family>(text: &str) -> Result<Token<F>, Refusal> {
     Token::parse(text).map_err(|error| match error {
         TokenError::Malformed => Refusal::new(Reason::CredentialMalformed, error.to_string()),
         TokenError::WrongFamily { .. } => Refusal::new(Reason::WrongCredentialFamily, error.to_string()),

@@ -76,6 +76,8 @@ fn must_not_fail(action: Action) -> bool {
     matches!(
         action,
         Action::AgentRevoke
+            | Action::AgentClone
+            | Action::AgentExpire
             | Action::ApiKeyRevoke
             | Action::EnrollmentTokenRevoke
             | Action::CredentialRemove

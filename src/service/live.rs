@@ -22,7 +22,7 @@ impl Broker {
         match *caller.actor() {
             Actor::Agent(agent) => {
                 let key = keys::agent(agent.org, agent.id);
-                self.standing(key, |agent: &Agent| agent.revoked.is_none()).await
+                self.standing(key, |agent: &Agent| agent.standing().is_ok()).await
             }
             Actor::ApiKey { id, org } => {
                 let key = keys::api_key(org, id);

@@ -14,7 +14,10 @@ mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod enrollment_tokens;
 mod executors;
+mod heartbeat;
+mod introspect;
 mod extension;
 mod journal;
 mod lease;
@@ -23,12 +26,15 @@ mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod renew;
 mod request;
 mod resolve;
 mod scope;
 mod sign_in;
 mod streams;
+mod sweep;
 mod tasks;
+mod trust;
 mod watch;
 
 use std::sync::Arc;
@@ -57,6 +63,7 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::{MintedApiKey, WhoAmI};
+pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
 pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
 pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
@@ -65,17 +72,23 @@ pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
-pub use enroll::{Enrolled, Renewed};
+pub use enroll::Enrolled;
+pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
+pub use heartbeat::Pulse;
+pub use introspect::Introspected;
 pub use extension::{GranteeRef, ReadSecret, SecretRef};
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
+pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use streams::OpenStream;
+pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
+pub use trust::TrustBundle;
 pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
@@ -83,6 +96,14 @@ pub use watch::{Event, Told, Watch, WatchInput, What};
 pub struct Settings {
     /// How long an enrollment may be repeated with the same key.
     pub enrollment_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
@@ -144,6 +165,9 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    nonces: renew::Nonces,
+    /// When it was put together, on the clock that only goes forward.
+    started: Duration,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
 }
@@ -153,6 +177,8 @@ impl Broker {
     pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
+        let nonces = renew::Nonces::new(random_bytes(&random)?);
+        let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
@@ -183,6 +209,8 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            nonces,
+            started,
             hub,
             cursors,
         }))

@@ -269,6 +269,16 @@ pub fn slot(org: OrgId, token: EnrollmentTokenId, key: KeyFingerprint) -> Key {
     of(org, "slot", &[token.as_bytes(), &key.0])
 }
 
+/// The bound slots of an enrollment token.
+pub fn slots(org: OrgId, token: EnrollmentTokenId) -> Key {
+    of(org, "slot", &[token.as_bytes()])
+}
+
+/// The public key of a key made by [`slot`].
+pub fn slot_key(key: &Key) -> Option<KeyFingerprint> {
+    key.0.last_chunk().map(|bytes| KeyFingerprint(*bytes))
+}
+
 /// All agents of an org.
 pub fn agents(org: OrgId) -> Key {
     of(org, "agent", &[])
@@ -342,6 +352,11 @@ pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: Credentia
     )
 }
 
+/// All leases of an org.
+pub fn leases(org: OrgId) -> Key {
+    of(org, "lease", &[])
+}
+
 /// A lease.
 pub fn lease(org: OrgId, id: LeaseId) -> Key {
     of(org, "lease", &[id.as_bytes()])
@@ -360,6 +375,11 @@ pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], credential: Cre
         "lease-for",
         &[&holder_part(holder), subject, credential.as_bytes()],
     )
+}
+
+/// All pins of a task.
+pub fn pins(org: OrgId, task: TaskId) -> Key {
+    of(org, "pin", &[task.as_bytes()])
 }
 
 /// A task's pin, for one of the providers that its executor can use.

@@ -7,6 +7,7 @@ use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::record::Record;
 use super::table::{choice, table};
+use crate::domain::agent::{Agent, Certificates};
 use crate::domain::agent::Agent;
 use crate::domain::approval::{Approval, Capability, Party, Posture, Ruling};
 use crate::domain::credential::Credential;
@@ -231,12 +232,13 @@ table!(ApiKey {
 });
 table!(EnrollmentToken {
     0 => id, 1 => org, 2 => environment, 3 => token, 4 => max_agents, 5 => bound, 6 => task, 7 => labels,
-    8 => created, 9 => expires, 10 => revoked,
+    8 => created, 9 => expires, 10 => revoked, 11 => networks, 12 => spent,
 });
+table!(Certificates { 0 => newest, 1 => earlier, 2 => issued, 3 => used, 4 => nonce });
 table!(Agent {
     0 => id, 1 => org, 2 => environment, 3 => key, 4 => runtime_key, 5 => next_runtime_key, 6 => used,
     7 => enrollment_token, 8 => labels, 9 => attributes, 10 => created, 11 => certificate_expires,
-    12 => revoked,
+    12 => revoked, 13 => certificates, 14 => expired, 15 => stopped,
 });
 table!(Task {
     0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,

@@ -63,7 +63,17 @@ impl State {
                 ListEnrollmentTokensRequest,
                 enrollment_tokens
             ),
-            agents: all!(caller, org, agents.list_agents, ListAgentsRequest, agents),
+            agents: all!(caller, org, agents.list_agents, ListAgentsRequest, agents)
+                .into_iter()
+                // Being seen is no change.
+                .map(|agent| proto::Agent {
+                    last_seen_time: None,
+                    last_seen_address: String::new(),
+                    version: String::new(),
+                    reported: Default::default(),
+                    ..agent
+                })
+                .collect(),
             tasks: all!(caller, org, tasks.list_tasks, ListTasksRequest, tasks),
             credentials: all!(
                 caller,

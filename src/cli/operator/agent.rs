@@ -48,6 +48,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                         org,
                         page_size,
                         page_token,
+                        filter: None,
                     };
                     let page = agents.list_agents(request).await?.into_inner();
                     Ok((page.agents, page.next_page_token))

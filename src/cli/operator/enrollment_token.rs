@@ -55,6 +55,9 @@ pub struct CreateArgs {
     /// A label for their agents; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     label: Vec<(String, String)>,
+    /// A network they may be presented from, such as 10.0.0.0/8; may be repeated. Otherwise from anywhere.
+    #[arg(long, value_name = "CIDR")]
+    allow_network: Vec<String>,
     /// How they are shown.
     #[arg(short, long, value_enum, default_value_t)]
     output: MintOutput,
@@ -77,6 +80,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 ttl: args.ttl.map(wire_duration).transpose()?,
                 task: args.task,
                 labels: args.label.into_iter().collect(),
+                allowed_networks: args.allow_network,
             };
             let answer = agents.create_enrollment_tokens(request).await.map_err(failed)?;
             render::print(&minted(answer.get_ref(), output))?;
@@ -116,6 +120,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let request = proto::RevokeEnrollmentTokenRequest {
                 org,
                 enrollment_token,
+                ..Default::default()
             };
             let answer = agents.revoke_enrollment_token(request).await.map_err(failed)?;
             print_named(session, answer.into_inner().enrollment_token, show).await
