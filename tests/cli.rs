@@ -13,6 +13,8 @@ mod operator;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "support/user.rs"]
 mod user;
 

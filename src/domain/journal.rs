@@ -68,6 +68,12 @@ actions! {
     AgentClone, "agent.clone_alarm";
     AgentExpire, "agent.expire";
     Collect, "broker.collect";
+    OperatorRotate, "operator.rotate";
+    OperatorRevoke, "operator.revoke";
+    OperatorRecover, "operator.recover";
+    RoleGrant, "role.grant";
+    RoleRevoke, "role.revoke";
+    ApiKeyRotate, "api_key.rotate";
     ApprovalRequest, "approval.request";
     ApprovalCreate, "approval.create";
     ApprovalGrant, "approval.grant";

@@ -4,6 +4,7 @@
 //! table (`access`), authentication (`gate`), its handler. Every failure leaves through `status`.
 
 mod access;
+mod access_convert;
 mod access_service;
 mod agents;
 mod approvals;

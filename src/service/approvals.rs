@@ -391,7 +391,7 @@ impl Broker {
         Ok(rows.into_iter().map(|(_, row)| *row.value).collect())
     }
 
-    async fn view(&self, approval: Arc<Approval>) -> Result<ApprovalView, Refusal> {
+    async fn approval_view(&self, approval: Arc<Approval>) -> Result<ApprovalView, Refusal> {
         let uses = self.uses(&approval).await?.len();
         Ok(ApprovalView {
             state: approval.state(self.now(), uses),
@@ -416,7 +416,7 @@ impl Broker {
 
     /// An approval.
     pub async fn get_approval(&self, caller: &Caller, org: &str, id: &str) -> Result<ApprovalView, Refusal> {
-        self.view(self.visible_approval(caller, org, id).await?.value)
+        self.approval_view(self.visible_approval(caller, org, id).await?.value)
             .await
     }
 
@@ -434,7 +434,7 @@ impl Broker {
         let mut views = Vec::with_capacity(rows.len());
         for row in rows {
             if Self::may_see(caller, &place, &row.value) {
-                let view = self.view(row.value).await?;
+                let view = self.approval_view(row.value).await?;
                 if state.is_none_or(|state| state == view.state) {
                     views.push(view);
                 }

@@ -84,6 +84,9 @@ fn must_not_fail(action: Action) -> bool {
             | Action::TaskEnd
             | Action::LeaseRelease
             | Action::JournalPrune
+            | Action::OperatorRevoke
+            | Action::OperatorRecover
+            | Action::RoleRevoke
             | Action::ApprovalDeny
             | Action::ApprovalRevoke
             | Action::SecretRemove

@@ -7,6 +7,7 @@
 
 mod access;
 mod agents;
+mod api_keys;
 mod approvals;
 mod authenticate;
 mod credentials;
@@ -16,12 +17,13 @@ mod effect;
 mod enroll;
 mod enrollment_tokens;
 mod executors;
+mod extension;
 mod heartbeat;
 mod introspect;
-mod extension;
 mod journal;
 mod lease;
 mod live;
+mod operator_tokens;
 mod page;
 mod presence;
 mod reconcile;
@@ -29,6 +31,7 @@ mod refresh;
 mod renew;
 mod request;
 mod resolve;
+mod roles;
 mod scope;
 mod sign_in;
 mod streams;
@@ -62,9 +65,9 @@ pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
-pub use access::{MintedApiKey, WhoAmI};
+pub use access::WhoAmI;
 pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
@@ -75,16 +78,20 @@ pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
+pub use extension::{GranteeRef, ReadSecret, SecretRef};
 pub use heartbeat::Pulse;
 pub use introspect::Introspected;
-pub use extension::{GranteeRef, ReadSecret, SecretRef};
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
+pub use operator_tokens::{
+    ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
+};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
 pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};

@@ -6,7 +6,6 @@ use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
 use zeroize::Zeroizing;
 
 use crate::domain::agent::{KeyFingerprint, RenewalNonce, SerialNumber};
-use crate::domain::agent::KeyFingerprint;
 use crate::domain::approval::Listed;
 use crate::domain::id::{Id, Kind, Member};
 use crate::domain::mode::{AuthMode, CredentialKind};

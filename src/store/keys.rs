@@ -15,6 +15,7 @@
 //!   environment/<env>       environment-name/<project><name>
 //!   member/<member>         member-name/<name>       member-identity/<system:subject>
 //!   api-key/<key>
+//!   member-token/<member><operator>        an operator token of a member
 //!   enrollment-token/<token>               slot/<token><key fingerprint>
 //!   agent/<agent>
 //!   task/<task>             task-agent/<task><agent>   agent-task/<agent><task>
@@ -395,6 +396,21 @@ pub fn requests(org: OrgId) -> Key {
 /// What a create with a request id made on a UTC day. `hash` covers the caller, the call and the request id.
 pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
     of(org, "request", &[&day.to_be_bytes(), hash])
+}
+
+/// All operator tokens of an org's members.
+pub fn members_tokens(org: OrgId) -> Key {
+    of(org, "member-token", &[])
+}
+
+/// All operator tokens of a member.
+pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
+    of(org, "member-token", &[member.as_bytes()])
+}
+
+/// The mark that an operator token is a member's.
+pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
+    of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

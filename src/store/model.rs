@@ -8,7 +8,6 @@ use minicbor::bytes::{ByteArray, ByteVec};
 use super::record::Record;
 use super::table::{choice, table};
 use crate::domain::agent::{Agent, Certificates};
-use crate::domain::agent::Agent;
 use crate::domain::approval::{Approval, Capability, Party, Posture, Ruling};
 use crate::domain::credential::Credential;
 use crate::domain::directory::{
@@ -228,7 +227,7 @@ table!(Member {
 });
 table!(ApiKey {
     0 => id, 1 => org, 2 => token, 3 => display_name, 4 => created, 5 => expires, 6 => revoked, 7 => projects,
-    8 => groups, 9 => certificate, 10 => previous,
+    8 => groups, 9 => certificate, 10 => previous, 11 => previous_certificate,
 });
 table!(EnrollmentToken {
     0 => id, 1 => org, 2 => environment, 3 => token, 4 => max_agents, 5 => bound, 6 => task, 7 => labels,

@@ -21,7 +21,8 @@ use credbroker::domain::time::Time;
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, FilterInput, ImportGrant, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey, Settings,
+    Broker, FilterInput, ImportGrant, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey,
+    Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -383,11 +384,12 @@ async fn make_org(broker: &Arc<Broker>) {
 }
 
 async fn resolver(broker: &Arc<Broker>) -> Caller {
-    let key = broker
-        .create_api_key(&operator(), ORG, "", None)
-        .await
-        .unwrap()
-        .key;
+    // A key is made by somebody who is known and live.
+    let token = broker.create_operator("review").await.unwrap();
+    let token = Token::<OperatorFamily>::parse(token.expose_str(Exposure::Inspect).unwrap()).unwrap();
+    let maker = Caller::local_operator(token.id());
+    let minted = broker.create_api_key(&maker, ORG, NewApiKey::default()).await;
+    let key = minted.unwrap().key.key;
     let actor = Actor::ApiKey {
         id: key.id,
         org: key.org,

@@ -104,7 +104,7 @@ impl Broker {
         let (by, granting) = (Party::from(caller.actor()), action == Action::ApprovalGrant);
         let same = |ruling: &crate::domain::approval::Ruling| ruling.by == by && ruling.granted == granting;
         if stored.value.revoked.is_none() && stored.value.ruling.as_ref().is_some_and(same) {
-            return self.view(stored.value).await;
+            return self.approval_view(stored.value).await;
         }
         let decided = match decide(&stored.value) {
             Ok(decided) => decided,
@@ -121,7 +121,7 @@ impl Broker {
             .at(&live, revision);
         self.effect(record, changes).await?;
         self.approval_decided(&decided);
-        self.view(Arc::new(decided)).await
+        self.approval_view(Arc::new(decided)).await
     }
 
     /// Tells whoever waits for it that a request was decided about. To be called once the effect is recorded, and
@@ -164,7 +164,7 @@ impl Broker {
         }
         let ended = self.end_leases_by(&approval).await?;
         Ok(RevokedApproval {
-            view: self.view(approval).await?,
+            view: self.approval_view(approval).await?,
             ended,
         })
     }
