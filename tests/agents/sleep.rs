@@ -180,6 +180,7 @@ async fn only_the_living_are_renewed_and_only_for_a_while() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: revoked.agent.clone(),
+        ..Default::default()
     };
     site.operator.agents().revoke_agent(revoke).await.unwrap();
     let caller = site.broker.caller(None).await;
