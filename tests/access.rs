@@ -52,7 +52,13 @@ fn may(kind: Kind, path: &str) -> bool {
     let call = path.strip_prefix("/credbroker.v1.").unwrap();
     let (service, method) = call.split_once('/').unwrap();
     let reads = method.starts_with("Get") || method.starts_with("List");
-    if ["Enroll", "GetTrustBundle"].contains(&method) {
+    let public = [
+        "Enroll",
+        "GetTrustBundle",
+        "GetRenewalNonce",
+        "RenewExpiredCertificate",
+    ];
+    if public.contains(&method) {
         return true;
     }
     match kind {
@@ -63,6 +69,7 @@ fn may(kind: Kind, path: &str) -> bool {
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
+            "LockService" => method != "RemoveLock",
             _ => method == "WhoAmI",
         },
         _ => false,
@@ -160,6 +167,7 @@ async fn a_revoked_agent_is_refused_on_its_open_connection_and_on_a_new_one() {
     let request = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     let revoked = operator
         .agents()

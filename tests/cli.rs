@@ -6,11 +6,15 @@
 mod agent;
 #[path = "cli/contexts.rs"]
 mod contexts;
+#[path = "cli/journal.rs"]
+mod journal;
 #[path = "cli/operator.rs"]
 mod operator;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "support/user.rs"]
 mod user;
 #[path = "cli/watch.rs"]

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::context::{ConnectionArgs, Settings, Target, TrustSource};
 use super::error::{Failure, Kind};
 use super::pin::{Pin, PinVerifier};
-use super::{context, files, input, login};
+use super::{client_certificate, context, files, input, login};
 use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::proto;
 
@@ -381,7 +381,12 @@ impl Session {
             TrustSource::Pin(pin) => Trust::Pin(*pin),
             TrustSource::File(path) => Trust::Roots(certificates(path)?),
         };
-        let channel = connect(&settings.target.address, trust, None)
+        let folder = settings
+            .client_certificate
+            .as_deref()
+            .map(client_certificate::Folder::at);
+        let identity = folder.map(|folder| folder.load()).transpose()?;
+        let channel = connect(&settings.target.address, trust, identity)
             .await
             .map_err(|error| error.into_failure(&settings.target))?;
         Ok(Session::new(channel, bearer, settings.target, settings.org))
@@ -444,6 +449,8 @@ stubs! {
     access: access_service_client::AccessServiceClient;
     /// What hands credentials out.
     broker: broker_service_client::BrokerServiceClient;
+    /// Locks.
+    locks: lock_service_client::LockServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::id::{AgentId, ApiKeyId, EnvironmentId, MemberId, OperatorId, OrgId};
 use super::journal::{Action, Record};
+use super::oidc::Link;
 use super::role::Reach;
 use super::time::Time;
 
@@ -88,8 +89,8 @@ impl fmt::Display for Actor {
 pub enum Shown {
     /// An operator token.
     OperatorToken(OperatorId),
-    /// An ID token of an OIDC issuer.
-    IdToken,
+    /// An ID token of an OIDC issuer, for the outside identity that links its subject to the member.
+    IdToken(Link),
     /// An org API key.
     ApiKey(ApiKeyId),
     /// A runtime key, with its certificate.

@@ -7,6 +7,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ring::digest;
+
+use super::id::OrgId;
+
 /// The longest URL of an issuer, in bytes: with the longest subject it still fits into a key of the store.
 pub const MAX_ISSUER: usize = 200;
 /// The longest subject, in bytes (OpenID Connect Core 1.0 section 2).
@@ -91,6 +95,27 @@ const SYSTEM: &str = "oidc:";
 /// no two pairs are written alike, and it names the issuer itself and not what somebody called it.
 pub fn identity(issuer: &str, subject: &str) -> String {
     format!("{SYSTEM}{issuer}#{subject}")
+}
+
+/// Stands for the outside identity of an org's member where it has to be small: the first half of a SHA-256. No
+/// two can be found with the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Link([u8; 16]);
+
+impl Link {
+    /// Of an outside identity in an org.
+    pub fn of(org: OrgId, identity: &str) -> Self {
+        let text = [org.as_bytes(), identity.as_bytes()].concat();
+        let hash = digest::digest(&digest::SHA256, &text);
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash.as_ref()[..16]);
+        Self(first)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 /// A text that claims to be such an identity and is none.

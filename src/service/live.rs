@@ -7,7 +7,8 @@ use super::Broker;
 use crate::domain::actor::{Actor, Caller, Shown};
 use crate::domain::agent::Agent;
 use crate::domain::directory::{ApiKey, Member, Operator};
-use crate::domain::id::OperatorId;
+use crate::domain::id::{MemberId, OperatorId, OrgId};
+use crate::domain::oidc::Link;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::store::Revision;
@@ -18,10 +19,11 @@ impl Broker {
     /// The record by which the caller can be revoked, and the revision at which it was found live just now. A
     /// commit guarded by it does not outlive the caller.
     pub(super) async fn still_live(&self, caller: &Caller) -> Result<(Key, Revision), Refusal> {
+        self.unlocked_actor(caller.actor())?;
         match *caller.actor() {
             Actor::Agent(agent) => {
                 let key = keys::agent(agent.org, agent.id);
-                self.standing(key, |agent: &Agent| agent.revoked.is_none()).await
+                self.standing(key, |agent: &Agent| agent.standing().is_ok()).await
             }
             Actor::ApiKey { id, org } => {
                 let key = keys::api_key(org, id);
@@ -30,14 +32,33 @@ impl Broker {
             Actor::Operator(token) => self.standing_token(token).await,
             Actor::Member { id, org } => {
                 let key = keys::member(org, id);
-                let member = self.standing(key, |member: &Member| member.removed.is_none());
-                let member = member.await?;
+                let linked = |member: &Member| match caller.shown() {
+                    Shown::IdToken(link) => member.identities.iter().any(|own| Link::of(org, own) == link),
+                    _ => true,
+                };
+                let stands = |member: &Member| member.removed.is_none() && linked(member);
+                let member = self.standing(key, stands).await?;
                 match caller.shown() {
                     Shown::OperatorToken(token) => self.standing_token(token).await,
                     _ => Ok(member),
                 }
             }
         }
+    }
+
+    /// The record of a member for whom something is done, and the revision at which it was found standing and
+    /// not locked.
+    pub(super) async fn standing_member(
+        &self,
+        org: OrgId,
+        member: MemberId,
+    ) -> Result<(Key, Revision), Refusal> {
+        self.unlocked(&[*member.as_bytes()])?;
+        let key = keys::member(org, member);
+        let stored: Option<Stored<Member>> = self.records.get(&key).await?;
+        let stored = stored.filter(|stored| stored.value.removed.is_none());
+        let stored = stored.ok_or_else(|| Refusal::not_found("member"))?;
+        Ok((key, stored.revision))
     }
 
     async fn standing_token(&self, token: OperatorId) -> Result<(Key, Revision), Refusal> {

@@ -9,7 +9,7 @@ use crate::domain::actor::{Caller, Shown};
 use crate::domain::directory::{Member, MemberOf, Org};
 use crate::domain::id::{MemberId, OrgId};
 use crate::domain::name::Name;
-use crate::domain::oidc::{self, Issuer};
+use crate::domain::oidc::{self, Issuer, Link};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::role::Rule;
@@ -39,7 +39,8 @@ impl Broker {
     ) -> Result<Caller, Refusal> {
         let shown = self.issuers.verify(token).await.map_err(refusal)?;
         let member = self.linked(&shown, org).await?;
-        self.member_by(member, Shown::IdToken, Some(shown.expires()), rules)
+        let link = Link::of(member.org, &shown.identity());
+        self.member_by(member, Shown::IdToken(link), Some(shown.expires()), rules)
             .await
     }
 
@@ -99,6 +100,15 @@ impl Broker {
             (Ok(id), _) => Ok(Some(id)),
             (_, Ok(name)) => self.pointed(&keys::org_name(name.as_str())).await,
             _ => Ok(None),
+        }
+    }
+
+    /// Ends what is open by a link that a member had and has no more.
+    pub(super) fn end_links(&self, org: OrgId, before: &[String], after: &[String]) {
+        for gone in before.iter().filter(|identity| !after.contains(identity)) {
+            let why = Refusal::new(Reason::IdentityNotLinked, "the link to the member was taken away");
+            self.streams
+                .end(*Link::of(org, gone).as_bytes(), &why.with("identity", gone));
         }
     }
 

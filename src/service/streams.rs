@@ -150,6 +150,7 @@ fn subjects(caller: &Caller) -> Vec<Subject> {
         Shown::OperatorToken(token) if !subjects.contains(token.as_bytes()) => {
             subjects.push(*token.as_bytes());
         }
+        Shown::IdToken(link) => subjects.push(*link.as_bytes()),
         _ => {}
     }
     subjects

@@ -7,6 +7,8 @@ const REQUESTS: usize = 2;
 /// The time between two fetches.
 const REST: Duration = Duration::from_secs(10);
 
+type Change<'a> = Box<dyn Fn(&mut issuer::Script) + 'a>;
+
 fn unavailable(result: Result<VerifiedIdToken, IdTokenError>) -> Duration {
     match result {
         Err(IdTokenError::Unavailable { retry_after, .. }) => retry_after,
@@ -126,7 +128,7 @@ async fn documents_that_are_wrong_or_huge_are_refused() {
     let published = |key: &SigningKey, more: Value| json!({"keys": [key.jwk()], "more": more}).to_string();
     let key = SigningKey::p256("one");
     let many: Vec<Value> = (0..65).map(|_| key.jwk()).collect();
-    let changes: Vec<(&str, Box<dyn Fn(&mut issuer::Script)>)> = vec![
+    let changes: Vec<(&str, Change<'_>)> = vec![
         (
             "another issuer's",
             Box::new(|s| s.issuer = "https://evil.example".into()),

@@ -1,5 +1,9 @@
 //! Who is linked to whom: made by admins, read at every call.
 
+use credbroker::domain::role::{Extent, Role};
+use credbroker::service::{Accepts, KeyAccess, Presented};
+use tokio::time::timeout;
+
 use super::*;
 
 const OTHER: &str = "globex";
@@ -43,6 +47,52 @@ async fn a_link_that_is_taken_away_ends_at_once() {
         .await
         .unwrap_err();
     assert_eq!(reason(&refused), "IDENTITY_NOT_LINKED");
+}
+
+// req: D2 D8
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_by_a_link_ends_with_it() {
+    let scene = Scene::of(&[ORG, OTHER], Options::default()).await;
+    let theirs = id_of(&scene.operator, OTHER, MEMBER).await;
+    scene.link("alice").await;
+    let identity = scene.identity("alice");
+    set_identities(&scene.operator, OTHER, &theirs, &[&identity])
+        .await
+        .unwrap();
+    let token = scene.token("alice");
+    let stream_in = async |org: &str| {
+        let accepts = Accepts {
+            humans: Some(&[(Role::Member, Extent::Own)]),
+            api_key: KeyAccess::No,
+            agent: false,
+        };
+        let presented = Presented {
+            bearer: Some(&token),
+            certificate: None,
+            org: Some(org),
+        };
+        let caller = scene
+            .broker
+            .broker
+            .authenticate(presented, accepts)
+            .await
+            .unwrap();
+        let left = caller.expires().unwrap().since(SystemClock::new().wall());
+        assert!(left <= HOUR + Duration::from_secs(60) && left > HOUR, "{left:?}");
+        (scene.broker.broker.open_stream(&caller).await, caller)
+    };
+    let (here, caller) = stream_in(ORG).await;
+    let (there, _) = stream_in(OTHER).await;
+    let (mut here, mut there) = (here.unwrap(), there.unwrap());
+    set_identities(&scene.operator, ORG, &scene.member, &["github:alice"])
+        .await
+        .unwrap();
+    let ended = timeout(Duration::from_secs(10), here.ended()).await.unwrap();
+    assert_eq!(ended.reason.code(), "IDENTITY_NOT_LINKED");
+    // Whoever was let in just before finds out at the second look.
+    assert!(scene.broker.broker.open_stream(&caller).await.is_err());
+    let open = timeout(Duration::from_millis(50), there.ended()).await;
+    assert!(open.is_err(), "the other org's link stands");
 }
 
 // req: D2

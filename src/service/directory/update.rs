@@ -159,8 +159,11 @@ impl Broker {
             }
             value.identities = new;
         }
+        let identities = value.identities.clone();
         let record = caller.record(Action::MemberUpdate, Some(org)).about("member", id);
-        self.change(record, keys::member(org, id), &stored, change, value, more)
-            .await
+        let changed = self.change(record, keys::member(org, id), &stored, change, value, more);
+        let changed = changed.await?;
+        self.end_links(org, &stored.value.identities, &identities);
+        Ok(changed)
     }
 }

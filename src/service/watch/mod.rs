@@ -216,7 +216,7 @@ fn expired(shown: Shown) -> Refusal {
             Reason::ClientCertificateRequired,
             "the client certificate has expired",
         ),
-        Shown::OperatorToken(_) | Shown::ApiKey(_) | Shown::IdToken => ended("the token has expired"),
+        Shown::OperatorToken(_) | Shown::ApiKey(_) | Shown::IdToken(_) => ended("the token has expired"),
     }
 }
 
