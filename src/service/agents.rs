@@ -14,10 +14,8 @@ use crate::domain::directory::Environment;
 use crate::domain::id::{EnvironmentId, OrgId, ProjectId};
 use crate::domain::journal::Action;
 use crate::domain::lease::Holder;
-use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
-use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::Seen;
 use crate::store::record::{Changes, Stored};
@@ -232,15 +230,12 @@ impl Broker {
             let record = caller.record(Action::AgentRevoke, Some(org)).about("agent", id);
             self.effect(record, changes).await?;
             revoked = Arc::new(agent);
-            // It is revoked: that its project cannot be read must not keep anybody from being told.
-            let project = self
-                .project_of(org, stored.value.environment)
-                .await
-                .unwrap_or(None);
-            let ended = Ended::Agent(id, project);
-            self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
         }
-        self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
+        let refusal = ended("the agent was revoked");
+        self.streams.end(*id.as_bytes(), &refusal);
+        if stored.value.revoked.is_none() {
+            self.agent_ended(&revoked, refusal.reason).await;
+        }
         let mut outstanding = self.end_leases(org, Holder::Agent(id)).await?;
         if rotate_outstanding {
             self.rotate_outstanding(org, &mut outstanding).await?;

@@ -350,6 +350,7 @@ impl Broker {
             broker.effect(record, changes).await?;
             broker.locks.add(&lock);
             broker.streams.end(lock.target.subject(), &lock.refusal());
+            broker.locked(&lock).await;
             Ok(())
         })
         .await
