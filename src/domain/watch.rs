@@ -101,8 +101,8 @@ pub struct Notice {
 pub enum Ended {
     /// The org.
     Org,
-    /// An environment, and its project where that is known.
-    Environment(EnvironmentId, Option<ProjectId>),
+    /// An environment, and its project.
+    Environment(EnvironmentId, ProjectId),
     /// A member.
     Member(MemberId),
     /// An agent, and the project of its environment where that is known.
@@ -141,7 +141,7 @@ impl Notice {
             Ended::Org => (org.to_string(), vec![Topic::Everything], Some(Topic::Org(org))),
             Ended::Environment(id, project) => (
                 id.to_string(),
-                reached(org, project, None),
+                reached(org, Some(project), None),
                 Some(Topic::Environment(id)),
             ),
             Ended::Member(id) => (

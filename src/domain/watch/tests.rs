@@ -106,8 +106,8 @@ fn an_agent_hears_of_itself_and_of_what_it_holds_only() {
     for (own, notice) in [
         (true, ended(1, Ended::Org)),
         (false, ended(2, Ended::Org)),
-        (true, ended(1, Ended::Environment(id(30), Some(id(20))))),
-        (false, ended(1, Ended::Environment(id(31), Some(id(20))))),
+        (true, ended(1, Ended::Environment(id(30), id(20)))),
+        (false, ended(1, Ended::Environment(id(31), id(20)))),
         (true, ended(1, Ended::Agent(id(60), Some(id(20))))),
         (false, ended(1, Ended::Agent(id(61), Some(id(20))))),
         (false, ended(1, Ended::ApiKey(id(40)))),

@@ -1,15 +1,12 @@
 //! What the use cases tell those who watch: always after the commit, and before anybody is answered.
 
 use crate::domain::agent::Agent;
-use crate::domain::credential::Credential;
 use crate::domain::id::{AgentId, OrgId};
 use crate::domain::lease::Lease;
-use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::reason::Reason;
 use crate::domain::task::Task;
 use crate::domain::watch::{Ended, Interest, Notice};
 use crate::service::Broker;
-use crate::store::keys;
 
 impl Broker {
     /// Tells those who watch and may hear of it. To be called once what it tells of is committed, and before
@@ -61,33 +58,5 @@ impl Broker {
             .unwrap_or(None);
         let ended = Ended::Agent(agent.id, project);
         self.publish(Notice::ended(agent.org, ended, reason, false));
-    }
-
-    /// A lock is in force.
-    pub(in crate::service) async fn locked(&self, lock: &Lock) {
-        let org = lock.org;
-        // As far as it can be read: the lock holds whatever becomes of telling of it.
-        let ended = match lock.target {
-            LockTarget::Org(_) => Ended::Org,
-            LockTarget::Member(id) => Ended::Member(id),
-            LockTarget::Environment(id) => {
-                Ended::Environment(id, self.project_of(org, id).await.unwrap_or(None))
-            }
-            LockTarget::Agent(id) => match self.records.get::<Agent>(&keys::agent(org, id)).await {
-                Ok(Some(agent)) => {
-                    let project = self.project_of(org, agent.value.environment).await;
-                    Ended::Agent(id, project.unwrap_or(None))
-                }
-                _ => Ended::Agent(id, None),
-            },
-            LockTarget::Credential(id) => {
-                let key = keys::credential(org, id);
-                match self.records.get::<Credential>(&key).await {
-                    Ok(Some(credential)) => Ended::Credential(id, credential.value.owner),
-                    _ => return,
-                }
-            }
-        };
-        self.publish(Notice::ended(org, ended, lock.refusal().reason, true));
     }
 }
