@@ -231,6 +231,7 @@ impl Broker {
                 Ok(_) => {
                     tracing::warn!(agent = %agent.id, "two copies of an agent were at work; it is stopped");
                     self.streams.end(*agent.id.as_bytes(), &refusal);
+                    self.agent_ended(&stopped, refusal.reason).await;
                     return Ok(refusal);
                 }
                 Err(Undone::Conflict) => {}
