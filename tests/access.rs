@@ -47,7 +47,8 @@ enum Kind {
 }
 
 /// The policy in words, apart from the table: agents resolve and keep their identity fresh; automation also
-/// runs tasks and agents and reads what is there; operators do everything but that; anybody may enroll.
+/// runs tasks and agents and reads what is there; operators do everything but that; anybody may enroll, and ask
+/// how to sign in.
 fn may(kind: Kind, path: &str) -> bool {
     let call = path.strip_prefix("/credbroker.v1.").unwrap();
     let (service, method) = call.split_once('/').unwrap();
@@ -55,6 +56,7 @@ fn may(kind: Kind, path: &str) -> bool {
     let public = [
         "Enroll",
         "GetTrustBundle",
+        "GetLoginConfiguration",
         "GetRenewalNonce",
         "RenewExpiredCertificate",
     ];
@@ -104,7 +106,14 @@ async fn every_kind_of_caller_gets_what_it_may_and_nothing_else() {
     let operator = broker.prepare().await;
     let task = operator.make_task(ORG, MEMBER).await;
     let enrolled = broker.enroll(&operator, &task).await;
-    let (_, api_key) = operator.make_api_key(ORG).await;
+    // Good for every group of calls: which group is tested elsewhere.
+    let request = proto::CreateApiKeyRequest {
+        org: ORG.to_owned(),
+        groups: (1..=10).collect(),
+        ..Default::default()
+    };
+    let made = operator.access().create_api_key(request).await.unwrap();
+    let api_key = made.into_inner().token.unwrap().value.clone();
     let enrollment = operator.enrollment_token(ORG, "").await;
     let approval = Token::<ApprovalFamily>::new(ApprovalId::from_bytes([7; 16]), [9; 32]).reveal();
     let approval = approval.expose_str(Exposure::Inspect).unwrap();

@@ -64,7 +64,7 @@ pub type Admitted = Pin<Box<dyn Future<Output = bool> + Send>>;
 pub struct Guests {
     /// The open connections of agents.
     pub connections: Arc<Connections>,
-    /// Whether an agent may come in at all. Asked once a connection, within the time of a handshake.
+    /// Whether an agent or API key may come in at all. Asked once a connection, within the time of a handshake.
     pub admits: Arc<dyn Fn(Arc<PeerIdentity>) -> Admitted + Send + Sync>,
 }
 
@@ -241,10 +241,10 @@ impl Port {
     }
 
     /// An agent's place among the connections, if it may come in. It takes the place first: whoever is revoked
-    /// from then on has its connections closed, and whoever was revoked before is seen to be.
+    /// from then on has its connections closed, and whoever was revoked before is seen to be. API keys take none:
+    /// there are few, and their calls are refused.
     async fn admit(&self, identity: &Arc<PeerIdentity>) -> Result<Option<Entry>, Refused> {
-        let enter = |agent| self.guests.connections.enter(agent);
-        let entry = identity.agent().map(enter);
+        let entry = identity.agent().map(|agent| self.guests.connections.enter(agent));
         let admits = (self.guests.admits)(Arc::clone(identity));
         match tokio::time::timeout(self.timeout, admits).await {
             Ok(true) => Ok(entry),

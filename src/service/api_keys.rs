@@ -20,6 +20,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::token::{ApiKeyFamily, Token};
+
 use crate::pki::authority::CaError;
 use crate::pki::csr::CheckedCsr;
 use crate::pki::spiffe::ApiKeySubject;

@@ -27,7 +27,7 @@ use crate::domain::watch::{Ended, Notice};
 use crate::metrics::Levels;
 use crate::pki::accept::Guests;
 use crate::pki::identity::PeerIdentity;
-use crate::pki::spiffe;
+use crate::pki::spiffe::Subject as Named;
 use crate::store::keys;
 use crate::store::record::Changes;
 
@@ -76,8 +76,7 @@ impl Broker {
         });
     }
 
-    /// Who the port lets in: agents and API keys that are known and
-    /// have not ended. One that is locked comes in, and is told of
+    /// Who the port lets in: agents and API keys that are known and have not ended. One that is locked comes in, and is told of
     /// the lock by every call; so it goes on by itself once the lock is gone.
     pub fn guests(self: &Arc<Self>) -> Guests {
         let broker = Arc::clone(self);
@@ -92,19 +91,18 @@ impl Broker {
 
     async fn admits(&self, identity: &PeerIdentity) -> bool {
         let live = match identity.subject {
-            spiffe::Subject::Agent(of) => {
-                let agent = self.records.get::<Agent>(&keys::agent(of.org, of.agent)).await;
-                agent.map(|agent| agent.is_some_and(|agent| agent.value.ended().is_none()))
+            Named::Agent(agent) => {
+                let key = keys::agent(agent.org, agent.agent);
+                let stored = self.records.get::<Agent>(&key).await;
+                stored.map(|stored| stored.is_some_and(|stored| stored.value.ended().is_none()))
             }
-            spiffe::Subject::ApiKey(of) => {
-                let key = self
-                    .records
-                    .get::<ApiKey>(&keys::api_key(of.org, of.api_key))
-                    .await;
-                key.map(|key| key.is_some_and(|key| key.value.revoked.is_none()))
+            Named::ApiKey(api_key) => {
+                let key = keys::api_key(api_key.org, api_key.api_key);
+                let stored = self.records.get::<ApiKey>(&key).await;
+                stored.map(|stored| stored.is_some_and(|stored| stored.value.revoked.is_none()))
             }
         };
-        // Where the store cannot be read, every call looks for itself, and says so.
+        // Where the store fails, every call looks for itself and says what is wrong.
         live.unwrap_or(true)
     }
 

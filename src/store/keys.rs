@@ -29,6 +29,14 @@
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
 //!   request/<day><hash>                    what a create with this request id made, by UTC day
+//!   approval/<approval>                    an approval
+//!   approval-use/<approval><slot>          a use of an approval
+//!   approval-wait/<requester><slot>        a place among those that one requester, or (all zeros) the org, has
+//!                                          waiting to be decided
+//!   extension-namespace/<namespace>        how much a namespace holds
+//!   extension-secret/<namespace>\0<name>   a secret of an extension
+//!   extension-value/<namespace>\0<name>    its value
+//!   extension-grant/<namespace>\0<grantee> who may read a namespace
 //! ```
 //!
 //! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
@@ -42,6 +50,12 @@ use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
+
+mod approvals;
+mod extensions;
+
+pub use approvals::*;
+pub use extensions::*;
 
 /// A key of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -424,13 +438,6 @@ pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
     of(org, "request", &[&day.to_be_bytes(), hash])
 }
 
-fn owner_part(owner: Owner) -> [u8; 17] {
-    match owner {
-        Owner::Org => [0; 17],
-        Owner::Member(member) => tagged(1, member.as_bytes()),
-    }
-}
-
 /// All operator tokens of an org's members.
 pub fn members_tokens(org: OrgId) -> Key {
     of(org, "member-token", &[])
@@ -444,6 +451,13 @@ pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
 /// The mark that an operator token is a member's.
 pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
     of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
+}
+
+fn owner_part(owner: Owner) -> [u8; 17] {
+    match owner {
+        Owner::Org => [0; 17],
+        Owner::Member(member) => tagged(1, member.as_bytes()),
+    }
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

@@ -323,6 +323,24 @@ impl Enrolled {
         }
     }
 
+    /// The same agent with another certificate.
+    pub fn with_chain(&self, chain_der: Vec<Vec<u8>>) -> Self {
+        Self {
+            agent: self.agent.clone(),
+            runtime_key: self.runtime_key.clone(),
+            key_pkcs8: self.key_pkcs8.clone(),
+            chain_der,
+        }
+    }
+
+    /// The same agent with another runtime key.
+    pub fn with_key(&self, runtime_key: &str) -> Self {
+        Self {
+            runtime_key: runtime_key.to_owned(),
+            ..self.with_chain(self.chain_der.clone())
+        }
+    }
+
     pub fn identity(&self) -> ClientIdentity {
         ClientIdentity {
             chain_der: self.chain_der.iter().cloned().map(CertificateDer::from).collect(),

@@ -93,7 +93,7 @@ impl Broker {
             .await?;
         let key = keys::task(org, id);
         let changes = Changes::default().at(&key, stored.revision).delete::<Task>(&key);
-        Ok(self.commits(changes).await?)
+        self.commits(changes).await
     }
 
     /// Removes an enrollment token that is over for long, once no agent that came by it is left: until then, they
@@ -115,7 +115,7 @@ impl Broker {
             .at(&key, stored.revision)
             .delete::<EnrollmentToken>(&key)
             .delete::<Home>(&keys::enrollment_token_home(id));
-        Ok(self.commits(changes).await?)
+        self.commits(changes).await
     }
 
     async fn has_agents(&self, org: OrgId, slots: &Key) -> Result<bool, Refusal> {
@@ -169,7 +169,7 @@ impl Broker {
         {
             changes = changes.at(&file, pointer.revision).delete::<LeasePointer>(&file);
         }
-        Ok(self.commits(changes).await?)
+        self.commits(changes).await
     }
 
     /// Whether the changes came about; `false`: somebody else came first.

@@ -231,6 +231,7 @@ impl Broker {
             "the agent was not seen for too long and has expired",
         );
         self.streams.end(*id.as_bytes(), &told);
+        self.agent_ended(&agent, told.reason).await;
         self.end_leases(org, Holder::Agent(id)).await?;
         Ok(true)
     }
@@ -260,5 +261,8 @@ fn unhex(text: &str) -> Option<Key> {
         .map(|c| c.to_digit(16)?.try_into().ok())
         .collect::<Option<_>>()?;
     let bytes = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]);
-    (digits.len() % 2 == 0).then(|| Key::from_bytes(bytes.collect()))
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| Key::from_bytes(bytes.collect()))
 }
