@@ -69,6 +69,7 @@ fn may(kind: Kind, path: &str) -> bool {
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
+            "LockService" => method != "RemoveLock",
             _ => method == "WhoAmI",
         },
         _ => false,
@@ -166,6 +167,7 @@ async fn a_revoked_agent_is_refused_on_its_open_connection_and_on_a_new_one() {
     let request = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     let revoked = operator
         .agents()

@@ -13,8 +13,12 @@ mod operator;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "support/user.rs"]
 mod user;
+#[path = "cli/watch.rs"]
+mod watch;
 
 use serde_json::Value;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};

@@ -390,6 +390,7 @@ async fn a_revoked_agent_cannot_come_back_by_repeating_its_enrollment() {
     let request = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(request).await.unwrap();
     let status = broker.enroll_with(&token, &key).await.err().unwrap();
@@ -429,6 +430,7 @@ async fn a_busy_agent_cannot_hold_its_revocation_off() {
         let request = proto::RevokeAgentRequest {
             org: ORG.to_owned(),
             agent: enrolled.agent.clone(),
+            ..Default::default()
         };
         operator.agents().revoke_agent(request).await.unwrap();
         let over = tokio::time::timeout(Duration::from_secs(20), busy.join_all()).await;

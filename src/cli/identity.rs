@@ -300,7 +300,7 @@ pub fn certificate_request(key: &KeyPair) -> Result<Vec<u8>, IdentityError> {
 }
 
 /// Textual encoding (RFC 7468).
-fn pem(label: &str, ders: &[Vec<u8>]) -> String {
+pub(super) fn pem(label: &str, ders: &[Vec<u8>]) -> String {
     let mut out = String::new();
     for der in ders {
         let text = STANDARD.encode(der);

@@ -198,6 +198,7 @@ pub fn label(field: &str) -> String {
         ("refresh time", "refreshed"),
         ("end time", "ended"),
         ("seen time", "seen"),
+        ("last used time", "last used"),
     ] {
         if let Some(before) = words.strip_suffix(verb) {
             return format!("{before}{told}");

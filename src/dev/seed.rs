@@ -109,6 +109,7 @@ async fn operator(
     };
     if let Some(text) = kept
         && let Ok(token) = Token::<OperatorFamily>::parse(&text)
+        && broker.is_system_admin(token.id()).await?
     {
         return Ok((token.id(), text));
     }

@@ -56,6 +56,10 @@ const READERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All)];
 const READERS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Member, Own)];
 /// Those who change an org, and members what is theirs.
 const ADMINS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Member, Own)];
+/// Those who change an org, and everybody what is about themselves.
+const ADMINS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, Own), (Approver, Own), (Member, Own)];
+/// Those who read everything, and everybody what is about themselves.
+const READERS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, Own), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
 /// Those who follow events: as far as they read, and approvers all of it.
@@ -111,6 +115,14 @@ table! {
         ANYONE_KNOWN => WhoAmI;
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;
+        ADMIN => RotateApiKey GrantRole RevokeRole;
+        humans(ADMINS_AND_SELF) => CreateOperatorToken RotateOperatorToken RevokeOperatorToken;
+        humans(READERS_AND_SELF) => ListOperatorTokens ListRoles;
+    }
+    "credbroker.v1.LockService" {
+        row(Some(ADMINS), of(Group::Agents), false) => CreateLock;
+        row(Some(READERS), of(Group::Agents), false) => ListLocks;
+        ADMIN => RemoveLock;
     }
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead FollowRecords;

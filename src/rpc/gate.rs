@@ -85,7 +85,9 @@ where
                 "request",
                 method = request.uri().path(),
                 peer = peer.as_ref().map(|peer| tracing::field::display(peer.remote)),
-                agent = certificate.map(|certificate| tracing::field::display(certificate.agent)),
+                agent = certificate
+                    .and_then(|certificate| certificate.agent())
+                    .map(tracing::field::display),
                 actor = tracing::field::Empty,
             );
             let handled = async {

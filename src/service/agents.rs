@@ -1,37 +1,26 @@
 //! Agents, as operators and automation see them: shown, listed by what is asked for, revoked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Broker;
 use super::live::ended;
+use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
 use super::presence::Present;
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
-use crate::domain::credential::Credential;
 use crate::domain::directory::Environment;
-use crate::domain::id::{EnvironmentId, LeaseId, OrgId, ProjectId};
+use crate::domain::id::{EnvironmentId, OrgId, ProjectId};
 use crate::domain::journal::Action;
-use crate::domain::lease::{Holder, Lease};
-use crate::domain::mode::CredentialKind;
+use crate::domain::lease::Holder;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
 use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
-use crate::store::model::{LeasePointer, Seen};
+use crate::store::model::Seen;
 use crate::store::record::{Changes, Stored};
-
-/// Material that an ended agent was handed and may still use at the provider.
-#[derive(Clone, Debug)]
-pub struct OutstandingLease {
-    /// The lease.
-    pub lease: LeaseId,
-    /// The credential behind it, as it stands now.
-    pub credential: Arc<Credential>,
-}
 
 /// An agent that was revoked, and what it still holds.
 #[derive(Clone, Debug)]
@@ -39,7 +28,7 @@ pub struct RevokedAgent {
     /// The agent.
     pub agent: Arc<Agent>,
     /// What it may still use at the providers.
-    pub outstanding: Vec<OutstandingLease>,
+    pub outstanding: Outstanding,
 }
 
 /// An agent, and when it was last seen.
@@ -119,8 +108,6 @@ const MAX_PAIRS: usize = 16;
 const MAX_PAIR_CHARS: usize = 256;
 /// An agent's record has labels and attributes, and has to fit in one value of the store.
 const MAX_PAIRS_BYTES: usize = 1_536;
-/// How many leases a revocation ends in one commit.
-const LEASES_PER_COMMIT: usize = 50;
 
 /// Labels or attributes within bounds, sorted by key.
 pub(super) fn checked_pairs(
@@ -228,6 +215,7 @@ impl Broker {
         caller: &Caller,
         org: &str,
         agent: &str,
+        rotate_outstanding: bool,
     ) -> Result<RevokedAgent, Refusal> {
         let stored = self.agent_of(caller, org, agent).await?;
         let (org, id) = (stored.value.org, stored.value.id);
@@ -253,71 +241,13 @@ impl Broker {
             self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
         }
         self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
-        let outstanding = self.end_leases(org, Holder::Agent(id)).await?;
+        let mut outstanding = self.end_leases(org, Holder::Agent(id)).await?;
+        if rotate_outstanding {
+            self.rotate_outstanding(org, &mut outstanding).await?;
+        }
         Ok(RevokedAgent {
             agent: revoked,
             outstanding,
         })
-    }
-
-    /// Ends every lease of a holder that can take no new ones, and lists what stays valid at the providers.
-    pub(super) async fn end_leases(
-        &self,
-        org: OrgId,
-        holder: Holder,
-    ) -> Result<Vec<OutstandingLease>, Refusal> {
-        let now = self.now();
-        let (mut outstanding, mut after) = (Vec::new(), None);
-        loop {
-            let rows = self
-                .records
-                .scan::<LeasePointer>(
-                    keys::leases_for(org, holder).as_bytes(),
-                    after.as_ref(),
-                    LEASES_PER_COMMIT,
-                )
-                .await?;
-            let mut changes = Changes::default();
-            for (_, pointer) in &rows {
-                let key = keys::lease(org, pointer.value.lease);
-                let Some(lease) = self.records.get::<Lease>(&key).await? else {
-                    continue;
-                };
-                if lease.value.ended.is_none() {
-                    changes = changes.put(
-                        &key,
-                        &Lease {
-                            ended: Some(now),
-                            ..Lease::clone(&lease.value)
-                        },
-                    );
-                }
-                outstanding.extend(self.still_valid(&lease.value, now).await?);
-            }
-            if !rows.is_empty() {
-                let _applied = self.records.commit(changes).await?;
-            }
-            match rows.into_iter().last() {
-                Some((key, _)) => after = Some(key),
-                None => return Ok(outstanding),
-            }
-        }
-    }
-
-    pub(super) async fn still_valid(
-        &self,
-        lease: &Lease,
-        now: Time,
-    ) -> Result<Option<OutstandingLease>, Refusal> {
-        let key = keys::credential(lease.org, lease.credential);
-        let credential = self.records.get::<Credential>(&key).await?;
-        Ok(credential.and_then(|credential| {
-            let valid = credential.value.kind != CredentialKind::OAuthGrant
-                || credential.value.works_for(now, Duration::ZERO);
-            valid.then_some(OutstandingLease {
-                lease: lease.id,
-                credential: credential.value,
-            })
-        }))
     }
 }

@@ -19,7 +19,8 @@ use crate::domain::journal::{Action, Outcome, Record};
 use crate::domain::reason::{Class, Reason};
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
-use crate::pki::identity::AgentIdentity;
+use crate::pki::identity::PeerIdentity;
+use crate::pki::spiffe::Subject;
 
 /// How many of a kind are recorded one by one in a window.
 const EACH: u32 = 10;
@@ -211,7 +212,7 @@ pub struct RefusedRequest<'a> {
     /// Where it came from.
     pub peer: Option<IpAddr>,
     /// The identity in the connection's certificate.
-    pub certificate: Option<&'a AgentIdentity>,
+    pub certificate: Option<&'a PeerIdentity>,
 }
 
 impl Broker {
@@ -233,7 +234,7 @@ impl Broker {
         let mut record = match &refusal.actor {
             Some(actor) => Record::new(Action::RequestRefuse, actor.to_string(), actor.org()),
             None => {
-                let org = request.certificate.map(|certificate| certificate.org);
+                let org = request.certificate.map(|certificate| certificate.subject.org());
                 Record::new(Action::RequestRefuse, ANONYMOUS, org)
             }
         };
@@ -244,11 +245,12 @@ impl Broker {
         let who = match request.certificate {
             _ if refusal.actor.is_some() => who(&record),
             Some(certificate) => {
-                record = record.about("agent", certificate.agent);
-                Who {
-                    kind: "agent",
-                    name: certificate.agent.to_string(),
-                }
+                let (kind, name) = match certificate.subject {
+                    Subject::Agent(agent) => ("agent", agent.agent.to_string()),
+                    Subject::ApiKey(key) => ("api_key", key.api_key.to_string()),
+                };
+                record = record.about(kind, &name);
+                Who { kind, name }
             }
             None => Who {
                 kind: NETWORK,

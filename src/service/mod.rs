@@ -7,6 +7,7 @@
 
 mod access;
 mod agents;
+mod api_keys;
 mod authenticate;
 mod credentials;
 mod denials;
@@ -20,6 +21,9 @@ mod introspect;
 mod journal;
 mod lease;
 mod live;
+mod locks;
+mod operator_tokens;
+mod outstanding;
 mod page;
 mod presence;
 mod reconcile;
@@ -27,6 +31,7 @@ mod refresh;
 mod renew;
 mod request;
 mod resolve;
+mod roles;
 mod scope;
 mod sign_in;
 mod streams;
@@ -60,8 +65,9 @@ pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
-pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
+pub use access::WhoAmI;
+pub use agents::{AgentFilter, AgentState, AgentView, RevokedAgent};
+pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
@@ -73,11 +79,17 @@ pub use heartbeat::Pulse;
 pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
+pub use locks::{LockRef, Locked, NewLock};
+pub use operator_tokens::{
+    ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
+};
+pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
@@ -163,6 +175,7 @@ pub struct Broker {
     started: Duration,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
+    locks: locks::Locks,
 }
 
 impl Broker {
@@ -206,6 +219,7 @@ impl Broker {
             started,
             hub,
             cursors,
+            locks: locks::Locks::default(),
         }))
     }
 

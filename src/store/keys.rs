@@ -10,11 +10,13 @@
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
 //!   operator-seen/<operator>               when an operator token was last used
+//!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
 //!   member/<member>         member-name/<name>       member-identity/<system:subject>
 //!   api-key/<key>
+//!   member-token/<member><operator>        an operator token of a member
 //!   enrollment-token/<token>               slot/<token><key fingerprint>
 //!   agent/<agent>
 //!   task/<task>             task-agent/<task><agent>   agent-task/<agent><task>
@@ -32,8 +34,8 @@
 
 use crate::domain::agent::KeyFingerprint;
 use crate::domain::id::{
-    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, MemberId, OperatorId,
-    OrgId, ProjectId, TaskId,
+    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, LockId, MemberId,
+    OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
@@ -178,6 +180,21 @@ pub fn agent_seen(org: OrgId, id: AgentId) -> Key {
 /// When an API key was last used.
 pub fn api_key_seen(org: OrgId, id: ApiKeyId) -> Key {
     of(org, "api-key-seen", &[id.as_bytes()])
+}
+
+/// All locks, of all orgs.
+pub fn all_locks() -> Key {
+    system("lock", &[])
+}
+
+/// All locks of an org.
+pub fn locks(org: OrgId) -> Key {
+    system("lock", &[org.as_bytes()])
+}
+
+/// A lock.
+pub fn lock(org: OrgId, id: LockId) -> Key {
+    system("lock", &[org.as_bytes(), id.as_bytes()])
 }
 
 /// All projects of an org.
@@ -381,6 +398,21 @@ pub fn requests(org: OrgId) -> Key {
 /// What a create with a request id made on a UTC day. `hash` covers the caller, the call and the request id.
 pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
     of(org, "request", &[&day.to_be_bytes(), hash])
+}
+
+/// All operator tokens of an org's members.
+pub fn members_tokens(org: OrgId) -> Key {
+    of(org, "member-token", &[])
+}
+
+/// All operator tokens of a member.
+pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
+    of(org, "member-token", &[member.as_bytes()])
+}
+
+/// The mark that an operator token is a member's.
+pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
+    of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

@@ -125,6 +125,7 @@ async fn api_keys_are_minted_listed_and_revoked() {
         org: s(ORG),
         display_name: s("Deploy"),
         ttl: seconds(60),
+        ..Default::default()
     };
     let made = operator
         .access()

@@ -67,6 +67,7 @@ impl Caller {
         access: access_service_client, AccessServiceClient;
         journal: journal_service_client, JournalServiceClient;
         watches: watch_service_client, WatchServiceClient;
+        locks: lock_service_client, LockServiceClient;
     }
 
     /// The connection with the token on it.

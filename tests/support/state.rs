@@ -55,7 +55,14 @@ impl State {
                 environments
             ),
             members: all!(caller, org, directory.list_members, ListMembersRequest, members),
-            api_keys: all!(caller, org, access.list_api_keys, ListApiKeysRequest, api_keys),
+            // To be seen is no change.
+            api_keys: all!(caller, org, access.list_api_keys, ListApiKeysRequest, api_keys)
+                .into_iter()
+                .map(|key| proto::ApiKey {
+                    last_used_time: None,
+                    ..key
+                })
+                .collect(),
             enrollment_tokens: all!(
                 caller,
                 org,

@@ -13,9 +13,11 @@ use super::render;
 use renew::Life;
 
 pub mod enroll;
+pub mod follow;
 pub mod lease;
 mod renew;
 pub mod resolve;
+pub mod watch;
 
 /// Which identity a command acts as.
 #[derive(Args, Clone, Debug, Default)]

@@ -32,6 +32,10 @@ pub enum Action {
     Revoke {
         /// The agent, `agt_…`.
         agent: String,
+        /// Rotate the OAuth grants of which it held the only lease, so that its tokens die where the provider
+        /// ends older ones.
+        #[arg(long)]
+        rotate: bool,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -158,13 +162,20 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = agents.introspect_runtime_key(request).await.map_err(failed)?;
             print_named(session, Some(answer.into_inner()), args.show).await
         }
-        Action::Revoke { agent, yes, show } => {
+        Action::Revoke {
+            agent,
+            rotate,
+            yes,
+            show,
+        } => {
             let consequence = format!("This revokes {agent} for good: its key and certificate stop working.");
             input::confirm(&consequence, yes)?;
-            let answer = agents
-                .revoke_agent(proto::RevokeAgentRequest { org, agent })
-                .await
-                .map_err(failed)?;
+            let request = proto::RevokeAgentRequest {
+                org,
+                agent,
+                rotate_outstanding: rotate,
+            };
+            let answer = agents.revoke_agent(request).await.map_err(failed)?;
             revoked(session, answer.into_inner(), show).await
         }
     }
@@ -190,12 +201,26 @@ async fn revoked(
         return render::print(&render::json(&json!({
             "agent": answer.agent.as_ref().map(render::object),
             "outstanding": answer.outstanding.iter().map(render::object).collect::<Vec<_>>(),
+            "outstanding_truncated": answer.outstanding_truncated,
         })));
     }
     print_named(session, answer.agent, show).await?;
-    if show.output == Output::Table && !answer.outstanding.is_empty() {
-        render::print("\nit was handed, and may still use at the provider until it expires there:\n")?;
-        render::print(&render::list(&answer.outstanding, Output::Table, render::now()))?;
+    print_outstanding(&answer.outstanding, answer.outstanding_truncated, show)
+}
+
+/// Shows people what was handed out and may still work at the provider, and what there is to do about each.
+pub(super) fn print_outstanding(
+    outstanding: &[proto::OutstandingLease],
+    truncated: bool,
+    show: ShowArgs,
+) -> Result<(), Failure> {
+    if show.output != Output::Table || outstanding.is_empty() {
+        return Ok(());
+    }
+    render::print("\nhanded out, and out of the broker's reach at the provider:\n")?;
+    render::print(&render::list(outstanding, Output::Table, render::now()))?;
+    if truncated {
+        render::remark("there is more than is listed; the journal has all of it");
     }
     Ok(())
 }
@@ -273,14 +298,25 @@ impl Resource for proto::IntrospectRuntimeKeyResponse {
 }
 
 impl Resource for proto::OutstandingLease {
-    const COLUMNS: &'static [&'static str] = &["lease", "credential", "generation", "material_expire_time"];
+    const COLUMNS: &'static [&'static str] = &[
+        "credential",
+        "generation",
+        "material_expire_time",
+        "fate",
+        "advice",
+    ];
 
     fn fields(&self) -> Vec<(&'static str, Field)> {
+        let fate = enum_name(self.fate().as_str_name(), "MATERIAL_FATE_");
         vec![
             ("lease", Field::Text(self.lease.clone())),
             ("credential", Field::Text(self.credential.clone())),
             ("generation", Field::Number(self.generation)),
             ("material_expire_time", Field::Time(self.material_expire_time)),
+            ("holder", Field::Text(self.holder.clone())),
+            ("lease_ended", Field::Flag(self.lease_ended)),
+            ("fate", Field::Text(fate)),
+            ("advice", Field::Text(self.advice.clone())),
         ]
     }
 

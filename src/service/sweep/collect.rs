@@ -7,6 +7,7 @@ use crate::domain::lease::{Holder, Lease};
 use crate::domain::refusal::Refusal;
 use crate::domain::task::Task;
 use crate::service::Broker;
+use crate::service::outstanding::Kept;
 use crate::service::presence::Present;
 use crate::store::keys::{self, Key};
 use crate::store::model::{Home, LeasePointer, Mark, Pin, Seen, Slot};
@@ -152,7 +153,7 @@ impl Broker {
                 .get::<Agent>(&keys::agent(lease.org, agent))
                 .await?
                 .is_some()
-            && self.still_valid(lease, now).await?.is_some()
+            && self.still_valid(lease, Kept::Ended, now).await?.is_some()
         {
             return Ok(false);
         }
