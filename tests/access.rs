@@ -57,6 +57,7 @@ fn may(kind: Kind, path: &str) -> bool {
         "GetTrustBundle",
         "GetRenewalNonce",
         "RenewExpiredCertificate",
+        "GetLoginConfiguration",
     ];
     if public.contains(&method) {
         return true;

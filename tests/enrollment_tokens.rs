@@ -220,6 +220,7 @@ async fn agents_stay_when_their_token_goes_unless_they_are_to_go_with_it() {
     let gone = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: agents[19].agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(gone).await.unwrap();
     let sorted = |slots: &[proto::EnrollmentTokenSlot]| {
