@@ -59,6 +59,7 @@ fn may(kind: Kind, path: &str) -> bool {
         "GetLoginConfiguration",
         "GetRenewalNonce",
         "RenewExpiredCertificate",
+        "GetLoginConfiguration",
     ];
     if public.contains(&method) {
         return true;

@@ -129,7 +129,6 @@ fn agents_and_tasks() {
         revoked: Some(at(10)),
         certificates: None,
         expired: None,
-        stopped: None,
     };
     older("agent", &agent);
     let agent = Agent {
@@ -141,10 +140,9 @@ fn agents_and_tasks() {
             nonce: Some(RenewalNonce([12; 16])),
         }),
         expired: Some(at(13)),
-        stopped: Some(at(14)),
         ..agent
     };
-    check("agent-2", &agent, &[5, 12, 13, 14, 15]);
+    check("agent-2", &agent, &[5, 12, 13, 14]);
     for capacity in [Capacity::Cloud, Capacity::Local] {
         let task = Task {
             id: id(1),

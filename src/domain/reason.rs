@@ -217,8 +217,8 @@ reasons! {
         "The enrollment token may not be presented from this address. Enroll from an allowed network, or mint a token that allows this one.";
     AgentExpired, "AGENT_EXPIRED", Unauthenticated, Caller,
         "The agent was not seen for too long and has ended. Enroll again with a new enrollment token.";
-    AgentStopped, "AGENT_STOPPED", Denied, Admin,
-        "Two copies of this agent were at work, so it was stopped. Find out which is the true one, then let it go on or revoke it.";
+    AgentCloned, "AGENT_CLONED", Denied, Admin,
+        "Two copies of this agent were at work, so it was locked. Find out which is the true one, then remove the lock or revoke the agent.";
     RenewalNonceStale, "RENEWAL_NONCE_STALE", Precondition, Caller,
         "The nonce is not good any more. Ask for a new one, sign that, and try again.";
     RenewalProofInvalid, "RENEWAL_PROOF_INVALID", Unauthenticated, Caller,

@@ -232,9 +232,9 @@ async fn a_copy_that_wakes_after_the_true_one_is_found() {
     let renewed = enrolled.with_chain(chain);
     who(&site.broker.agent(&renewed).await).await.unwrap();
     let copy = send(&caller, request(&org, &enrolled, &key, nonce(&caller).await)).await;
-    assert_eq!(copy, Err("AGENT_STOPPED".to_owned()));
+    assert_eq!(copy, Err("AGENT_CLONED".to_owned()));
     assert_eq!(
         who(&site.broker.agent(&renewed).await).await,
-        Err("AGENT_STOPPED".to_owned())
+        Err("LOCKED".to_owned())
     );
 }
