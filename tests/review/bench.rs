@@ -203,6 +203,7 @@ impl Bench {
             authority,
             registry: registry.unwrap(),
             connectors,
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
         })
