@@ -20,7 +20,7 @@ use crate::journal::Journal;
 use crate::pki::accept::{AcceptLimits, listen};
 use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
-use crate::service::{Broker, Parts, Settings};
+use crate::service::{Broker, Parts, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
 use crate::upstream::oidc::Issuers;
 
@@ -52,6 +52,10 @@ pub struct App {
 fn settings(config: &Config) -> Settings {
     Settings {
         enrollment_window: config.enrollment.retry_window,
+        renewal_grace: config.enrollment.renewal_grace,
+        heartbeat_interval: config.agents.heartbeat_interval,
+        unseen_expiry: config.agents.unseen_expiry,
+        collect_after: config.agents.collect_after,
         certificate_lifetime: config.identity.certificate_lifetime,
         lease_lifetime: config.leases.lifetime,
         minimum_remaining: config.refresh.minimum_remaining_default,
@@ -151,6 +155,7 @@ impl App {
             Arc::clone(&self.clock),
             stopping.clone(),
         ));
+        let sweeper = tokio::spawn(sweep(Arc::clone(&self.broker), stopping.clone()));
         let limits = rpc::Limits {
             max_message_bytes: listen_config.max_message_bytes,
             max_requests_in_flight: listen_config.max_requests_in_flight,
@@ -171,7 +176,7 @@ impl App {
         };
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
-        let _ended = chores.await;
+        let _ended = tokio::join!(chores, sweeper);
         flush_presence(&self.broker).await;
         self.close().await;
         Ok(served?)
@@ -250,5 +255,28 @@ async fn chores(
 async fn flush_presence(broker: &Broker) {
     if let Err(refusal) = broker.flush_presence().await {
         tracing::warn!(%refusal, "who was seen could not be written down");
+    }
+}
+
+/// Sweeps, step by step, with a rest before each sweep.
+async fn sweep(broker: Arc<Broker>, stopping: CancellationToken) {
+    let mut sweep = Sweep::default();
+    let mut pause = SWEEP_REST;
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let step = broker.sweep_on(&mut sweep).await;
+        if let Err(refusal) = &step {
+            tracing::warn!(%refusal, "what has ended could not be swept up");
+        }
+        pause = match step {
+            Ok(true) => SWEEP_PAUSE,
+            Ok(false) | Err(_) => {
+                sweep = Sweep::default();
+                SWEEP_REST
+            }
+        };
     }
 }

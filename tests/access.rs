@@ -53,15 +53,25 @@ fn may(kind: Kind, path: &str) -> bool {
     let call = path.strip_prefix("/credbroker.v1.").unwrap();
     let (service, method) = call.split_once('/').unwrap();
     let reads = method.starts_with("Get") || method.starts_with("List");
-    if ["Enroll", "GetTrustBundle", "GetLoginConfiguration"].contains(&method) {
+    let public = [
+        "Enroll",
+        "GetTrustBundle",
+        "GetLoginConfiguration",
+        "GetRenewalNonce",
+        "RenewExpiredCertificate",
+    ];
+    if public.contains(&method) {
         return true;
     }
     match kind {
         Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => ["BrokerService", "EnrollmentService"].contains(&service) || method == "WhoAmI",
+        Kind::Agent => {
+            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        }
         Kind::ApiKey => match service {
-            "BrokerService" | "TaskService" | "AgentService" => true,
+            "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
+            "LockService" => method != "RemoveLock",
             _ => method == "WhoAmI",
         },
         _ => false,
@@ -159,6 +169,7 @@ async fn a_revoked_agent_is_refused_on_its_open_connection_and_on_a_new_one() {
     let request = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     let revoked = operator
         .agents()

@@ -6,13 +6,19 @@
 mod agent;
 #[path = "cli/contexts.rs"]
 mod contexts;
+#[path = "cli/journal.rs"]
+mod journal;
 #[path = "cli/operator.rs"]
 mod operator;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "support/user.rs"]
 mod user;
+#[path = "cli/watch.rs"]
+mod watch;
 
 use serde_json::Value;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};

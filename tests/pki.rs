@@ -13,8 +13,8 @@ use credbroker::pki::authority::{
     Authority, AuthorityParts, BACKDATED, CaError, ISSUING_LIFETIME, IssuedCertificate, ROOT_LIFETIME,
 };
 use credbroker::pki::csr::CheckedCsr;
-use credbroker::pki::identity::AgentIdentity;
-use credbroker::pki::spiffe::{AgentSubject, TrustDomain};
+use credbroker::pki::identity::PeerIdentity;
+use credbroker::pki::spiffe::{AgentSubject, Subject, TrustDomain};
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData,
 };
@@ -169,18 +169,11 @@ fn an_agent_certificate_says_exactly_what_the_broker_decided() {
                 .eq(expected)
         );
 
-        let identity = AgentIdentity::from_verified(&issued.chain_der[0], authority.trust_domain()).unwrap();
-        let AgentSubject {
-            org,
-            environment,
-            agent,
-        } = subject();
+        let identity = PeerIdentity::from_verified(&issued.chain_der[0], authority.trust_domain()).unwrap();
         assert_eq!(
             identity,
-            AgentIdentity {
-                org,
-                environment,
-                agent,
+            PeerIdentity {
+                subject: Subject::Agent(subject()),
                 key: checked(&key).key_fingerprint(),
                 serial: issued.serial,
                 not_after: issued.not_after,

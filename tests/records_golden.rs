@@ -13,12 +13,13 @@ mod bytes;
 #[path = "records_golden/directory.rs"]
 mod directory;
 
-use bytes::check;
-use credbroker::domain::agent::{Agent, KeyFingerprint};
+use bytes::{check, older};
+use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonce, SerialNumber};
 use credbroker::domain::credential::Credential;
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
-use credbroker::domain::lease::{Holder, Lease};
+use credbroker::domain::lease::{Handed, Holder, Lease};
+use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind};
 use credbroker::domain::owner::Owner;
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
@@ -100,8 +101,17 @@ fn agents_and_tasks() {
         created: at(6),
         expires: at(7),
         revoked: Some(at(8)),
+        networks: None,
+        spent: None,
     };
-    check("enrollment-token", &token, &[6, 10]);
+    older("enrollment-token", &token);
+    let networks = ["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap());
+    let token = EnrollmentToken {
+        networks: Some(networks.to_vec()),
+        spent: Some(at(9)),
+        ..token
+    };
+    check("enrollment-token-2", &token, &[6, 10, 11, 12]);
     check("slot", &Slot { agent: id(1) }, &[]);
     let agent = Agent {
         id: id(1),
@@ -117,8 +127,24 @@ fn agents_and_tasks() {
         created: at(8),
         certificate_expires: at(9),
         revoked: Some(at(10)),
+        certificates: None,
+        expired: None,
+        stopped: None,
     };
-    check("agent", &agent, &[5, 12]);
+    older("agent", &agent);
+    let agent = Agent {
+        certificates: Some(Certificates {
+            newest: SerialNumber([0x41; 16]),
+            earlier: Some(SerialNumber([0x42; 16])),
+            issued: at(11),
+            used: true,
+            nonce: Some(RenewalNonce([12; 16])),
+        }),
+        expired: Some(at(13)),
+        stopped: Some(at(14)),
+        ..agent
+    };
+    check("agent-2", &agent, &[5, 12, 13, 14, 15]);
     for capacity in [Capacity::Cloud, Capacity::Local] {
         let task = Task {
             id: id(1),
@@ -274,7 +300,7 @@ fn leases_of_every_mode_and_holder() {
             1 => Holder::ApiKey(id(3)),
             _ => Holder::Operator(id(3)),
         };
-        let lease = Lease {
+        let mut lease = Lease {
             id: id(1),
             org: id(2),
             holder,
@@ -288,8 +314,14 @@ fn leases_of_every_mode_and_holder() {
             created: at(8),
             expires: at(9),
             ended: Some(at(10)),
+            handed: None,
         };
-        check(&format!("lease-{}", mode.name()), &lease, &[3, 12]);
+        older(&format!("lease-{}", mode.name()), &lease);
+        lease.handed = Some(Handed {
+            generation: 11,
+            expires: Some(at(12)),
+        });
+        check(&format!("lease-handed-{}", mode.name()), &lease, &[3, 12, 13]);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let pin = Pin {
@@ -297,4 +329,28 @@ fn leases_of_every_mode_and_holder() {
         position: 2,
     };
     check("pin", &pin, &[]);
+}
+
+#[test]
+fn locks_of_every_target() {
+    let targets = [
+        ("agent", LockTarget::Agent(id(3))),
+        ("member", LockTarget::Member(id(3))),
+        ("credential", LockTarget::Credential(id(3))),
+        ("environment", LockTarget::Environment(id(3))),
+        ("org", LockTarget::Org(id(3))),
+    ];
+    for (name, target) in targets {
+        let lock = Lock {
+            id: id(1),
+            org: id(2),
+            target,
+            message: "seen twice".into(),
+            by: "broker".into(),
+            by_system: true,
+            created: at(4),
+            expires: Some(at(5)),
+        };
+        check(&format!("lock-{name}"), &lock, &[7]);
+    }
 }

@@ -15,7 +15,7 @@ use credbroker::domain::time::Time;
 use credbroker::pki::accept::{AcceptLimits, PeerInfo, listen};
 use credbroker::pki::authority::{Authority, AuthorityParts};
 use credbroker::pki::csr::CheckedCsr;
-use credbroker::pki::spiffe::AgentSubject;
+use credbroker::pki::spiffe::{AgentSubject, Subject};
 use credbroker::pki::tls::{TlsConfig, server_config};
 use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::crypto::ring::default_provider;
@@ -254,10 +254,7 @@ async fn an_agents_certificate_reaches_the_handler_as_its_identity() {
     let mut port = Port::open(PATIENT).await;
     let peer = port.call(port.client(agent(&port.authority))).await;
     let seen = peer.identity.unwrap();
-    assert_eq!((seen.org, seen.environment, seen.agent), {
-        let s = subject();
-        (s.org, s.environment, s.agent)
-    });
+    assert_eq!(seen.subject, Subject::Agent(subject()));
     assert_eq!(seen.not_after, NOW + HOUR);
 }
 

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::context::{ConnectionArgs, Settings, Target, TrustSource};
 use super::error::{Failure, Kind};
 use super::pin::{Pin, PinVerifier};
-use super::{context, files, input, login};
+use super::{client_certificate, context, files, input, login};
 use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::proto;
 
@@ -260,7 +260,7 @@ impl Dialer {
 pub struct Bearer {
     header: Option<MetadataValue<Ascii>>,
     org: Option<MetadataValue<Ascii>>,
-    timeout: Duration,
+    timeout: Option<Duration>,
 }
 
 impl Bearer {
@@ -279,8 +279,17 @@ impl Bearer {
         Ok(Self {
             header,
             org: None,
-            timeout,
+            timeout: Some(timeout),
         })
+    }
+
+    /// The same caller, for streams, which end when they end.
+    #[must_use]
+    pub fn without_deadline(self) -> Self {
+        Self {
+            timeout: None,
+            ..self
+        }
     }
 
     /// Also says which org is meant: one ID token may stand for members of several.
@@ -299,8 +308,10 @@ impl Interceptor for Bearer {
         if let Some(org) = &self.org {
             request.metadata_mut().insert("credbroker-org", org.clone());
         }
-        // The channel keeps this deadline too, should the broker not.
-        request.set_timeout(self.timeout);
+        if let Some(timeout) = self.timeout {
+            // The channel keeps this deadline too, should the broker not.
+            request.set_timeout(timeout);
+        }
         Ok(request)
     }
 }
@@ -312,6 +323,7 @@ pub type Transport = InterceptedService<Channel, Bearer>;
 #[derive(Clone)]
 pub struct Session {
     transport: Transport,
+    streams: Transport,
     /// Which broker it is to.
     pub target: Target,
     org: Option<String>,
@@ -322,6 +334,7 @@ impl Session {
     /// A session over `channel`.
     pub fn new(channel: Channel, bearer: Bearer, target: Target, org: Option<String>) -> Self {
         Self {
+            streams: InterceptedService::new(channel.clone(), bearer.clone().without_deadline()),
             transport: InterceptedService::new(channel, bearer),
             target,
             org,
@@ -368,7 +381,12 @@ impl Session {
             TrustSource::Pin(pin) => Trust::Pin(*pin),
             TrustSource::File(path) => Trust::Roots(certificates(path)?),
         };
-        let channel = connect(&settings.target.address, trust, None)
+        let folder = settings
+            .client_certificate
+            .as_deref()
+            .map(client_certificate::Folder::at);
+        let identity = folder.map(|folder| folder.load()).transpose()?;
+        let channel = connect(&settings.target.address, trust, identity)
             .await
             .map_err(|error| error.into_failure(&settings.target))?;
         Ok(Session::new(channel, bearer, settings.target, settings.org))
@@ -386,6 +404,11 @@ impl Session {
     /// The org that is meant; empty where none was named: an agent's or API key's own is taken then.
     pub fn org_or_own(&self) -> String {
         self.org.clone().unwrap_or_default()
+    }
+
+    /// Streams of events.
+    pub fn watches(&self) -> proto::watch_service_client::WatchServiceClient<Transport> {
+        proto::watch_service_client::WatchServiceClient::new(self.streams.clone())
     }
 
     /// What a refusal is told as.
@@ -426,6 +449,8 @@ stubs! {
     access: access_service_client::AccessServiceClient;
     /// What hands credentials out.
     broker: broker_service_client::BrokerServiceClient;
+    /// Locks.
+    locks: lock_service_client::LockServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

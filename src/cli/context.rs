@@ -33,6 +33,9 @@ pub struct Context {
     /// Where the caller's token is; a file that only its owner can read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// The folder of the client certificate that an API key has to come with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<PathBuf>,
     /// The org that commands mean when none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
@@ -256,6 +259,14 @@ pub struct ConnectionArgs {
     /// The file with the operator token or API key; readable by its owner only.
     #[arg(long, global = true, env = "CREDBROKER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The folder of the client certificate that an API key has to come with, as 'api-key create --mtls' made it.
+    #[arg(
+        long,
+        global = true,
+        env = "CREDBROKER_CLIENT_CERTIFICATE",
+        value_name = "DIR"
+    )]
+    pub client_certificate: Option<PathBuf>,
     /// The org: id or name.
     #[arg(long, global = true, env = "CREDBROKER_ORG", value_name = "ORG")]
     pub org: Option<String>,
@@ -284,6 +295,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// Where the caller signed in, if there is no token.
     pub login: Option<Login>,
+    /// Where the client certificate is that an API key has to come with.
+    pub client_certificate: Option<PathBuf>,
     /// The org that is meant when none is named.
     pub org: Option<String>,
 }
@@ -329,6 +342,7 @@ impl Settings {
             trust,
             token_file: args.token_file.clone().or(context.token_file),
             login: context.login,
+            client_certificate: args.client_certificate.clone().or(context.client_certificate),
             org: args.org.clone().or(context.org),
         })
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use etcetera::BaseStrategy;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -253,6 +253,14 @@ impl Folder {
         certificate_request(&key)
     }
 
+    /// A signature by the identity's key: ECDSA with SHA-256, in DER.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let key = self
+            .key_in(KEY)?
+            .ok_or_else(|| IdentityError::Missing(self.path.clone()))?;
+        Ok(key.sign(message)?)
+    }
+
     /// Reads a complete identity.
     pub fn load(&self) -> Result<Identity, IdentityError> {
         let missing = || IdentityError::Missing(self.path.clone());
@@ -292,7 +300,7 @@ pub fn certificate_request(key: &KeyPair) -> Result<Vec<u8>, IdentityError> {
 }
 
 /// Textual encoding (RFC 7468).
-fn pem(label: &str, ders: &[Vec<u8>]) -> String {
+pub(super) fn pem(label: &str, ders: &[Vec<u8>]) -> String {
     let mut out = String::new();
     for der in ders {
         let text = STANDARD.encode(der);

@@ -16,6 +16,7 @@ use render::Field;
 
 pub mod agent;
 pub mod client;
+pub mod client_certificate;
 pub mod context;
 pub mod demo;
 pub mod error;
@@ -32,7 +33,7 @@ mod grpc_tests;
 
 const AFTER_HELP: &str = "\
 Where a setting comes from: a flag wins over the environment, that over the context. The environment has \
-CREDBROKER_CONTEXT, _ADDRESS, _CA_PIN, _CA_FILE, _TOKEN_FILE, _ORG, _TIMEOUT, _IDENTITY and _CONFIG_DIR. \
+CREDBROKER_CONTEXT, _ADDRESS, _CA_PIN, _CA_FILE, _TOKEN_FILE, _CLIENT_CERTIFICATE, _ORG, _TIMEOUT, _IDENTITY and _CONFIG_DIR. \
 An address given together with a pin or CA file is another broker: the current context's token is not sent \
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
@@ -51,6 +52,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Enroll(agent::enroll::EnrollArgs),
     Resolve(agent::resolve::ResolveArgs),
+    Watch(agent::watch::WatchArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Whoami(operator::whoami::WhoamiArgs),
@@ -79,8 +81,14 @@ enum Command {
     ApiKey(Noun<operator::api_key::Action>),
     /// The agent programs, and what each can be used by now.
     Executor(Noun<operator::executor::Action>),
+    /// The tokens people call with.
+    OperatorToken(Noun<operator::operator_token::Action>),
+    /// Who may do what, and where.
+    Role(Noun<operator::role::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
+    /// Stops that can be lifted again.
+    Lock(Noun<operator::lock::Action>),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -126,6 +134,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args).await,
         Command::Enroll(args) => agent::enroll::run(args).await,
         Command::Resolve(args) => agent::resolve::run(args).await,
+        Command::Watch(args) => agent::watch::run(args).await,
         Command::Login(args) => login::login(args).await,
         Command::Logout(args) => login::logout(args).await,
         Command::Whoami(args) => operator::whoami::run(args).await,
@@ -141,8 +150,11 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::EnrollmentToken(noun) => noun!(enrollment_token, noun),
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Executor(noun) => noun!(executor, noun),
+        Command::OperatorToken(noun) => noun!(operator_token, noun),
+        Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Journal(noun) => operator::journal::run(noun).await,
+        Command::Lock(noun) => noun!(lock, noun),
     }
 }
 
@@ -215,6 +227,11 @@ mod tests {
             "credbroker member update m",
             "credbroker task create --project p --executor e",
             "credbroker org list --limit 0",
+            "credbroker role grant auditor",
+            "credbroker role grant auditor --member a --operator opr_1",
+            "credbroker role grant king --member a",
+            "credbroker operator-token create --member a --role auditor",
+            "credbroker api-key create --group everything",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

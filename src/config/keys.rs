@@ -138,6 +138,11 @@ pub const KEYS: &[Key] = &[
     key("identity.certificate_lifetime", time(minutes(5), days(90)), Apply::Restart),
 
     key("enrollment.retry_window", time(seconds(10), hours(24)), Apply::Restart),
+    key("enrollment.renewal_grace", time(seconds(0), days(365)), Apply::Reload),
+
+    key("agents.heartbeat_interval", time(seconds(10), hours(24)), Apply::Reload),
+    key("agents.unseen_expiry", time(hours(1), days(3650)), Apply::Reload),
+    key("agents.collect_after", time(hours(1), days(3650)), Apply::Reload),
 
     key("refresh.exchange_timeout", time(seconds(1), minutes(5)), Apply::Restart),
     key("refresh.max_concurrent_exchanges", number(1, 10_000), Apply::Restart),

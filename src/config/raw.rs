@@ -56,6 +56,7 @@ section!(Raw {
     listen: Listen = Listen::default(),
     identity: Identity = Identity::default(),
     enrollment: Enrollment = Enrollment::default(),
+    agents: Agents = Agents::default(),
     refresh: Refresh = Refresh::default(),
     leases: Leases = Leases::default(),
     journal: Journal = Journal::default(),
@@ -87,6 +88,13 @@ section!(Identity {
 
 section!(Enrollment {
     retry_window: Span = Span::seconds(600),
+    renewal_grace: Span = Span::seconds(30 * 24 * 3600),
+});
+
+section!(Agents {
+    heartbeat_interval: Span = Span::seconds(300),
+    unseen_expiry: Span = Span::seconds(30 * 24 * 3600),
+    collect_after: Span = Span::seconds(7 * 24 * 3600),
 });
 
 section!(Refresh {

@@ -26,6 +26,8 @@ pub struct Config {
     pub identity: Identity,
     /// How agents join.
     pub enrollment: Enrollment,
+    /// How agents live and end.
+    pub agents: Agents,
     /// How grants are kept alive.
     pub refresh: Refresh,
     /// What is handed out.
@@ -86,6 +88,19 @@ pub struct Identity {
 pub struct Enrollment {
     /// How long an enrollment may be repeated with the same key.
     pub retry_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+}
+
+/// `[agents]`.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
 }
 
 /// `[refresh]`.
@@ -193,6 +208,12 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         },
         enrollment: Enrollment {
             retry_window: raw.enrollment.retry_window.0,
+            renewal_grace: raw.enrollment.renewal_grace.0,
+        },
+        agents: Agents {
+            heartbeat_interval: raw.agents.heartbeat_interval.0,
+            unseen_expiry: raw.agents.unseen_expiry.0,
+            collect_after: raw.agents.collect_after.0,
         },
         refresh: Refresh {
             exchange_timeout: raw.refresh.exchange_timeout.0,

@@ -1,8 +1,9 @@
-//! `credbrokerd`: init, serve, check, dev, version.
+//! `credbrokerd`: init, serve, check, recover-operator, dev, version.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::SignalKind;
@@ -33,6 +34,9 @@ enum Command {
     Serve(ConfigArgs),
     /// Read a configuration and the files it names, and start nothing.
     Check(ConfigArgs),
+    /// Make a new system admin where the operator tokens are lost or have leaked, while the broker is stopped. Prints
+    /// the new token once.
+    RecoverOperator(RecoverArgs),
     /// A whole broker on loopback to try things with: demo org, demo OAuth server, ready context.
     Dev(dev::DevArgs),
     /// Show the version.
@@ -51,6 +55,21 @@ struct InitArgs {
     /// The data folder; over what the configuration says.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct RecoverArgs {
+    /// The data folder; over what the configuration says.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Also revoke the tokens of all other operators who are no members of an org: where one has leaked.
+    #[arg(long)]
+    revoke_others: bool,
+    /// How long the new token is good for: 1 minute to 365 days.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "90d")]
+    ttl: Duration,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -88,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Init(args) => init(args).await,
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => check(&args),
+            Command::RecoverOperator(args) => recover_operator(args).await,
             Command::Dev(args) => dev::run(args).await,
             Command::Version => {
                 say(concat!("credbrokerd ", env!("CARGO_PKG_VERSION")));
@@ -132,9 +152,33 @@ async fn init(args: InitArgs) -> Result<(), DaemonError> {
     app.close().await;
     say(&format!("Made a broker in {}.", folder.display()));
     say(&format!("Clients pin its CA:  --ca-pin {pin}"));
-    say("The first operator's token, shown this once:");
+    say("The first operator's token, good for 365 days, shown this once:");
     say(token.expose_str(Exposure::ShowOnce).unwrap_or_default());
     say("Keep master.key apart from the backups of the rest: together they are everything.");
+    Ok(())
+}
+
+async fn recover_operator(args: RecoverArgs) -> Result<(), DaemonError> {
+    let mut config = args.config.load()?;
+    if let Some(data_dir) = args.data_dir {
+        config.data_dir = data_dir;
+    }
+    let app = App::open(Inputs::load(config)?).await?;
+    let recovered = app
+        .broker()
+        .recover_operator(Some(args.ttl), args.revoke_others)
+        .await;
+    app.close().await;
+    let recovered = recovered?;
+    say(&format!("Made the system admin {}.", recovered.id));
+    if args.revoke_others {
+        say(&format!(
+            "Revoked the tokens of {} other operators. Those of org members are as they were.",
+            recovered.revoked.len()
+        ));
+    }
+    say("Its token, shown this once:");
+    say(recovered.token.expose_str(Exposure::ShowOnce).unwrap_or_default());
     Ok(())
 }
 

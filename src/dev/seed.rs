@@ -75,6 +75,7 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
         ttl: Some(DAY),
         task: &task,
         labels: &[],
+        allowed_networks: &[],
     };
     let minted = broker.create_enrollment_tokens(&caller, tokens).await?;
     let enrollment_token = folder.join("enrollment-token");
@@ -108,6 +109,7 @@ async fn operator(
     };
     if let Some(text) = kept
         && let Ok(token) = Token::<OperatorFamily>::parse(&text)
+        && broker.is_system_admin(token.id()).await?
     {
         return Ok((token.id(), text));
     }

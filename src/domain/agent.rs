@@ -1,4 +1,4 @@
-//! An agent, and the check of its runtime key.
+//! An agent: the check of its runtime key, and the rule that tells its renewals from a copy's.
 
 use subtle::ConstantTimeEq;
 
@@ -18,6 +18,47 @@ impl std::fmt::Display for KeyFingerprint {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+/// A certificate's serial number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SerialNumber(pub [u8; 16]);
+
+impl std::fmt::Display for SerialNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// How far the renewals of an agent's certificate have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// The newest certificate's serial number.
+    pub newest: SerialNumber,
+    /// The one it was renewed from.
+    pub earlier: Option<SerialNumber>,
+    /// When the newest was issued.
+    pub issued: Time,
+    /// Whether the newest has been used. Until then its answer may have been lost.
+    pub used: bool,
+    /// The nonce that the newest was issued for; none where it was renewed over mTLS.
+    pub nonce: Option<RenewalNonce>,
+}
+
+/// The part of a renewal's nonce that tells it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalNonce(pub [u8; 16]);
+
+/// The bytes that the enrolled key signs to renew a certificate that has ended: a label, so that the signature is
+/// good for nothing else; the nonce; the SHA-256 of the signing request; and the serial number of the certificate.
+pub fn renewal_proof(nonce: &[u8], request_sha256: &[u8], serial: &[u8]) -> Vec<u8> {
+    const LABEL: &[u8] = b"credbroker renew-expired-certificate v1\0";
+    [LABEL, nonce, request_sha256, serial].concat()
+}
+
+/// Two copies of the agent renewed one certificate: the newest has been used, and somebody comes with one
+/// before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cloned;
 
 /// An enrolled sandbox.
 #[derive(Clone, Debug)]
@@ -48,6 +89,12 @@ pub struct Agent {
     pub certificate_expires: Time,
     /// When it was revoked.
     pub revoked: Option<Time>,
+    /// How far the renewals of its certificate have come; none where it enrolled before this was kept.
+    pub certificates: Option<Certificates>,
+    /// When it expired, for not being seen.
+    pub expired: Option<Time>,
+    /// When it was stopped, because two copies of it were at work. Can be taken back.
+    pub stopped: Option<Time>,
 }
 
 /// A good runtime key, and whether its use changes the agent's record.
@@ -57,42 +104,113 @@ pub enum KeyUse {
     Known,
     /// A first use: the record has to be changed, durably, before the request goes on.
     First,
+    /// The key in use, and the first use of the newest certificate: the same.
+    FirstOfCertificate,
 }
 
 impl Agent {
-    /// Checks what an agent presents: its certificate's key and the hash of its runtime key.
-    pub fn authenticate(&self, certificate: KeyFingerprint, key: &TokenHash) -> Result<KeyUse, Refusal> {
-        let unknown = || Refusal::new(Reason::CredentialUnknown, "the runtime key is not known");
+    /// Checks what an agent presents: its certificate's key and serial number, and the hash of its runtime key.
+    pub fn authenticate(
+        &self,
+        certificate: KeyFingerprint,
+        serial: SerialNumber,
+        key: &TokenHash,
+    ) -> Result<KeyUse, Refusal> {
         if !bool::from(self.key.0.ct_eq(&certificate.0)) {
             return Err(Refusal::new(
                 Reason::CertificateMismatch,
                 "the certificate's key is not the one this agent enrolled with",
             ));
         }
-        let use_ = if self.next_runtime_key.is_some_and(|next| next.matches(key)) {
-            KeyUse::First
-        } else if !self.runtime_key.matches(key) {
-            return Err(unknown());
-        } else if self.used {
-            KeyUse::Known
-        } else {
-            KeyUse::First
-        };
-        // Said only to who holds the key: nobody else learns that the agent existed.
-        if self.revoked.is_some() {
-            return Err(Refusal::new(Reason::CredentialUnknown, "the agent was revoked"));
+        let next = self.next_runtime_key.is_some_and(|next| next.matches(key));
+        if !next && !self.runtime_key.matches(key) {
+            return Err(Refusal::new(
+                Reason::CredentialUnknown,
+                "the runtime key is not known",
+            ));
         }
-        Ok(use_)
+        // Said only to who holds the key: nobody else learns that the agent existed.
+        self.standing()?;
+        Ok(if next || !self.used {
+            KeyUse::First
+        } else if self.newest_unused(serial) {
+            KeyUse::FirstOfCertificate
+        } else {
+            KeyUse::Known
+        })
     }
 
-    /// The record after the first use of the key with this hash.
+    /// Whether this is the hash of a runtime key of the agent, in use or handed out.
+    pub fn holds(&self, key: &TokenHash) -> bool {
+        let next = self.next_runtime_key.is_some_and(|next| next.matches(key));
+        self.runtime_key.matches(key) || next
+    }
+
+    /// Whether it may act.
+    pub fn standing(&self) -> Result<(), Refusal> {
+        let refuse = |reason, message: &str| Err(Refusal::new(reason, message));
+        if self.revoked.is_some() {
+            refuse(Reason::CredentialUnknown, "the agent was revoked")
+        } else if self.expired.is_some() {
+            refuse(
+                Reason::AgentExpired,
+                "the agent was not seen for too long and has expired",
+            )
+        } else if self.stopped.is_some() {
+            refuse(
+                Reason::AgentStopped,
+                "the agent was stopped: two copies of it were at work",
+            )
+        } else {
+            Ok(())
+        }
+    }
+
+    /// When it ended for good.
+    pub fn ended(&self) -> Option<Time> {
+        match (self.revoked, self.expired) {
+            (Some(revoked), Some(expired)) => Some(revoked.min(expired)),
+            (revoked, expired) => revoked.or(expired),
+        }
+    }
+
+    fn newest_unused(&self, serial: SerialNumber) -> bool {
+        self.certificates
+            .is_some_and(|certificates| !certificates.used && certificates.newest == serial)
+    }
+
+    /// Decides on a renewal from the certificate `from`.
+    ///
+    /// Each certificate is renewed once. Who comes with an earlier one than the newest has lost an answer, if
+    /// nobody has used the newest. Where somebody has, there are two who hold the same identity.
+    pub fn may_renew(&self, from: SerialNumber) -> Result<(), Cloned> {
+        match self.certificates {
+            Some(certificates) if certificates.used && certificates.newest != from => Err(Cloned),
+            _ => Ok(()),
+        }
+    }
+
+    /// The record after a renewal.
     #[must_use]
-    pub fn after_first_use(&self, key: &TokenHash) -> Agent {
+    pub fn renewed(&self, certificates: Certificates, expires: Time) -> Agent {
+        Agent {
+            certificates: Some(certificates),
+            certificate_expires: expires,
+            ..self.clone()
+        }
+    }
+
+    /// The record after the first use of the key with this hash, or of this certificate.
+    #[must_use]
+    pub fn after_first_use(&self, key: &TokenHash, serial: SerialNumber) -> Agent {
         let mut agent = self.clone();
         if let Some(next) = agent.next_runtime_key.take_if(|next| next.matches(key)) {
             agent.runtime_key = next;
         }
         agent.used = true;
+        if let Some(certificates) = &mut agent.certificates {
+            certificates.used |= certificates.newest == serial;
+        }
         agent
     }
 }
@@ -123,7 +241,77 @@ mod tests {
             created: Time::from_millis(0),
             certificate_expires: Time::from_millis(0),
             revoked: None,
+            certificates: None,
+            expired: None,
+            stopped: None,
         }
+    }
+
+    const FIRST: SerialNumber = SerialNumber([0x41; 16]);
+    const SECOND: SerialNumber = SerialNumber([0x42; 16]);
+
+    /// As it is after the certificate FIRST was renewed.
+    fn renewed() -> Agent {
+        let certificates = Certificates {
+            newest: SECOND,
+            earlier: Some(FIRST),
+            issued: Time::from_millis(5),
+            used: false,
+            nonce: None,
+        };
+        let used = Agent {
+            used: true,
+            ..agent()
+        };
+        used.renewed(certificates, Time::from_millis(9))
+    }
+
+    #[test]
+    fn a_copy_shows_once_the_newest_certificate_was_used() {
+        let agent = renewed();
+        assert_eq!(agent.may_renew(FIRST), Ok(()), "its answer may have been lost");
+        assert_eq!(agent.may_renew(SECOND), Ok(()));
+        // The earlier one goes on being used, by connections that are open.
+        assert_eq!(agent.authenticate(KEY, FIRST, &hash(1)).unwrap(), KeyUse::Known);
+        let agent = agent.after_first_use(&hash(1), FIRST);
+        assert_eq!(agent.may_renew(FIRST), Ok(()));
+        let first = agent.authenticate(KEY, SECOND, &hash(1)).unwrap();
+        assert_eq!(first, KeyUse::FirstOfCertificate);
+        let agent = agent.after_first_use(&hash(1), SECOND);
+        assert_eq!(agent.authenticate(KEY, SECOND, &hash(1)).unwrap(), KeyUse::Known);
+        assert_eq!(agent.authenticate(KEY, FIRST, &hash(1)).unwrap(), KeyUse::Known);
+        assert_eq!(agent.may_renew(FIRST), Err(Cloned));
+        assert_eq!(agent.may_renew(SECOND), Ok(()));
+    }
+
+    #[test]
+    fn who_has_ended_or_is_stopped_is_told_which_if_it_holds_the_key() {
+        let at = Some(Time::from_millis(1));
+        let revoked = Agent {
+            revoked: at,
+            ..agent()
+        };
+        let expired = Agent {
+            expired: at,
+            ..agent()
+        };
+        let stopped = Agent {
+            stopped: at,
+            ..agent()
+        };
+        for (agent, expected) in [
+            (&revoked, Reason::CredentialUnknown),
+            (&expired, Reason::AgentExpired),
+            (&stopped, Reason::AgentStopped),
+        ] {
+            let told = |key| agent.authenticate(KEY, FIRST, &hash(key)).unwrap_err().reason;
+            assert_eq!(told(1), expected);
+            assert_eq!(told(9), Reason::CredentialUnknown);
+        }
+        assert_eq!(
+            (revoked.ended(), expired.ended(), stopped.ended()),
+            (at, at, None)
+        );
     }
 
     #[test]
@@ -133,12 +321,12 @@ mod tests {
             used: true,
             ..agent()
         };
-        assert_eq!(rotated.authenticate(KEY, &hash(1)).unwrap(), KeyUse::Known);
-        assert_eq!(rotated.authenticate(KEY, &hash(2)).unwrap(), KeyUse::First);
-        let after = rotated.after_first_use(&hash(2));
-        assert_eq!(after.authenticate(KEY, &hash(2)).unwrap(), KeyUse::Known);
+        assert_eq!(rotated.authenticate(KEY, FIRST, &hash(1)).unwrap(), KeyUse::Known);
+        assert_eq!(rotated.authenticate(KEY, FIRST, &hash(2)).unwrap(), KeyUse::First);
+        let after = rotated.after_first_use(&hash(2), FIRST);
+        assert_eq!(after.authenticate(KEY, FIRST, &hash(2)).unwrap(), KeyUse::Known);
         assert_eq!(
-            after.authenticate(KEY, &hash(1)).unwrap_err().reason,
+            after.authenticate(KEY, FIRST, &hash(1)).unwrap_err().reason,
             Reason::CredentialUnknown
         );
     }
@@ -149,14 +337,14 @@ mod tests {
             next_runtime_key: Some(hash(2)),
             ..agent()
         };
-        let after = repeated.after_first_use(&hash(1));
+        let after = repeated.after_first_use(&hash(1), FIRST);
         assert!(after.used && after.next_runtime_key.is_some());
     }
 
     #[test]
     fn another_key_or_another_certificate_or_a_revocation_is_refused() {
         let reason =
-            |agent: Agent, certificate, key| agent.authenticate(certificate, &key).unwrap_err().reason;
+            |agent: Agent, certificate, key| agent.authenticate(certificate, FIRST, &key).unwrap_err().reason;
         assert_eq!(reason(agent(), KEY, hash(9)), Reason::CredentialUnknown);
         assert_eq!(
             reason(agent(), KeyFingerprint([8; 32]), hash(1)),

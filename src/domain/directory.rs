@@ -109,6 +109,34 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// Whether the token, or the one before it, may be good at `now`.
+    pub fn is_live(&self, now: Time) -> bool {
+        self.revoked.is_none() && self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// Whether `presented` is a token of this operator that is good at `now`; if so until when, where it ends by
+    /// itself.
+    pub fn admit(&self, presented: &TokenHash, now: Time) -> Option<Option<Time>> {
+        if !self.is_live(now) {
+            return None;
+        }
+        if self.token.matches(presented) {
+            return Some(self.expires);
+        }
+        let previous = self.previous.filter(|previous| previous.admits(presented, now))?;
+        let until = self
+            .expires
+            .map_or(previous.until, |expires| expires.min(previous.until));
+        Some(Some(until))
+    }
+
+    /// Whether this is a system admin who can act at `now`.
+    pub fn is_system_admin(&self, now: Time) -> bool {
+        self.member.is_none()
+            && self.is_live(now)
+            && self.grants().iter().any(|grant| grant.role == Role::SystemAdmin)
+    }
+
     /// The roles of an operator who is no member.
     pub fn grants(&self) -> Vec<Grant> {
         self.grants.clone().unwrap_or_else(|| {
@@ -243,9 +271,29 @@ pub struct ApiKey {
     pub certificate: Option<KeyFingerprint>,
     /// The token before the last rotation.
     pub previous: Option<PreviousToken>,
+    /// The key of the client certificate that the token before the last rotation has to come with.
+    pub previous_certificate: Option<KeyFingerprint>,
 }
 
 impl ApiKey {
+    /// Whether `presented` is a token of this key that is good at `now`; if so until when, and the key of the
+    /// client certificate that it has to come with. Each token comes with the certificate it was issued with.
+    pub fn admit(&self, presented: &TokenHash, now: Time) -> Option<(Time, Option<KeyFingerprint>)> {
+        if self.revoked.is_some() || now >= self.expires {
+            return None;
+        }
+        if self.token.matches(presented) {
+            return Some((self.expires, self.certificate));
+        }
+        let previous = self.previous.filter(|previous| previous.admits(presented, now))?;
+        Some((previous.until.min(self.expires), self.previous_certificate))
+    }
+
+    /// What it may be used for.
+    pub fn groups(&self) -> Vec<Group> {
+        self.groups.clone().unwrap_or_else(|| Group::USUAL.to_vec())
+    }
+
     /// Whether it may be used for calls of this group.
     pub fn allows(&self, group: Group) -> bool {
         match &self.groups {

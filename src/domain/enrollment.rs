@@ -3,7 +3,11 @@
 //! Each slot of a token binds to the first public key that presents it. Until the agent's runtime key is
 //! first used, the same key may come again, as it does when the answer was lost on the way.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use super::id::{AgentId, EnrollmentTokenId, EnvironmentId, OrgId, TaskId};
+use super::network::Network;
 use super::reason::Reason;
 use super::refusal::Refusal;
 use super::time::Time;
@@ -34,6 +38,10 @@ pub struct EnrollmentToken {
     pub expires: Time,
     /// When it was revoked.
     pub revoked: Option<Time>,
+    /// The networks it may be presented from; none: from anywhere.
+    pub networks: Option<Vec<Network>>,
+    /// When its last slot was bound.
+    pub spent: Option<Time>,
 }
 
 /// What the slot bound to the presented key says, if there is one.
@@ -65,11 +73,26 @@ pub struct Rejected {
 }
 
 impl EnrollmentToken {
-    /// Decides on a presentation of this token at `now`, by a key whose slot is `slot`. `presented` is the
-    /// hash of what was presented; it is compared first, so that nobody learns about a token they do not hold.
+    /// The networks it may be presented from; empty: from anywhere.
+    pub fn allowed_networks(&self) -> &[Network] {
+        self.networks.as_deref().unwrap_or_default()
+    }
+
+    /// When it stopped enrolling, where it has by `now`: it was revoked, has expired, or is spent and may not
+    /// even be presented again.
+    pub fn over(&self, now: Time, retry_window: Duration) -> Option<Time> {
+        let spent = self.spent.map(|spent| spent + retry_window);
+        let ends = [self.revoked, Some(self.expires), spent];
+        ends.into_iter().flatten().min().filter(|end| *end <= now)
+    }
+
+    /// Decides on a presentation of this token at `now` from `peer`, by a key whose slot is `slot`. `presented`
+    /// is the hash of what was presented; it is compared first, so that nobody learns about a token they do not
+    /// hold.
     pub fn admit(
         &self,
         presented: &TokenHash,
+        peer: Option<IpAddr>,
         slot: Option<BoundSlot>,
         now: Time,
     ) -> Result<Admission, Rejected> {
@@ -91,6 +114,15 @@ impl EnrollmentToken {
             return reject(
                 Reason::EnrollmentTokenRevoked,
                 "the enrollment token was revoked",
+                false,
+            );
+        }
+        let networks = self.allowed_networks();
+        let inside = |peer| networks.iter().any(|network| network.contains(peer));
+        if !networks.is_empty() && !peer.is_some_and(inside) {
+            return reject(
+                Reason::EnrollmentNetwork,
+                "the enrollment token may not be presented from this address",
                 false,
             );
         }
@@ -122,6 +154,7 @@ impl EnrollmentToken {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::domain::id::Id;
@@ -139,6 +172,8 @@ mod tests {
             created: Time::from_millis(0),
             expires: Time::from_millis(100),
             revoked: None,
+            networks: None,
+            spent: None,
         }
     }
 
@@ -148,7 +183,12 @@ mod tests {
         now: i64,
     ) -> Result<Admission, (Reason, bool)> {
         token
-            .admit(&TokenHash::from_bytes([5; 32]), slot, Time::from_millis(now))
+            .admit(
+                &TokenHash::from_bytes([5; 32]),
+                Some(IpAddr::from([10, 0, 0, 1])),
+                slot,
+                Time::from_millis(now),
+            )
             .map_err(|rejected| (rejected.refusal.reason, rejected.alarm))
     }
 
@@ -193,7 +233,37 @@ mod tests {
             Err((Reason::EnrollmentTokenRevoked, false))
         );
         let wrong = TokenHash::from_bytes([6; 32]);
-        let rejected = revoked.admit(&wrong, None, Time::from_millis(1)).unwrap_err();
+        let rejected = revoked
+            .admit(&wrong, None, None, Time::from_millis(1))
+            .unwrap_err();
         assert_eq!(rejected.refusal.reason, Reason::EnrollmentTokenUnknown);
+    }
+
+    #[test]
+    fn a_token_for_some_networks_is_not_taken_from_others() {
+        let of = |network: &str| EnrollmentToken {
+            networks: Some(vec![network.parse().unwrap()]),
+            ..token()
+        };
+        assert_eq!(admit(&of("10.0.0.0/8"), None, 1), Ok(Admission::New));
+        let outside = Err((Reason::EnrollmentNetwork, false));
+        assert_eq!(admit(&of("192.0.2.0/24"), None, 1), outside);
+        let hash = TokenHash::from_bytes([5; 32]);
+        let nowhere = of("10.0.0.0/8").admit(&hash, None, None, Time::from_millis(1));
+        assert_eq!(nowhere.unwrap_err().refusal.reason, Reason::EnrollmentNetwork);
+    }
+
+    #[test]
+    fn a_token_is_over_at_the_first_of_its_ends() {
+        let at = Time::from_millis;
+        let window = Duration::from_millis(10);
+        assert_eq!(token().over(at(99), window), None);
+        assert_eq!(token().over(at(100), window), Some(at(100)));
+        let spent = EnrollmentToken {
+            spent: Some(at(20)),
+            ..token()
+        };
+        assert_eq!(spent.over(at(29), window), None);
+        assert_eq!(spent.over(at(200), window), Some(at(30)));
     }
 }

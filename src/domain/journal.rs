@@ -65,6 +65,18 @@ actions! {
     BrokerStop, "broker.stop";
     RequestRefuse, "request.refuse";
     JournalPrune, "journal.prune";
+    AgentClone, "agent.clone_alarm";
+    AgentExpire, "agent.expire";
+    Collect, "broker.collect";
+    OperatorRotate, "operator.rotate";
+    OperatorRevoke, "operator.revoke";
+    OperatorRecover, "operator.recover";
+    RoleGrant, "role.grant";
+    RoleRevoke, "role.revoke";
+    ApiKeyRotate, "api_key.rotate";
+    LockCreate, "lock.create";
+    LockRemove, "lock.remove";
+    MemberRemove, "member.remove";
 }
 
 /// The place of a record in its journal, from 1.

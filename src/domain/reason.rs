@@ -112,9 +112,9 @@ reasons! {
     WrongCredentialFamily, "WRONG_CREDENTIAL_FAMILY", Unauthenticated, Caller,
         "This call takes another kind of token; the metadata names the kinds it takes.";
     ClientCertificateRequired, "CLIENT_CERTIFICATE_REQUIRED", Unauthenticated, Caller,
-        "Agents call over mTLS: present the client certificate from enrollment.";
+        "This caller calls over mTLS: present the client certificate from enrollment, or the one issued with the API key.";
     CertificateMismatch, "CERTIFICATE_MISMATCH", Unauthenticated, Caller,
-        "The runtime key and the client certificate belong to different agents. Use the pair from one enrollment.";
+        "The token and the client certificate were not issued together. Use the pair from one enrollment, or that of one API key.";
     PermissionDenied, "PERMISSION_DENIED", Denied, Caller,
         "This actor may not make this call. Use a credential that may, or ask an admin.";
     NotFound, "NOT_FOUND", NotFound, Caller,
@@ -213,6 +213,30 @@ reasons! {
         "An admin of your org links you to a member: 'credbroker member update MEMBER --identity IDENTITY', with the identity in the metadata.";
     OrgRequired, "ORG_REQUIRED", Unauthenticated, Caller,
         "Name one of your orgs in the request's metadata 'credbroker-org': --org, or the org of the context.";
+    EnrollmentNetwork, "ENROLLMENT_NETWORK", Denied, Admin,
+        "The enrollment token may not be presented from this address. Enroll from an allowed network, or mint a token that allows this one.";
+    AgentExpired, "AGENT_EXPIRED", Unauthenticated, Caller,
+        "The agent was not seen for too long and has ended. Enroll again with a new enrollment token.";
+    AgentStopped, "AGENT_STOPPED", Denied, Admin,
+        "Two copies of this agent were at work, so it was stopped. Find out which is the true one, then let it go on or revoke it.";
+    RenewalNonceStale, "RENEWAL_NONCE_STALE", Precondition, Caller,
+        "The nonce is not good any more. Ask for a new one, sign that, and try again.";
+    RenewalProofInvalid, "RENEWAL_PROOF_INVALID", Unauthenticated, Caller,
+        "The signature does not fit. It is made by the enrolled key over the label, the nonce, the hash of the request and the serial number.";
+    RenewalTooLate, "RENEWAL_TOO_LATE", Unauthenticated, Caller,
+        "The certificate ended too long ago to be renewed. Enroll again with a new enrollment token.";
+    LastSystemAdmin, "LAST_SYSTEM_ADMIN", Precondition, Admin,
+        "This is the last system admin whose token works. Make another one first: 'credbroker operator-token create --role system-admin'.";
+    TokenRevoked, "TOKEN_REVOKED", Precondition, Caller,
+        "A revoked token or key is not rotated. Make a new one.";
+    TokenReplaced, "TOKEN_REPLACED", Denied, Caller,
+        "The token shown was rotated away and makes no other. Use the one that replaced it.";
+    TooManyRoles, "TOO_MANY_ROLES", Precondition, Admin,
+        "The holder has as many roles as fit. Revoke one first, or give one that covers more.";
+    TooManyTokens, "TOO_MANY_TOKENS", Precondition, Caller,
+        "The member has as many operator tokens as one may. Revoke one first.";
+    Locked, "LOCKED", Denied, Admin,
+        "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
 }
 
 impl std::fmt::Display for Reason {

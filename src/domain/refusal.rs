@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::actor::Actor;
 use super::decision::Decision;
 use super::reason::Reason;
 
@@ -22,6 +23,8 @@ pub struct Refusal {
     pub metadata: Vec<(&'static str, String)>,
     /// The decision, where one was made.
     pub decision: Option<Box<Decision>>,
+    /// Who was refused, where that was known before the refusal: for the journal, never told.
+    pub actor: Option<Box<Actor>>,
 }
 
 impl Refusal {
@@ -34,6 +37,7 @@ impl Refusal {
             retry_after: None,
             metadata: Vec::new(),
             decision: None,
+            actor: None,
         }
     }
 
@@ -59,6 +63,12 @@ impl Refusal {
     /// Says when trying again may help.
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// Says who was refused.
+    pub fn of(mut self, actor: Actor) -> Self {
+        self.actor = Some(Box::new(actor));
         self
     }
 

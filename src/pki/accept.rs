@@ -25,7 +25,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use super::identity::{AgentIdentity, IdentityError};
+use super::identity::{IdentityError, PeerIdentity};
 use super::spiffe::TrustDomain;
 use super::tls::TlsConfig;
 
@@ -60,8 +60,8 @@ impl Default for AcceptLimits {
 pub struct PeerInfo {
     /// The peer's address.
     pub remote: SocketAddr,
-    /// The agent, where the peer showed a certificate.
-    pub identity: Option<Arc<AgentIdentity>>,
+    /// The agent or API key, where the peer showed a certificate.
+    pub identity: Option<Arc<PeerIdentity>>,
 }
 
 /// A connection whose handshake is done. Counts against the limit until it is dropped.
@@ -85,8 +85,8 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts on `listener` until `stop`. Client certificates name agents of `trust_domain`, or the connection
-/// ends. Must be called inside a tokio runtime.
+/// Accepts on `listener` until `stop`. Client certificates name agents or API keys of `trust_domain`, or
+/// the connection ends. Must be called inside a tokio runtime.
 pub fn listen(
     listener: TcpListener,
     tls: Arc<TlsConfig>,
@@ -193,7 +193,7 @@ impl Port {
             .await
             .map_err(|_| Refused::Slow)??;
         let identity = match io.get_ref().1.peer_certificates() {
-            Some([certificate, ..]) => Some(AgentIdentity::from_verified(certificate, &self.trust_domain)?),
+            Some([certificate, ..]) => Some(PeerIdentity::from_verified(certificate, &self.trust_domain)?),
             _ => None,
         };
         Ok(Connection {

@@ -19,7 +19,7 @@ use x509_parser::certificate::X509Certificate;
 use super::csr::CheckedCsr;
 use super::identity::{not_after, only_uri, read};
 use super::key::{MalformedKey, P256Key, RandomFailed, Serial, fingerprint};
-use super::spiffe::{AgentSubject, TrustDomain};
+use super::spiffe::{AgentSubject, ApiKeySubject, Subject, TrustDomain};
 use crate::domain::secret::{KeyMaterial, Secret};
 use crate::domain::time::Time;
 
@@ -54,12 +54,12 @@ pub struct Authority {
     pin: String,
 }
 
-/// An agent's certificate.
+/// A client certificate: an agent's, or an API key's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCertificate {
-    /// The agent's certificate and the issuing CA's, DER.
+    /// The client's certificate and the issuing CA's, DER.
     pub chain_der: Vec<Vec<u8>>,
-    /// The agent certificate's serial number.
+    /// The client certificate's serial number.
     pub serial: Serial,
     /// The last second the certificate is good for.
     pub not_after: Time,
@@ -177,6 +177,27 @@ impl Authority {
         &self,
         csr: &CheckedCsr,
         subject: AgentSubject,
+        now: Time,
+        lifetime: Duration,
+    ) -> Result<IssuedCertificate, CaError> {
+        self.issue_client(csr, Subject::Agent(subject), now, lifetime)
+    }
+
+    /// As [`Authority::issue_agent`], for an API key that has to come with a certificate.
+    pub fn issue_api_key(
+        &self,
+        csr: &CheckedCsr,
+        subject: ApiKeySubject,
+        now: Time,
+        lifetime: Duration,
+    ) -> Result<IssuedCertificate, CaError> {
+        self.issue_client(csr, Subject::ApiKey(subject), now, lifetime)
+    }
+
+    fn issue_client(
+        &self,
+        csr: &CheckedCsr,
+        subject: Subject,
         now: Time,
         lifetime: Duration,
     ) -> Result<IssuedCertificate, CaError> {

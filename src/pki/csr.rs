@@ -4,6 +4,7 @@
 //! [`CheckedCsr`] can only be made by [`CheckedCsr::parse`], so whoever has one need not check again.
 
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SignatureAlgorithm};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
@@ -129,6 +130,19 @@ impl CheckedCsr {
     /// Which key it is.
     pub fn key_fingerprint(&self) -> KeyFingerprint {
         self.fingerprint
+    }
+
+    /// Whether the key has signed `message`: ECDSA P-256 with SHA-256 in DER (RFC 3279 section 2.2.3), or
+    /// Ed25519 (RFC 8032).
+    pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm: &dyn VerificationAlgorithm = if self.key.algorithm == &PKCS_ED25519 {
+            &ED25519
+        } else {
+            &ECDSA_P256_SHA256_ASN1
+        };
+        UnparsedPublicKey::new(algorithm, &self.key.bytes)
+            .verify(message, signature)
+            .is_ok()
     }
 
     pub(super) fn key(&self) -> &CheckedKey {

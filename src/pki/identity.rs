@@ -1,4 +1,4 @@
-//! From a peer's certificate to the agent it names.
+//! From a peer's certificate to the agent or API key it names.
 //!
 //! Parsed once a connection, after the handshake has proven that our root vouches for the certificate and
 //! that the peer holds its key.
@@ -8,20 +8,16 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::key::{KeyFingerprint, Serial, fingerprint};
-use super::spiffe::{AgentSubject, NotAnAgent, TrustDomain};
-use crate::domain::id::{AgentId, EnvironmentId, OrgId};
+use super::spiffe::{NotACaller, Subject, TrustDomain};
+use crate::domain::id::AgentId;
 use crate::domain::time::Time;
 
-/// Who is at the other end of a connection, as its certificate says. Whether that agent may still do
+/// Who is at the other end of a connection, as its certificate says. Whether that caller may still do
 /// anything is another question, asked on every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentIdentity {
-    /// The org.
-    pub org: OrgId,
-    /// The environment.
-    pub environment: EnvironmentId,
-    /// The agent.
-    pub agent: AgentId,
+pub struct PeerIdentity {
+    /// The agent or API key that the certificate was issued to. Good for calls of that one only.
+    pub subject: Subject,
     /// The key it proved to hold.
     pub key: KeyFingerprint,
     /// The certificate it showed.
@@ -30,7 +26,7 @@ pub struct AgentIdentity {
     pub not_after: Time,
 }
 
-/// Why a certificate names no agent of ours. The broker never issued it as an agent's.
+/// Why a certificate names no caller of ours. The broker never issued it to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// It is no X.509 certificate.
@@ -39,32 +35,33 @@ pub enum IdentityError {
     /// It has no subject alternative name, another kind of name, or more than one.
     #[error("the certificate does not have exactly one name, a URI")]
     Names,
-    /// The one name is not an agent's.
+    /// The one name is neither an agent's nor an API key's.
     #[error(transparent)]
-    NotAnAgent(#[from] NotAnAgent),
+    NotACaller(#[from] NotACaller),
     /// The serial number is not one this broker makes.
     #[error("the certificate's serial number is not one of this broker's")]
     Serial,
 }
 
-impl AgentIdentity {
+impl PeerIdentity {
     /// Reads a certificate (DER) whose chain has already been verified.
     pub fn from_verified(certificate_der: &[u8], trust_domain: &TrustDomain) -> Result<Self, IdentityError> {
         let certificate = read(certificate_der).ok_or(IdentityError::Unreadable)?;
         let uri = only_uri(&certificate).ok_or(IdentityError::Names)?;
-        let AgentSubject {
-            org,
-            environment,
-            agent,
-        } = AgentSubject::from_uri(uri, trust_domain)?;
         Ok(Self {
-            org,
-            environment,
-            agent,
+            subject: Subject::from_uri(uri, trust_domain)?,
             key: fingerprint(certificate.public_key().raw),
             serial: Serial::from_bytes(certificate.raw_serial()).ok_or(IdentityError::Serial)?,
             not_after: not_after(&certificate),
         })
+    }
+
+    /// The agent it is, if it is one.
+    pub fn agent(&self) -> Option<AgentId> {
+        match self.subject {
+            Subject::Agent(agent) => Some(agent.agent),
+            Subject::ApiKey(_) => None,
+        }
     }
 }
 
@@ -97,9 +94,11 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
+    use crate::domain::id::{ApiKeyId, EnvironmentId, OrgId};
+    use crate::pki::spiffe::{AgentSubject, ApiKeySubject};
 
     #[test]
-    fn only_one_agent_name_of_our_trust_domain_makes_an_identity() {
+    fn only_one_caller_name_of_our_trust_domain_makes_an_identity() {
         let ours: TrustDomain = "broker.example".parse().unwrap();
         let now = Time::from_seconds(1_800_000_000);
         let subject = AgentSubject {
@@ -109,29 +108,36 @@ mod tests {
         };
         let uri = |text: String| SanType::URI(text.try_into().unwrap());
         let agent = uri(subject.uri(&ours));
+        let key = ApiKeySubject {
+            org: subject.org,
+            api_key: ApiKeyId::new(now, [4; 10]),
+        };
+        let api_key = uri(key.uri(&ours));
         let dns = SanType::DnsName("broker.example".try_into().unwrap());
         let name = |names: Vec<SanType>| {
             let mut params = CertificateParams::default();
             params.subject_alt_names = names;
             params.serial_number = Some(vec![0x55; 16].into());
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            AgentIdentity::from_verified(certificate.der(), &ours).map(drop)
+            PeerIdentity::from_verified(certificate.der(), &ours).map(drop)
         };
         assert_eq!(name(vec![agent.clone()]), Ok(()));
+        assert_eq!(name(vec![api_key.clone()]), Ok(()));
         for names in [
             vec![],
             vec![dns.clone()],
             vec![agent.clone(), dns],
             vec![agent.clone(), agent.clone()],
+            vec![agent.clone(), api_key],
         ] {
             assert_eq!(name(names), Err(IdentityError::Names));
         }
         let foreign = uri(subject.uri(&"other.example".parse().unwrap()));
-        assert_eq!(name(vec![foreign]), Err(NotAnAgent::Foreign.into()));
+        assert_eq!(name(vec![foreign]), Err(NotACaller::Foreign.into()));
         let admin = uri("spiffe://broker.example/admin".to_owned());
-        assert_eq!(name(vec![admin]), Err(NotAnAgent::Shape.into()));
+        assert_eq!(name(vec![admin]), Err(NotACaller::Shape.into()));
         assert_eq!(
-            AgentIdentity::from_verified(&[0x30, 0x00], &ours),
+            PeerIdentity::from_verified(&[0x30, 0x00], &ours),
             Err(IdentityError::Unreadable)
         );
 
@@ -139,7 +145,7 @@ mod tests {
         params.subject_alt_names = vec![agent];
         params.serial_number = Some(vec![7].into());
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let refused = AgentIdentity::from_verified(certificate.der(), &ours);
+        let refused = PeerIdentity::from_verified(certificate.der(), &ours);
         assert_eq!(refused, Err(IdentityError::Serial));
     }
 }

@@ -1,12 +1,13 @@
-//! SPIFFE names: how an agent is written in a certificate.
+//! SPIFFE names: how an agent, or an API key, is written in a certificate.
 //!
-//! `spiffe://<trust domain>/org/<org>/env/<environment>/agent/<agent>`, see the SPIFFE-ID standard. An id
-//! has exactly one spelling, so two names are equal if and only if their texts are.
+//! `spiffe://<trust domain>/org/<org>/env/<environment>/agent/<agent>` and
+//! `spiffe://<trust domain>/org/<org>/api-key/<API key>`, see the SPIFFE-ID standard. An id has exactly one
+//! spelling, so two names are equal if and only if their texts are.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::domain::id::{AgentId, EnvironmentId, OrgId};
+use crate::domain::id::{AgentId, ApiKeyId, EnvironmentId, OrgId};
 
 /// The name of everything one broker vouches for (SPIFFE-ID section 2.1): 1 to 255 of `a-z`, `0-9`, `.`,
 /// `-` and `_`.
@@ -68,14 +69,32 @@ pub struct AgentSubject {
     pub agent: AgentId,
 }
 
-/// Why a URI names no agent of ours.
+/// Which org API key a certificate names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ApiKeySubject {
+    /// The org.
+    pub org: OrgId,
+    /// The API key, of that org.
+    pub api_key: ApiKeyId,
+}
+
+/// Whom a client certificate names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// An agent.
+    Agent(AgentSubject),
+    /// An org API key.
+    ApiKey(ApiKeySubject),
+}
+
+/// Why a URI names no caller of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAnAgent {
+pub enum NotACaller {
     /// It belongs to another broker, or is no SPIFFE id at all.
     #[error("the name is not of this broker's trust domain")]
     Foreign,
     /// It is of our trust domain, and names something else.
-    #[error("the name is not of the form /org/<id>/env/<id>/agent/<id>")]
+    #[error("the name is neither of the form /org/<id>/env/<id>/agent/<id> nor /org/<id>/api-key/<id>")]
     Shape,
 }
 
@@ -89,23 +108,57 @@ impl AgentSubject {
         } = self;
         format!("spiffe://{trust_domain}/org/{org}/env/{environment}/agent/{agent}")
     }
+}
 
-    /// The subject whose SPIFFE id this is. Only the exact text [`AgentSubject::uri`] writes is accepted.
-    pub fn from_uri(uri: &str, trust_domain: &TrustDomain) -> Result<Self, NotAnAgent> {
+impl ApiKeySubject {
+    /// The SPIFFE id.
+    pub fn uri(&self, trust_domain: &TrustDomain) -> String {
+        let Self { org, api_key } = self;
+        format!("spiffe://{trust_domain}/org/{org}/api-key/{api_key}")
+    }
+}
+
+impl Subject {
+    /// The org it is of.
+    pub fn org(&self) -> OrgId {
+        match self {
+            Subject::Agent(agent) => agent.org,
+            Subject::ApiKey(key) => key.org,
+        }
+    }
+
+    /// The SPIFFE id.
+    pub fn uri(&self, trust_domain: &TrustDomain) -> String {
+        match self {
+            Subject::Agent(agent) => agent.uri(trust_domain),
+            Subject::ApiKey(key) => key.uri(trust_domain),
+        }
+    }
+
+    /// The subject whose SPIFFE id this is. Only the exact text [`Subject::uri`] writes is accepted.
+    pub fn from_uri(uri: &str, trust_domain: &TrustDomain) -> Result<Self, NotACaller> {
         let path = uri
             .strip_prefix("spiffe://")
             .and_then(|rest| rest.strip_prefix(trust_domain.as_str()))
             .and_then(|rest| rest.strip_prefix('/'))
-            .ok_or(NotAnAgent::Foreign)?;
+            .ok_or(NotACaller::Foreign)?;
         let mut segments = path.split('/');
-        let subject = Self {
-            org: labelled(&mut segments, "org")?,
-            environment: labelled(&mut segments, "env")?,
-            agent: labelled(&mut segments, "agent")?,
+        let org = labelled(&mut segments, "org")?;
+        let subject = match segments.next() {
+            Some("env") => Subject::Agent(AgentSubject {
+                org,
+                environment: id(&mut segments)?,
+                agent: labelled(&mut segments, "agent")?,
+            }),
+            Some("api-key") => Subject::ApiKey(ApiKeySubject {
+                org,
+                api_key: id(&mut segments)?,
+            }),
+            _ => return Err(NotACaller::Shape),
         };
         match segments.next() {
             None => Ok(subject),
-            Some(_) => Err(NotAnAgent::Shape),
+            Some(_) => Err(NotACaller::Shape),
         }
     }
 }
@@ -114,14 +167,19 @@ impl AgentSubject {
 fn labelled<'a, T: FromStr>(
     segments: &mut impl Iterator<Item = &'a str>,
     label: &str,
-) -> Result<T, NotAnAgent> {
+) -> Result<T, NotACaller> {
     if segments.next() != Some(label) {
-        return Err(NotAnAgent::Shape);
+        return Err(NotACaller::Shape);
     }
+    id(segments)
+}
+
+/// The next segment, an id.
+fn id<'a, T: FromStr>(segments: &mut impl Iterator<Item = &'a str>) -> Result<T, NotACaller> {
     segments
         .next()
         .and_then(|id| id.parse().ok())
-        .ok_or(NotAnAgent::Shape)
+        .ok_or(NotACaller::Shape)
 }
 
 #[cfg(test)]
@@ -130,57 +188,70 @@ mod tests {
     use super::*;
     use crate::domain::time::Time;
 
-    fn subject() -> AgentSubject {
+    fn subject() -> Subject {
         let now = Time::from_seconds(1_700_000_000);
-        AgentSubject {
+        Subject::Agent(AgentSubject {
             org: OrgId::new(now, [1; 10]),
             environment: EnvironmentId::new(now, [2; 10]),
             agent: AgentId::new(now, [3; 10]),
-        }
+        })
+    }
+
+    fn api_key() -> Subject {
+        let now = Time::from_seconds(1_700_000_000);
+        Subject::ApiKey(ApiKeySubject {
+            org: OrgId::new(now, [1; 10]),
+            api_key: ApiKeyId::new(now, [4; 10]),
+        })
     }
 
     #[test]
     fn a_subject_survives_its_uri() {
         let domain: TrustDomain = "broker.example".parse().unwrap();
-        let uri = subject().uri(&domain);
-        assert_eq!(AgentSubject::from_uri(&uri, &domain), Ok(subject()));
+        for subject in [subject(), api_key()] {
+            assert_eq!(Subject::from_uri(&subject.uri(&domain), &domain), Ok(subject));
+        }
     }
 
     #[test]
     fn only_the_exact_spelling_is_accepted() {
         let domain: TrustDomain = "broker.example".parse().unwrap();
-        let uri = subject().uri(&domain);
+        let (uri, key) = (subject().uri(&domain), api_key().uri(&domain));
         for (spoilt, why) in [
             (
                 uri.replace("broker.example", "broker.example.evil"),
-                NotAnAgent::Foreign,
+                NotACaller::Foreign,
             ),
-            (uri.replace("broker.example", "evil"), NotAnAgent::Foreign),
+            (uri.replace("broker.example", "evil"), NotACaller::Foreign),
             (
                 uri.replace("broker.example", "broker.example:443"),
-                NotAnAgent::Foreign,
+                NotACaller::Foreign,
             ),
             (
                 uri.replace("broker.example", "user@broker.example"),
-                NotAnAgent::Foreign,
+                NotACaller::Foreign,
             ),
-            (uri.replace("spiffe://", "SPIFFE://"), NotAnAgent::Foreign),
-            (uri.replace("spiffe://", "https://"), NotAnAgent::Foreign),
-            (domain.uri(), NotAnAgent::Foreign),
-            (format!("{uri}/"), NotAnAgent::Shape),
-            (format!("{uri}/admin"), NotAnAgent::Shape),
-            (format!("{uri}?x"), NotAnAgent::Shape),
-            (uri.replace("/org/", "//org/"), NotAnAgent::Shape),
-            (uri.replace("/env/", "/environment/"), NotAnAgent::Shape),
-            (uri.replace("/org/org_", "/org/env_"), NotAnAgent::Shape),
-            (uri.replace("/agent/agt_", "/agent/%61gt_"), NotAnAgent::Shape),
+            (uri.replace("spiffe://", "SPIFFE://"), NotACaller::Foreign),
+            (uri.replace("spiffe://", "https://"), NotACaller::Foreign),
+            (domain.uri(), NotACaller::Foreign),
+            (format!("{uri}/"), NotACaller::Shape),
+            (format!("{uri}/admin"), NotACaller::Shape),
+            (format!("{uri}?x"), NotACaller::Shape),
+            (uri.replace("/org/", "//org/"), NotACaller::Shape),
+            (format!("{key}/"), NotACaller::Shape),
+            (format!("{key}/agent/x"), NotACaller::Shape),
+            (key.replace("/api-key/key_", "/api-key/agt_"), NotACaller::Shape),
+            (key.replace("/api-key/", "/apikey/"), NotACaller::Shape),
+            (uri.replace("/env/", "/environment/"), NotACaller::Shape),
+            (uri.replace("/org/org_", "/org/env_"), NotACaller::Shape),
+            (uri.replace("/agent/agt_", "/agent/%61gt_"), NotACaller::Shape),
             (
                 uri.to_uppercase()
                     .replace("SPIFFE://BROKER.EXAMPLE", "spiffe://broker.example"),
-                NotAnAgent::Shape,
+                NotACaller::Shape,
             ),
         ] {
-            assert_eq!(AgentSubject::from_uri(&spoilt, &domain), Err(why), "{spoilt}");
+            assert_eq!(Subject::from_uri(&spoilt, &domain), Err(why), "{spoilt}");
         }
     }
 

@@ -56,6 +56,10 @@ const READERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All)];
 const READERS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Member, Own)];
 /// Those who change an org, and members what is theirs.
 const ADMINS_AND_OWNERS: &[Rule] = &[(OrgAdmin, All), (Member, Own)];
+/// Those who change an org, and everybody what is about themselves.
+const ADMINS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, Own), (Approver, Own), (Member, Own)];
+/// Those who read everything, and everybody what is about themselves.
+const READERS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, Own), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
 /// Those who follow events: as far as they read, and approvers all of it.
@@ -75,8 +79,8 @@ table! {
         row(None, of(Group::Resolve), true) => ResolveCredential RefreshToken ReleaseLease;
     }
     "credbroker.v1.EnrollmentService" {
-        PUBLIC => Enroll GetTrustBundle;
-        AGENT => RenewCertificate RotateRuntimeKey;
+        PUBLIC => Enroll GetTrustBundle GetRenewalNonce RenewExpiredCertificate;
+        AGENT => Heartbeat RenewCertificate RotateRuntimeKey;
     }
     "credbroker.v1.TaskService" {
         row(Some(ADMINS_AND_OWNERS), of(Group::Tasks), false) => CreateTask EndTask;
@@ -93,9 +97,11 @@ table! {
     }
     "credbroker.v1.AgentService" {
         row(Some(ADMINS), of(Group::Enrollment), false) => CreateEnrollmentTokens RevokeEnrollmentToken;
-        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens;
+        row(Some(READERS), of(Group::Enrollment), false) => ListEnrollmentTokens GetEnrollmentToken
+            ListEnrollmentTokenSlots;
         row(Some(READERS), of(Group::Agents), false) => GetAgent ListAgents;
         row(Some(ADMINS), of(Group::Agents), false) => RevokeAgent;
+        row(Some(READERS), of(Group::Introspect), false) => IntrospectRuntimeKey;
     }
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
@@ -109,6 +115,14 @@ table! {
         ANYONE_KNOWN => WhoAmI;
         ADMIN => CreateApiKey RevokeApiKey;
         humans(READERS) => ListApiKeys;
+        ADMIN => RotateApiKey GrantRole RevokeRole;
+        humans(ADMINS_AND_SELF) => CreateOperatorToken RotateOperatorToken RevokeOperatorToken;
+        humans(READERS_AND_SELF) => ListOperatorTokens ListRoles;
+    }
+    "credbroker.v1.LockService" {
+        row(Some(ADMINS), of(Group::Agents), false) => CreateLock;
+        row(Some(READERS), of(Group::Agents), false) => ListLocks;
+        ADMIN => RemoveLock;
     }
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead FollowRecords;

@@ -11,14 +11,15 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::access::{Access, access};
 use super::status::{status, transport_refusal};
-use crate::domain::actor::Actor;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::pki::accept::PeerInfo;
@@ -84,12 +85,17 @@ where
                 "request",
                 method = request.uri().path(),
                 peer = peer.as_ref().map(|peer| tracing::field::display(peer.remote)),
-                agent = certificate.map(|certificate| tracing::field::display(certificate.agent)),
+                agent = certificate
+                    .and_then(|certificate| certificate.agent())
+                    .map(tracing::field::display),
                 actor = tracing::field::Empty,
             );
             let handled = async {
                 match gate.admit(&mut request, peer.as_ref()).await {
-                    Ok(()) => inner.call(request).await.map(with_details),
+                    Ok(caller) => {
+                        let response = inner.call(request).await.map(with_details)?;
+                        Ok(gate.recorded(caller, response).await)
+                    }
                     Err(refusal) => Ok(answer(refusal)),
                 }
             };
@@ -113,12 +119,18 @@ where
 impl Gate {
     /// Lets the request in, with its actor in the extensions, or refuses it. The request's span names the
     /// agent of the connection's certificate; it gets an actor only where that is somebody else.
-    async fn admit(&self, request: &mut Request<Body>, peer: Option<&PeerInfo>) -> Result<(), Refusal> {
+    ///
+    /// Also says who calls what, where a refusal of the handler is still to be recorded.
+    async fn admit(
+        &self,
+        request: &mut Request<Body>,
+        peer: Option<&PeerInfo>,
+    ) -> Result<Option<(Caller, &'static str)>, Refusal> {
         let Some(row) = access(request.uri().path()) else {
             return Err(Refusal::new(Reason::UnknownMethod, "there is no such call"));
         };
         let Access::Actors(accepts) = row.access else {
-            return Ok(());
+            return Ok(None);
         };
         let bearer = request.headers_mut().remove(http::header::AUTHORIZATION);
         let bearer = bearer
@@ -148,10 +160,39 @@ impl Gate {
         if !matches!(caller.actor(), Actor::Agent(_)) {
             tracing::Span::current().record("actor", tracing::field::display(&caller));
         }
+        let recorded = (!row.path.starts_with(RECORDS_ITSELF)).then(|| (caller.clone(), row.path));
         request.extensions_mut().insert(caller);
-        Ok(())
+        Ok(recorded)
+    }
+
+    /// Records that the handler found its caller to have no right to what was asked for.
+    async fn recorded(
+        &self,
+        caller: Option<(Caller, &'static str)>,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let denied = Code::PermissionDenied as i32;
+        let code = response.headers().get("grpc-status");
+        let Some((caller, call)) = caller.filter(|_| code.is_some_and(|code| *code == *denied.to_string()))
+        else {
+            return response;
+        };
+        let refused = Reason::PermissionDenied;
+        let told = Status::from_header_map(response.headers());
+        let told = told.and_then(|status| status.get_details_error_info());
+        if told.is_none_or(|info| info.reason != refused.code()) {
+            return response;
+        }
+        let refusal = Refusal::new(refused, "the call was refused");
+        match self.broker.refuse_call(&caller, call, refusal).await {
+            recorded if recorded.reason == refused => response,
+            unrecorded => answer(unrecorded),
+        }
     }
 }
+
+/// The service whose use cases record their refusals with all that they are about.
+const RECORDS_ITSELF: &str = "/credbroker.v1.BrokerService/";
 
 /// The metadata that says which org is meant.
 const ORG: &str = "credbroker-org";

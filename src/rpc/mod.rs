@@ -4,6 +4,7 @@
 //! table (`access`), authentication (`gate`), its handler. Every failure leaves through `status`.
 
 mod access;
+mod access_convert;
 mod access_service;
 mod agents;
 mod broker;
@@ -14,6 +15,7 @@ mod enrollment;
 mod executors;
 mod gate;
 mod journal;
+mod locks;
 mod server;
 mod status;
 mod tasks;

@@ -1,71 +1,26 @@
-//! Enrollment tokens and agents, as operators see them.
+//! Agents, as operators and automation see them: shown, listed by what is asked for, revoked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Broker;
-use super::access::checked_ttl;
-use super::effect::Undone;
 use super::live::ended;
+use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
+use super::presence::Present;
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
-use crate::domain::credential::Credential;
 use crate::domain::directory::Environment;
-use crate::domain::enrollment::EnrollmentToken;
-use crate::domain::id::{EnrollmentTokenId, EnvironmentId, LeaseId, OrgId, ProjectId, TaskId};
+use crate::domain::id::{EnvironmentId, OrgId, ProjectId};
 use crate::domain::journal::Action;
-use crate::domain::lease::{Holder, Lease};
-use crate::domain::mode::CredentialKind;
+use crate::domain::lease::Holder;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::secret::{ActorToken, Secret};
-use crate::domain::task::{Task, TaskClaims};
 use crate::domain::time::Time;
-use crate::domain::token::{EnrollmentFamily, Token};
 use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
-use crate::store::model::{Home, LeasePointer};
+use crate::store::model::Seen;
 use crate::store::record::{Changes, Stored};
-
-/// What is asked for when minting enrollment tokens.
-#[derive(Clone, Copy, Debug)]
-pub struct NewEnrollmentTokens<'a> {
-    /// The org.
-    pub org: &'a str,
-    /// The project, for an environment given by name.
-    pub project: &'a str,
-    /// The environment.
-    pub environment: &'a str,
-    /// How many tokens; 0: 1.
-    pub count: u32,
-    /// How many agents each may enroll; 0: 1.
-    pub max_agents: u32,
-    /// How long they are good for.
-    pub ttl: Option<Duration>,
-    /// A task their agents are assigned to; empty: none.
-    pub task: &'a str,
-    /// Labels their agents get.
-    pub labels: &'a [(String, String)],
-}
-
-/// A new enrollment token, with its secret.
-pub struct MintedEnrollmentToken {
-    /// What lists show of it.
-    pub enrollment_token: EnrollmentToken,
-    /// The token, to be shown once.
-    pub token: Secret<ActorToken>,
-}
-
-/// Material that an ended agent was handed and may still use at the provider.
-#[derive(Clone, Debug)]
-pub struct OutstandingLease {
-    /// The lease.
-    pub lease: LeaseId,
-    /// The credential behind it, as it stands now.
-    pub credential: Arc<Credential>,
-}
 
 /// An agent that was revoked, and what it still holds.
 #[derive(Clone, Debug)]
@@ -73,23 +28,86 @@ pub struct RevokedAgent {
     /// The agent.
     pub agent: Arc<Agent>,
     /// What it may still use at the providers.
-    pub outstanding: Vec<OutstandingLease>,
+    pub outstanding: Outstanding,
 }
 
-const TOKEN_TTL: Duration = Duration::from_secs(3_600);
-const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
-const MAX_TOKENS: u32 = 100;
-const MAX_POOL: u32 = 1_000;
-/// How many enrollment tokens one commit stores: two records each, within the store's limit.
-const TOKENS_PER_COMMIT: usize = 25;
+/// An agent, and when it was last seen.
+#[derive(Clone, Debug)]
+pub struct AgentView {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// When it was last seen; `None`: never.
+    pub seen: Option<Seen>,
+}
+
+/// What an agent is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentState {
+    /// It may act.
+    Active,
+    /// It was revoked.
+    Revoked,
+    /// It was not seen for too long.
+    Expired,
+    /// Two copies of it were at work.
+    Stopped,
+}
+
+impl AgentState {
+    /// The state of this agent.
+    pub fn of(agent: &Agent) -> Self {
+        if agent.revoked.is_some() {
+            AgentState::Revoked
+        } else if agent.expired.is_some() {
+            AgentState::Expired
+        } else if agent.stopped.is_some() {
+            AgentState::Stopped
+        } else {
+            AgentState::Active
+        }
+    }
+}
+
+/// Which agents are meant: those that fit all that is set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AgentFilter<'a> {
+    /// Labels they all have.
+    pub labels: &'a [(String, String)],
+    /// Their environment, by id or, with the project, by name; empty: any.
+    pub environment: &'a str,
+    /// The project, for an environment given by name.
+    pub project: &'a str,
+    /// Their state.
+    pub state: Option<AgentState>,
+    /// They were last seen before this, or never.
+    pub seen_before: Option<Time>,
+    /// They were last seen at this time or later.
+    pub seen_after: Option<Time>,
+}
+
+impl AgentFilter<'_> {
+    /// What can be told from the agent's record alone.
+    fn takes(&self, agent: &Agent, environment: Option<EnvironmentId>) -> bool {
+        self.labels.iter().all(|label| agent.labels.contains(label))
+            && environment.is_none_or(|environment| agent.environment == environment)
+            && self.state.is_none_or(|state| AgentState::of(agent) == state)
+    }
+
+    fn takes_seen(&self, seen: Option<Time>) -> bool {
+        let before = self
+            .seen_before
+            .is_none_or(|before| seen.is_none_or(|seen| seen < before));
+        let after = self
+            .seen_after
+            .is_none_or(|after| seen.is_some_and(|seen| seen >= after));
+        before && after
+    }
+}
+
 const MAX_PAIRS: usize = 16;
 const MAX_PAIR_CHARS: usize = 256;
 /// An agent's record has labels and attributes, and has to fit in one value of the store.
 const MAX_PAIRS_BYTES: usize = 1_536;
-/// How many leases a revocation ends in one commit.
-const LEASES_PER_COMMIT: usize = 50;
-/// How often the revocation of an enrollment token is tried again when agents enroll at the same moment.
-const ATTEMPTS: usize = 64;
 
 /// Labels or attributes within bounds, sorted by key.
 pub(super) fn checked_pairs(
@@ -115,150 +133,8 @@ pub(super) fn checked_pairs(
 }
 
 impl Broker {
-    /// Mints enrollment tokens.
-    pub async fn create_enrollment_tokens(
-        self: &Arc<Self>,
-        caller: &Caller,
-        new: NewEnrollmentTokens<'_>,
-    ) -> Result<Vec<MintedEnrollmentToken>, Refusal> {
-        let place = self.place(caller, new.org).await?;
-        let org = place.id();
-        let environment = self.environment(org, new.project, new.environment).await?;
-        place.admit("environment", Some(environment.value.project), None)?;
-        let environment = environment.value.id;
-        let task = match new.task {
-            "" => None,
-            text => Some(self.runnable_task(org, parse_id("task", text)?).await?),
-        };
-        let (count, max_agents) = (new.count.max(1), new.max_agents.max(1));
-        if count > MAX_TOKENS {
-            return Err(Refusal::invalid("count", "count is 1 to 100"));
-        }
-        if max_agents > MAX_POOL {
-            return Err(Refusal::invalid("max_agents", "max_agents is 1 to 1000"));
-        }
-        let ttl = checked_ttl(new.ttl, TOKEN_TTL, TOKEN_TTL_MAX)?;
-        let labels = checked_pairs("labels", new.labels)?;
-        let now = self.now();
-
-        let mut minted = Vec::new();
-        for _ in 0..count {
-            let token = Token::<EnrollmentFamily>::new(self.new_id()?, self.random()?);
-            let enrollment_token = EnrollmentToken {
-                id: token.id(),
-                org,
-                environment,
-                token: token.hash(),
-                max_agents,
-                bound: 0,
-                task,
-                labels: labels.clone(),
-                created: now,
-                expires: now + ttl,
-                revoked: None,
-            };
-            minted.push(MintedEnrollmentToken {
-                enrollment_token,
-                token: token.reveal(),
-            });
-        }
-        for some in minted.chunks(TOKENS_PER_COMMIT) {
-            let mut changes = Changes::default();
-            for MintedEnrollmentToken { enrollment_token, .. } in some {
-                let key = keys::enrollment_token(org, enrollment_token.id);
-                changes = changes.absent(&key);
-                changes = changes.put(&key, enrollment_token);
-                changes = changes.put(&keys::enrollment_token_home(enrollment_token.id), &Home { org });
-            }
-            let ids: Vec<_> = some
-                .iter()
-                .map(|minted| minted.enrollment_token.id.to_string())
-                .collect();
-            let record = caller
-                .record(Action::EnrollmentTokenCreate, Some(org))
-                .about("environment", environment)
-                .about("enrollment_tokens", ids.join(","));
-            self.effect(record, changes).await?;
-        }
-        Ok(minted)
-    }
-
-    /// A task of the org that has not ended.
-    async fn runnable_task(&self, org: OrgId, id: TaskId) -> Result<TaskId, Refusal> {
-        let task: Stored<Task> = self
-            .records
-            .get(&keys::task(org, id))
-            .await?
-            .ok_or_else(|| Refusal::not_found("task"))?;
-        task.value.live(self.now(), TaskClaims::default())?;
-        Ok(id)
-    }
-
-    /// The org's enrollment tokens.
-    pub async fn list_enrollment_tokens(
-        &self,
-        caller: &Caller,
-        org: &str,
-        page: PageRequest<'_>,
-    ) -> Result<Page<Stored<EnrollmentToken>>, Refusal> {
-        let place = self.place(caller, org).await?;
-        let list = keys::enrollment_tokens(place.id());
-        let mut page = self.page::<EnrollmentToken>(&list, page).await?;
-        let mut seen = Vec::with_capacity(page.rows.len());
-        for row in page.rows {
-            if self.reaches(&place, row.value.environment).await? {
-                seen.push(row);
-            }
-        }
-        page.rows = seen;
-        Ok(page)
-    }
-
-    /// Revokes an enrollment token. Agents enrolled by it stay. Revoking it again changes nothing.
-    pub async fn revoke_enrollment_token(
-        self: &Arc<Self>,
-        caller: &Caller,
-        org: &str,
-        id: &str,
-    ) -> Result<Arc<EnrollmentToken>, Refusal> {
-        let place = self.place(caller, org).await?;
-        let org = place.id();
-        let id: EnrollmentTokenId = parse_id("enrollment_token", id)?;
-        let key = keys::enrollment_token(org, id);
-        for _ in 0..ATTEMPTS {
-            let stored: Stored<EnrollmentToken> = self
-                .records
-                .get(&key)
-                .await?
-                .ok_or_else(|| Refusal::not_found("enrollment token"))?;
-            if !self.reaches(&place, stored.value.environment).await? {
-                return Err(Refusal::not_found("enrollment token"));
-            }
-            if stored.value.revoked.is_some() {
-                return Ok(stored.value);
-            }
-            let token = EnrollmentToken {
-                revoked: Some(self.now()),
-                ..EnrollmentToken::clone(&stored.value)
-            };
-            let mut changes = Changes::default();
-            // Guarded, for the count of bound slots; every enrollment in between is one slot fewer to come.
-            changes = changes.at(&key, stored.revision);
-            changes = changes.put(&key, &token);
-            let record = caller
-                .record(Action::EnrollmentTokenRevoke, Some(org))
-                .about("enrollment_token", id);
-            match self.effect(record, changes).await {
-                Ok(_) => return Ok(Arc::new(token)),
-                Err(Undone::Conflict) => {}
-                Err(Undone::Refused(refusal)) => return Err(refusal),
-            }
-        }
-        Err(Undone::Conflict.into())
-    }
-
-    /// An agent.
-    pub async fn get_agent(&self, caller: &Caller, org: &str, agent: &str) -> Result<Stored<Agent>, Refusal> {
+    /// An agent that the caller may see.
+    async fn agent_of(&self, caller: &Caller, org: &str, agent: &str) -> Result<Stored<Agent>, Refusal> {
         let place = self.place(caller, org).await?;
         let key = keys::agent(place.id(), parse_id("agent", agent)?);
         let missing = || Refusal::not_found("agent");
@@ -269,23 +145,46 @@ impl Broker {
         Ok(stored)
     }
 
-    /// The org's agents.
+    /// An agent.
+    pub async fn get_agent(&self, caller: &Caller, org: &str, agent: &str) -> Result<AgentView, Refusal> {
+        let agent = self.agent_of(caller, org, agent).await?.value;
+        self.view(agent).await
+    }
+
+    async fn view(&self, agent: Arc<Agent>) -> Result<AgentView, Refusal> {
+        let seen = self.last(Present::Agent(agent.org, agent.id)).await?;
+        Ok(AgentView { agent, seen })
+    }
+
+    /// Those of the org's agents that `filter` takes.
     pub async fn list_agents(
         &self,
         caller: &Caller,
         org: &str,
+        filter: AgentFilter<'_>,
         page: PageRequest<'_>,
-    ) -> Result<Page<Stored<Agent>>, Refusal> {
+    ) -> Result<Page<AgentView>, Refusal> {
         let place = self.place(caller, org).await?;
-        let mut page = self.page::<Agent>(&keys::agents(place.id()), page).await?;
-        let mut seen = Vec::with_capacity(page.rows.len());
-        for row in page.rows {
-            if self.reaches(&place, row.value.environment).await? {
-                seen.push(row);
+        checked_pairs("filter.labels", filter.labels)?;
+        let environment = match filter.environment {
+            "" => None,
+            text => {
+                let found = self.environment(place.id(), filter.project, text).await?;
+                place.admit("environment", Some(found.value.project), None)?;
+                Some(found.value.id)
+            }
+        };
+        let mut search = self.search::<Agent, AgentView>(keys::agents(place.id()), page)?;
+        while let Some(row) = search.next().await? {
+            if !filter.takes(&row.value, environment) || !self.reaches(&place, row.value.environment).await? {
+                continue;
+            }
+            let view = self.view(row.value).await?;
+            if filter.takes_seen(view.seen.as_ref().map(|seen| seen.at)) {
+                search.take(view);
             }
         }
-        page.rows = seen;
-        Ok(page)
+        Ok(search.page())
     }
 
     /// The project that an environment belongs to.
@@ -316,8 +215,9 @@ impl Broker {
         caller: &Caller,
         org: &str,
         agent: &str,
+        rotate_outstanding: bool,
     ) -> Result<RevokedAgent, Refusal> {
-        let stored = self.get_agent(caller, org, agent).await?;
+        let stored = self.agent_of(caller, org, agent).await?;
         let (org, id) = (stored.value.org, stored.value.id);
         let mut revoked = Arc::clone(&stored.value);
         if stored.value.revoked.is_none() {
@@ -341,63 +241,13 @@ impl Broker {
             self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
         }
         self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
-        let outstanding = self.end_leases(org, Holder::Agent(id)).await?;
+        let mut outstanding = self.end_leases(org, Holder::Agent(id)).await?;
+        if rotate_outstanding {
+            self.rotate_outstanding(org, &mut outstanding).await?;
+        }
         Ok(RevokedAgent {
             agent: revoked,
             outstanding,
         })
-    }
-
-    /// Ends every lease of a holder that can take no new ones, and lists what stays valid at the providers.
-    async fn end_leases(&self, org: OrgId, holder: Holder) -> Result<Vec<OutstandingLease>, Refusal> {
-        let now = self.now();
-        let (mut outstanding, mut after) = (Vec::new(), None);
-        loop {
-            let rows = self
-                .records
-                .scan::<LeasePointer>(
-                    keys::leases_for(org, holder).as_bytes(),
-                    after.as_ref(),
-                    LEASES_PER_COMMIT,
-                )
-                .await?;
-            let mut changes = Changes::default();
-            for (_, pointer) in &rows {
-                let key = keys::lease(org, pointer.value.lease);
-                let Some(lease) = self.records.get::<Lease>(&key).await? else {
-                    continue;
-                };
-                if lease.value.ended.is_none() {
-                    changes = changes.put(
-                        &key,
-                        &Lease {
-                            ended: Some(now),
-                            ..Lease::clone(&lease.value)
-                        },
-                    );
-                }
-                outstanding.extend(self.still_valid(&lease.value, now).await?);
-            }
-            if !rows.is_empty() {
-                let _applied = self.records.commit(changes).await?;
-            }
-            match rows.into_iter().last() {
-                Some((key, _)) => after = Some(key),
-                None => return Ok(outstanding),
-            }
-        }
-    }
-
-    async fn still_valid(&self, lease: &Lease, now: Time) -> Result<Option<OutstandingLease>, Refusal> {
-        let key = keys::credential(lease.org, lease.credential);
-        let credential = self.records.get::<Credential>(&key).await?;
-        Ok(credential.and_then(|credential| {
-            let valid = credential.value.kind != CredentialKind::OAuthGrant
-                || credential.value.works_for(now, Duration::ZERO);
-            valid.then_some(OutstandingLease {
-                lease: lease.id,
-                credential: credential.value,
-            })
-        }))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use crate::domain::actor::{Actor, AgentActor, Caller, Shown};
-use crate::domain::agent::{Agent, KeyUse};
+use crate::domain::agent::{Agent, KeyUse, SerialNumber};
 use crate::domain::directory::{ApiKey, Group, Member, MemberOf, Operator};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
@@ -17,9 +17,10 @@ use crate::domain::time::Time;
 use crate::domain::token::{
     ApiKeyFamily, FamilyName, OperatorFamily, RuntimeKeyFamily, Token, TokenError, TokenHash,
 };
-use crate::pki::identity::AgentIdentity;
-use crate::store::keys;
+use crate::pki::identity::PeerIdentity;
+use crate::pki::spiffe::{AgentSubject, ApiKeySubject, Subject};
 use crate::store::record::{Changes, Stored};
+use crate::store::{Commit, keys};
 use crate::upstream::oidc::looks_signed;
 
 /// What a request presents.
@@ -28,7 +29,7 @@ pub struct Presented<'a> {
     /// The token, from `authorization: Bearer …`.
     pub bearer: Option<&'a str>,
     /// The identity in the connection's client certificate.
-    pub certificate: Option<&'a AgentIdentity>,
+    pub certificate: Option<&'a PeerIdentity>,
     /// The org that is meant, from the metadata `credbroker-org`: it tells apart the members that one ID token
     /// may stand for, and nothing else.
     pub org: Option<&'a str>,
@@ -104,7 +105,11 @@ impl Broker {
                 let rules = accepts.humans.unwrap_or_default();
                 self.operator_by(&parse(text)?, rules).await
             }
-            Some(FamilyName::ApiKey) => self.api_key_by(&parse(text)?, accepts.api_key).await,
+            Some(FamilyName::ApiKey) => {
+                let token = parse(text)?;
+                self.api_key_by(&token, accepts.api_key, presented.certificate)
+                    .await
+            }
             Some(FamilyName::RuntimeKey) => self.agent_by(&parse(text)?, presented.certificate).await,
             None if looks_signed(text) => match accepts.humans {
                 Some(rules) => self.member_by_id_token(text, presented.org, rules).await,
@@ -123,14 +128,7 @@ impl Broker {
             .await?
             .ok_or_else(unknown)?
             .value;
-        let (hash, now) = (token.hash(), self.now());
-        let over = operator.expires.is_some_and(|expires| now >= expires);
-        let previous = operator.previous.filter(|previous| previous.admits(&hash, now));
-        let known = operator.token.matches(&hash) || previous.is_some();
-        if !known || over || operator.revoked.is_some() {
-            return Err(unknown());
-        }
-        let expires = previous.map(|previous| previous.until).or(operator.expires);
+        let expires = operator.admit(&token.hash(), self.now()).ok_or_else(unknown)?;
         let shown = Shown::OperatorToken(operator.id);
         match operator.member {
             Some(member) => self.member_by(member, shown, expires, rules).await,
@@ -158,10 +156,16 @@ impl Broker {
             return Err(unknown());
         }
         let actor = Actor::Member { id: member, org };
+        self.unlocked_actor(&actor)?;
         human(actor, shown, expires, &stored.value.grants(), rules)
     }
 
-    async fn api_key_by(&self, token: &Token<ApiKeyFamily>, access: KeyAccess) -> Result<Caller, Refusal> {
+    async fn api_key_by(
+        &self,
+        token: &Token<ApiKeyFamily>,
+        access: KeyAccess,
+        certificate: Option<&PeerIdentity>,
+    ) -> Result<Caller, Refusal> {
         let org = self
             .home(&keys::api_key_home(token.id()))
             .await?
@@ -172,67 +176,59 @@ impl Broker {
             .await?
             .ok_or_else(unknown)?
             .value;
-        let (hash, now) = (token.hash(), self.now());
-        let previous = key.previous.filter(|previous| previous.admits(&hash, now));
-        let known = key.token.matches(&hash) || previous.is_some();
-        if !known || now >= key.expires || key.revoked.is_some() {
-            return Err(unknown());
+        let now = self.now();
+        let (expires, needed) = key.admit(&token.hash(), now).ok_or_else(unknown)?;
+        if let Some(needed) = needed {
+            let own = |certificate: &PeerIdentity| {
+                let subject = ApiKeySubject { org, api_key: key.id };
+                certificate.subject == Subject::ApiKey(subject) && certificate.key == needed
+            };
+            if !own(unexpired(certificate, now)?) {
+                return Err(mismatch(
+                    "the client certificate is not the one issued with this API key",
+                ));
+            }
         }
+        let actor = Actor::ApiKey { id: key.id, org };
+        self.unlocked_actor(&actor)?;
         if let KeyAccess::Of(group) = access
             && !key.allows(group)
         {
             let message = format!("this API key may not be used for {}", group.name());
-            return Err(Refusal::new(Reason::PermissionDenied, message).with("group", group.name()));
+            let refusal = Refusal::new(Reason::PermissionDenied, message).with("group", group.name());
+            return Err(refusal.of(Actor::ApiKey { id: key.id, org }));
         }
-        let expires = previous.map_or(key.expires, |previous| previous.until);
         let reach = match &key.projects {
             Some(projects) => Reach::projects(org, projects),
             None => Reach::org(org),
         };
         let shown = Shown::ApiKey(key.id);
-        Ok(Caller::new(
-            Actor::ApiKey { id: key.id, org },
-            shown,
-            Some(expires),
-            reach,
-        ))
+        Ok(Caller::new(actor, shown, Some(expires), reach))
     }
 
     async fn agent_by(
         self: &Arc<Self>,
         token: &Token<RuntimeKeyFamily>,
-        certificate: Option<&AgentIdentity>,
+        certificate: Option<&PeerIdentity>,
     ) -> Result<Caller, Refusal> {
-        let certificate = certificate.ok_or_else(|| {
-            Refusal::new(
-                Reason::ClientCertificateRequired,
-                "the connection has no client certificate",
-            )
-        })?;
-        if certificate.agent != token.id() {
-            return Err(Refusal::new(
-                Reason::CertificateMismatch,
-                "the runtime key is not of the agent in the certificate",
-            ));
-        }
-        // A connection outlives its handshake; its certificate must not outlive its end.
-        if self.now() >= certificate.not_after {
-            return Err(Refusal::new(
-                Reason::ClientCertificateRequired,
-                "the client certificate has expired",
-            ));
-        }
-        let hash = token.hash();
+        let certificate = unexpired(certificate, self.now())?;
+        let AgentSubject { org, agent, .. } = match certificate.subject {
+            Subject::Agent(subject) if subject.agent == token.id() => subject,
+            _ => return Err(mismatch("the runtime key is not of the agent in the certificate")),
+        };
+        let (hash, serial) = (token.hash(), SerialNumber(*certificate.serial.as_bytes()));
         for _ in 0..ATTEMPTS {
-            let key = keys::agent(certificate.org, certificate.agent);
+            let key = keys::agent(org, agent);
             let agent = self.records.get::<Agent>(&key).await?.ok_or_else(unknown)?;
-            let used = agent.value.authenticate(certificate.key, &hash)?;
-            if used == KeyUse::Known || self.record_first_use(&agent, &hash).await? {
-                let Agent {
-                    id, org, environment, ..
-                } = *agent.value;
+            let used = agent.value.authenticate(certificate.key, serial, &hash)?;
+            let Agent {
+                id, org, environment, ..
+            } = *agent.value;
+            let actor = Actor::Agent(AgentActor { id, org, environment });
+            self.unlocked_actor(&actor)?;
+            if used == KeyUse::Known || self.record_first_use(&agent, used, &hash, serial).await? {
                 return Ok(Caller::new(
-                    Actor::Agent(AgentActor { id, org, environment }),
+                    actor,
                     Shown::RuntimeKey(id),
                     Some(certificate.not_after),
                     Reach::org(org),
@@ -245,17 +241,25 @@ impl Broker {
         ))
     }
 
-    /// Makes the first use of a runtime key durable: from then on the key before it is refused, and the
-    /// enrollment cannot be repeated. `false`: the record changed meanwhile.
+    /// Makes the first use of a runtime key or certificate durable. From then on the key before it is refused and
+    /// the enrollment cannot be repeated; and a renewal from the certificate before it shows a copy of the agent.
+    /// `false`: the record changed meanwhile.
     async fn record_first_use(
         self: &Arc<Self>,
         agent: &Stored<Agent>,
+        used: KeyUse,
         hash: &TokenHash,
+        serial: SerialNumber,
     ) -> Result<bool, Refusal> {
         let Agent { id, org, .. } = *agent.value;
+        let key = keys::agent(org, id);
         let mut changes = Changes::default();
-        changes = changes.at(&keys::agent(org, id), agent.revision);
-        changes = changes.put(&keys::agent(org, id), &agent.value.after_first_use(hash));
+        changes = changes.at(&key, agent.revision);
+        changes = changes.put(&key, &agent.value.after_first_use(hash, serial));
+        if used == KeyUse::FirstOfCertificate {
+            // It changes what nobody may do: the journal has the renewal.
+            return Ok(matches!(self.records.commit(changes).await?, Commit::Applied(_)));
+        }
         let record = Record::new(Action::AgentActivate, id.to_string(), Some(org)).about("agent", id);
         match self.effect(record, changes).await {
             Ok(_) => Ok(true),
@@ -263,6 +267,21 @@ impl Broker {
             Err(super::effect::Undone::Refused(refusal)) => Err(refusal),
         }
     }
+}
+
+/// The certificate of the connection. The connection outlives its handshake; its certificate must not outlive its
+/// end.
+fn unexpired(certificate: Option<&PeerIdentity>, now: Time) -> Result<&PeerIdentity, Refusal> {
+    let required = |message| Refusal::new(Reason::ClientCertificateRequired, message);
+    let certificate = certificate.ok_or_else(|| required("the connection has no client certificate"))?;
+    if now >= certificate.not_after {
+        return Err(required("the client certificate has expired"));
+    }
+    Ok(certificate)
+}
+
+fn mismatch(message: &str) -> Refusal {
+    Refusal::new(Reason::CertificateMismatch, message)
 }
 
 /// A human in a call that takes humans by `rules`.
@@ -283,18 +302,19 @@ fn human(
             .collect();
         Refusal::new(Reason::PermissionDenied, "none of your roles may make this call")
             .with("roles", takes.join(", "))
+            .of(actor)
     })?;
     Ok(Caller::new(actor, shown, expires, reach))
 }
 
-fn unknown() -> Refusal {
+pub(super) fn unknown() -> Refusal {
     Refusal::new(
         Reason::CredentialUnknown,
         "the token is not known, has expired or was revoked",
     )
 }
 
-fn parse<F: crate::domain::token::Family>(text: &str) -> Result<Token<F>, Refusal> {
+pub(super) fn parse<F: crate::domain::token::Family>(text: &str) -> Result<Token<F>, Refusal> {
     Token::parse(text).map_err(|error| match error {
         TokenError::Malformed => Refusal::new(Reason::CredentialMalformed, error.to_string()),
         TokenError::WrongFamily { .. } => Refusal::new(Reason::WrongCredentialFamily, error.to_string()),

@@ -13,12 +13,14 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Broker;
 use super::effect::append_finish;
+use crate::domain::actor::Caller;
 use crate::domain::id::OrgId;
 use crate::domain::journal::{Action, Outcome, Record};
 use crate::domain::reason::{Class, Reason};
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
-use crate::pki::identity::AgentIdentity;
+use crate::pki::identity::PeerIdentity;
+use crate::pki::spiffe::Subject;
 
 /// How many of a kind are recorded one by one in a window.
 const EACH: u32 = 10;
@@ -202,7 +204,7 @@ fn network(address: IpAddr) -> String {
     }
 }
 
-/// A request that was refused before it was known who calls.
+/// A request that was refused before its caller was let in.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedRequest<'a> {
     /// The call's path, as the access table has it.
@@ -210,7 +212,7 @@ pub struct RefusedRequest<'a> {
     /// Where it came from.
     pub peer: Option<IpAddr>,
     /// The identity in the connection's certificate.
-    pub certificate: Option<&'a AgentIdentity>,
+    pub certificate: Option<&'a PeerIdentity>,
 }
 
 impl Broker {
@@ -223,24 +225,32 @@ impl Broker {
         self.deny(who, record, refusal, true).await
     }
 
-    /// As for any other refusal, of a request whose caller did not show who it is. What the broker could not
-    /// find out is no refusal.
+    /// As for any other refusal, of a request that was not let in. What the broker could not find out is no
+    /// refusal.
     pub async fn refuse_request(&self, request: RefusedRequest<'_>, refusal: Refusal) -> Refusal {
         if !matches!(refusal.reason.class(), Class::Unauthenticated | Class::Denied) {
             return refusal;
         }
-        let org = request.certificate.map(|certificate| certificate.org);
-        let mut record = Record::new(Action::RequestRefuse, ANONYMOUS, org).about("call", request.call);
+        let mut record = match &refusal.actor {
+            Some(actor) => Record::new(Action::RequestRefuse, actor.to_string(), actor.org()),
+            None => {
+                let org = request.certificate.map(|certificate| certificate.subject.org());
+                Record::new(Action::RequestRefuse, ANONYMOUS, org)
+            }
+        };
+        record = record.about("call", request.call);
         if let Some(peer) = request.peer {
             record = record.about("peer", peer.to_canonical());
         }
         let who = match request.certificate {
+            _ if refusal.actor.is_some() => who(&record),
             Some(certificate) => {
-                record = record.about("agent", certificate.agent);
-                Who {
-                    kind: "agent",
-                    name: certificate.agent.to_string(),
-                }
+                let (kind, name) = match certificate.subject {
+                    Subject::Agent(agent) => ("agent", agent.agent.to_string()),
+                    Subject::ApiKey(key) => ("api_key", key.api_key.to_string()),
+                };
+                record = record.about(kind, &name);
+                Who { kind, name }
             }
             None => Who {
                 kind: NETWORK,
@@ -250,6 +260,14 @@ impl Broker {
         // Those who are not let in are told so also where there is no room to write it down.
         let room = self.room_for(Action::RequestRefuse).is_ok();
         self.deny(who, record, refusal, room).await
+    }
+
+    /// Records that an authenticated caller was refused what it has no right to, before it is told.
+    pub async fn refuse_call(&self, caller: &Caller, call: &'static str, refusal: Refusal) -> Refusal {
+        let record = caller
+            .record(Action::RequestRefuse, caller.org())
+            .about("call", call);
+        self.denied(record, refusal).await
     }
 
     async fn deny(&self, who: Who, record: Record, refusal: Refusal, room: bool) -> Refusal {
@@ -282,5 +300,78 @@ impl Broker {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_millis(1_000);
+
+    fn refused(denials: &Denials, kind: &'static str, name: String, at: Time) -> bool {
+        let key = Key {
+            who: Who { kind, name },
+            action: Action::RequestRefuse,
+            reason: Reason::CredentialUnknown,
+        };
+        denials.admit(key, None, at, true)
+    }
+
+    fn count(record: &Record) -> u64 {
+        let count = record.subject.iter().find(|(kind, _)| *kind == "count");
+        count.unwrap().1.parse().unwrap()
+    }
+
+    // req: N6
+    #[test]
+    fn strangers_from_everywhere_leave_a_bounded_number_of_records() {
+        let denials = Denials::default();
+        let calls = 50_000_u64;
+        let mut recorded = 0;
+        for number in 0..calls {
+            let from = IpAddr::from((u128::from(number % 5_000) << 64).to_be_bytes());
+            recorded += u64::from(refused(&denials, NETWORK, network(from), NOW));
+        }
+        assert_eq!(recorded, u64::from(STRANGERS_RECORDED));
+        // They crowd out nobody who is known.
+        assert!(refused(&denials, ACTOR, "agt_1".to_owned(), NOW));
+        let summaries = denials.take();
+        assert!(summaries.len() <= STRANGERS + 1, "{}", summaries.len());
+        assert_eq!(summaries.iter().map(count).sum::<u64>() + recorded, calls);
+        let others = summaries.iter().filter(|record| record.subject[0].1 == OTHERS);
+        assert_eq!(others.map(count).collect::<Vec<_>>().len(), 1);
+        assert!(denials.take().is_empty(), "a new window");
+        assert!(refused(&denials, NETWORK, "192.0.2.0/24".to_owned(), NOW));
+    }
+
+    #[test]
+    fn a_summary_says_when_and_for_whom() {
+        let denials = Denials::default();
+        for number in 0..13 {
+            let at = Time::from_millis(1_000 + number);
+            assert_eq!(refused(&denials, ACTOR, "agt_1".to_owned(), at), number < 10);
+        }
+        let [summary] = &denials.take()[..] else {
+            panic!("one kind, one record");
+        };
+        assert_eq!((summary.actor.as_str(), count(summary)), ("agt_1", 3));
+        let subject = |kind| summary.subject.iter().find(|(name, _)| *name == kind).unwrap();
+        assert_eq!(
+            (subject("first").1.as_str(), subject("last").1.as_str()),
+            ("1010", "1012")
+        );
+    }
+
+    #[test]
+    fn a_network_is_what_one_caller_has() {
+        for (address, expected) in [
+            ("192.0.2.77", "192.0.2.0/24"),
+            ("::ffff:192.0.2.77", "192.0.2.0/24"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(network(address.parse().unwrap()), expected);
+        }
     }
 }

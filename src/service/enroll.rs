@@ -1,20 +1,21 @@
 //! Enrollment: a one-time token becomes an agent with a runtime key and a certificate.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Broker;
 use super::agents::checked_pairs;
 use super::effect::Undone;
-use crate::domain::actor::AgentActor;
-use crate::domain::agent::{Agent, KeyFingerprint};
+use crate::domain::agent::{Agent, Certificates, SerialNumber};
 use crate::domain::enrollment::{Admission, BoundSlot, EnrollmentToken, Rejected};
 use crate::domain::id::{AgentId, OrgId, TaskId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
+use crate::domain::time::Time;
 use crate::domain::token::{EnrollmentFamily, RuntimeKeyFamily, Token, TokenError};
-use crate::pki::authority::{CaError, IssuedCertificate};
+use crate::pki::authority::IssuedCertificate;
 use crate::pki::csr::CheckedCsr;
 use crate::pki::spiffe::AgentSubject;
 use crate::store::keys;
@@ -33,9 +34,6 @@ pub struct Enrolled {
     pub task: Option<TaskId>,
 }
 
-/// A renewed certificate.
-pub type Renewed = IssuedCertificate;
-
 /// How often an enrollment is tried again when another slot of the token is bound at the same moment.
 const ATTEMPTS: usize = 16;
 
@@ -45,39 +43,41 @@ struct Presentation<'a> {
     token: &'a Token<EnrollmentFamily>,
     csr: &'a CheckedCsr,
     attributes: Vec<(String, String)>,
+    peer: Option<IpAddr>,
 }
 
 impl Broker {
-    /// Exchanges an enrollment token for an identity.
+    /// Exchanges an enrollment token, presented by `peer`, for an identity.
     pub async fn enroll(
         self: &Arc<Self>,
         token: &str,
         csr_der: &[u8],
         attributes: &[(String, String)],
+        peer: Option<IpAddr>,
     ) -> Result<Enrolled, Refusal> {
-        // The request is checked before the token, so that a bad one costs nobody a slot.
-        let csr = checked_csr(csr_der)?;
         let attributes = checked_pairs("attributes", attributes)?;
         let token = Token::<EnrollmentFamily>::parse(token).map_err(|error| match error {
             TokenError::WrongFamily { .. } => Refusal::new(Reason::WrongCredentialFamily, error.to_string())
                 .with("accepts", "enrollment token"),
             TokenError::Malformed => Refusal::new(Reason::CredentialMalformed, error.to_string()),
         })?;
-        let unknown = || {
-            Refusal::new(
-                Reason::EnrollmentTokenUnknown,
-                "the enrollment token is not known",
-            )
-        };
         let org = self
             .home(&keys::enrollment_token_home(token.id()))
             .await?
             .ok_or_else(unknown)?;
+        // Checking a signing request costs more than all the rest: it is done for who holds a token only. And
+        // it is done before a slot is looked at, so that a bad one costs nobody a slot.
+        let stored = self.presented(org, &token).await?;
+        if !stored.value.token.matches(&token.hash()) {
+            return Err(unknown());
+        }
+        let csr = checked_csr(csr_der)?;
         let presentation = Presentation {
             org,
             token: &token,
             csr: &csr,
             attributes,
+            peer,
         };
         for _ in 0..ATTEMPTS {
             match self.try_enroll(&presentation).await {
@@ -94,30 +94,34 @@ impl Broker {
 
     async fn try_enroll(self: &Arc<Self>, presentation: &Presentation<'_>) -> Result<Enrolled, Undone> {
         let Presentation { org, token, csr, .. } = *presentation;
-        let key = keys::enrollment_token(org, token.id());
-        let stored: Stored<EnrollmentToken> = self
-            .records
-            .get(&key)
-            .await
-            .map_err(Refusal::from)?
-            .ok_or_else(|| {
-                Refusal::new(
-                    Reason::EnrollmentTokenUnknown,
-                    "the enrollment token is not known",
-                )
-            })?;
-        let bound = self.bound_agent(org, token, csr.key_fingerprint()).await?;
-        let slot = bound.as_ref().map(|agent| BoundSlot {
-            agent: agent.value.id,
-            closed: agent.value.used
-                || agent.value.revoked.is_some()
-                || self.now() >= agent.value.created + self.settings().enrollment_window,
+        let stored = self.presented(org, token).await?;
+        let slot_key = keys::slot(org, token.id(), csr.key_fingerprint());
+        let slot = self.records.get::<Slot>(&slot_key).await.map_err(Refusal::from)?;
+        let bound = match &slot {
+            Some(slot) => {
+                let key = keys::agent(org, slot.value.agent);
+                self.records.get::<Agent>(&key).await.map_err(Refusal::from)?
+            }
+            None => None,
+        };
+        let slot = slot.map(|slot| BoundSlot {
+            agent: slot.value.agent,
+            // A slot outlives an agent that has ended and was collected.
+            closed: bound
+                .as_ref()
+                .is_none_or(|agent| self.repeats_are_over(&agent.value)),
         });
-        match stored.value.admit(&token.hash(), slot, self.now()) {
-            Err(rejected) => Err(self
-                .rejected(org, &stored.value, csr.key_fingerprint(), rejected)
-                .await
-                .into()),
+        let admitted = stored
+            .value
+            .admit(&token.hash(), presentation.peer, slot, self.now());
+        if let (Ok(_), Err(locked)) = (&admitted, self.enrollable(&stored.value, bound.as_ref())) {
+            let record = Record::new(Action::Enroll, "anonymous", Some(org))
+                .about("enrollment_token", token.id())
+                .about("environment", stored.value.environment);
+            return Err(self.denied(record, locked).await.into());
+        }
+        match admitted {
+            Err(rejected) => Err(self.rejected(presentation, &stored.value, rejected).await.into()),
             Ok(Admission::New) => self.admit_new(presentation, &stored).await,
             Ok(Admission::Repeat(_)) => match bound {
                 Some(agent) => self.admit_again(presentation, &agent, &stored).await,
@@ -126,28 +130,32 @@ impl Broker {
         }
     }
 
-    /// The agent that enrolled with this key before, by this token.
-    async fn bound_agent(
+    /// Refuses where the environment or its org is locked, or the agent that enrolled with this key before.
+    fn enrollable(&self, token: &EnrollmentToken, bound: Option<&Stored<Agent>>) -> Result<(), Refusal> {
+        let agent = bound.map(|agent| *agent.value.id.as_bytes());
+        let mut subjects = vec![*token.environment.as_bytes(), *token.org.as_bytes()];
+        subjects.extend(agent);
+        self.unlocked(&subjects)
+    }
+
+    async fn presented(
         &self,
         org: OrgId,
         token: &Token<EnrollmentFamily>,
-        key: KeyFingerprint,
-    ) -> Result<Option<Stored<Agent>>, Refusal> {
-        let Some(slot) = self
-            .records
-            .get::<Slot>(&keys::slot(org, token.id(), key))
-            .await?
-        else {
-            return Ok(None);
-        };
-        Ok(self.records.get(&keys::agent(org, slot.value.agent)).await?)
+    ) -> Result<Stored<EnrollmentToken>, Refusal> {
+        let key = keys::enrollment_token(org, token.id());
+        self.records.get(&key).await?.ok_or_else(unknown)
+    }
+
+    fn repeats_are_over(&self, agent: &Agent) -> bool {
+        let window = self.settings().enrollment_window;
+        agent.used || agent.standing().is_err() || self.now() >= agent.created + window
     }
 
     async fn rejected(
         &self,
-        org: OrgId,
+        presentation: &Presentation<'_>,
         token: &EnrollmentToken,
-        key: KeyFingerprint,
         rejected: Rejected,
     ) -> Refusal {
         // A token's id alone shows nothing: whoever has it without the secret is a stranger to it.
@@ -162,10 +170,13 @@ impl Broker {
         if rejected.alarm {
             tracing::warn!(enrollment_token = %token.id, "an enrollment token was presented by another key");
         }
-        let record = Record::new(action, "anonymous", Some(org))
+        let mut record = Record::new(action, "anonymous", Some(presentation.org))
             .about("enrollment_token", token.id)
             .about("environment", token.environment)
-            .about("key", key);
+            .about("key", presentation.csr.key_fingerprint());
+        if let Some(peer) = presentation.peer {
+            record = record.about("address", peer);
+        }
         self.denied(record, rejected.refusal).await
     }
 
@@ -194,6 +205,9 @@ impl Broker {
             created: now,
             certificate_expires: certificate.not_after,
             revoked: None,
+            certificates: Some(first_of(&certificate, now)),
+            expired: None,
+            stopped: None,
         };
         let (token_key, slot_key) = (
             keys::enrollment_token(org, token.id),
@@ -205,6 +219,7 @@ impl Broker {
             &token_key,
             &EnrollmentToken {
                 bound: token.bound + 1,
+                spent: (token.bound + 1 >= token.max_agents).then_some(now),
                 ..EnrollmentToken::clone(token)
             },
         );
@@ -237,6 +252,7 @@ impl Broker {
         let agent = Agent {
             next_runtime_key: Some(runtime_key.hash()),
             certificate_expires: certificate.not_after,
+            certificates: Some(first_of(&certificate, self.now())),
             ..Agent::clone(&stored.value)
         };
         let key = keys::agent(org, agent.id);
@@ -269,80 +285,22 @@ impl Broker {
         };
         self.issue(csr, subject)
     }
+}
 
-    fn issue(&self, csr: &CheckedCsr, subject: AgentSubject) -> Result<IssuedCertificate, Refusal> {
-        let lifetime = self.settings().certificate_lifetime;
-        self.authority
-            .issue_agent(csr, subject, self.now(), lifetime)
-            .map_err(|error: CaError| {
-                tracing::error!(%error, "a certificate could not be issued");
-                Refusal::new(Reason::Internal, "the certificate could not be issued")
-            })
-    }
+fn unknown() -> Refusal {
+    Refusal::new(
+        Reason::EnrollmentTokenUnknown,
+        "the enrollment token is not known",
+    )
+}
 
-    /// Issues a new certificate for the enrolled key.
-    pub async fn renew_certificate(
-        self: &Arc<Self>,
-        actor: &AgentActor,
-        csr_der: &[u8],
-    ) -> Result<Renewed, Refusal> {
-        let csr = checked_csr(csr_der)?;
-        let key = keys::agent(actor.org, actor.id);
-        let stored: Stored<Agent> = self
-            .records
-            .get(&key)
-            .await?
-            .ok_or_else(|| Refusal::not_found("agent"))?;
-        let record = Record::new(Action::CertificateRenew, actor.id.to_string(), Some(actor.org))
-            .about("agent", actor.id);
-        if csr.key_fingerprint() != stored.value.key {
-            let refusal = Refusal::new(
-                Reason::CsrKeyNotEnrolled,
-                "the request is by another key than the enrolled one",
-            );
-            return Err(self.denied(record, refusal).await);
-        }
-        let subject = AgentSubject {
-            org: actor.org,
-            environment: actor.environment,
-            agent: actor.id,
-        };
-        let certificate = self.issue(&csr, subject)?;
-        let agent = Agent {
-            certificate_expires: certificate.not_after,
-            ..Agent::clone(&stored.value)
-        };
-        let mut changes = Changes::default();
-        changes = changes.at(&key, stored.revision);
-        changes = changes.put(&key, &agent);
-        self.effect(record, changes).await?;
-        Ok(certificate)
-    }
-
-    /// Issues a new runtime key. The one in use ends at the new one's first use; a key that was issued and
-    /// never used ends now.
-    pub async fn rotate_runtime_key(
-        self: &Arc<Self>,
-        actor: &AgentActor,
-    ) -> Result<Secret<ActorToken>, Refusal> {
-        let key = keys::agent(actor.org, actor.id);
-        let stored: Stored<Agent> = self
-            .records
-            .get(&key)
-            .await?
-            .ok_or_else(|| Refusal::not_found("agent"))?;
-        let runtime_key = Token::<RuntimeKeyFamily>::new(actor.id, self.random()?);
-        let agent = Agent {
-            next_runtime_key: Some(runtime_key.hash()),
-            ..Agent::clone(&stored.value)
-        };
-        let mut changes = Changes::default();
-        changes = changes.at(&key, stored.revision);
-        changes = changes.put(&key, &agent);
-        let record = Record::new(Action::RuntimeKeyRotate, actor.id.to_string(), Some(actor.org))
-            .about("agent", actor.id);
-        self.effect(record, changes).await?;
-        Ok(runtime_key.reveal())
+fn first_of(certificate: &IssuedCertificate, issued: Time) -> Certificates {
+    Certificates {
+        newest: SerialNumber(*certificate.serial.as_bytes()),
+        earlier: None,
+        issued,
+        used: false,
+        nonce: None,
     }
 }
 
@@ -355,7 +313,7 @@ fn enroll_record(agent: &Agent, token: &EnrollmentToken, repeat: bool) -> Record
         .about("repeat", repeat)
 }
 
-fn checked_csr(der: &[u8]) -> Result<CheckedCsr, Refusal> {
+pub(super) fn checked_csr(der: &[u8]) -> Result<CheckedCsr, Refusal> {
     CheckedCsr::parse(der).map_err(|error| Refusal {
         field: Some("csr_der"),
         ..Refusal::new(error.reason(), error.to_string())

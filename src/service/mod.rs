@@ -7,26 +7,37 @@
 
 mod access;
 mod agents;
+mod api_keys;
 mod authenticate;
 mod credentials;
 mod denials;
 mod directory;
 mod effect;
 mod enroll;
+mod enrollment_tokens;
 mod executors;
+mod heartbeat;
+mod introspect;
 mod journal;
 mod lease;
 mod live;
+mod locks;
+mod operator_tokens;
+mod outstanding;
 mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod renew;
 mod request;
 mod resolve;
+mod roles;
 mod scope;
 mod sign_in;
 mod streams;
+mod sweep;
 mod tasks;
+mod trust;
 mod watch;
 
 use std::sync::Arc;
@@ -54,22 +65,35 @@ pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
-pub use access::{MintedApiKey, WhoAmI};
-pub use agents::{MintedEnrollmentToken, NewEnrollmentTokens, OutstandingLease, RevokedAgent};
+pub use access::WhoAmI;
+pub use agents::{AgentFilter, AgentState, AgentView, RevokedAgent};
+pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
-pub use enroll::{Enrolled, Renewed};
+pub use enroll::Enrolled;
+pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
+pub use heartbeat::Pulse;
+pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
+pub use locks::{LockRef, Locked, NewLock};
+pub use operator_tokens::{
+    ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
+};
+pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
+pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
+pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
+pub use trust::TrustBundle;
 pub use watch::{Event, Told, Watch, WatchInput, What};
 
 /// Times and limits, from the configuration.
@@ -77,6 +101,14 @@ pub use watch::{Event, Told, Watch, WatchInput, What};
 pub struct Settings {
     /// How long an enrollment may be repeated with the same key.
     pub enrollment_window: Duration,
+    /// How long after its end a certificate may be renewed.
+    pub renewal_grace: Duration,
+    /// How often agents are asked to tell that they live.
+    pub heartbeat_interval: Duration,
+    /// How long an agent may go unseen before it expires.
+    pub unseen_expiry: Duration,
+    /// How long what has ended is kept before it is collected.
+    pub collect_after: Duration,
     /// How long an agent's certificate lasts.
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
@@ -138,8 +170,12 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    nonces: renew::Nonces,
+    /// When it was put together, on the clock that only goes forward.
+    started: Duration,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
+    locks: locks::Locks,
 }
 
 impl Broker {
@@ -147,6 +183,8 @@ impl Broker {
     pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let random = SystemRandom::new();
         let incarnation = Incarnation(random_bytes(&random)?);
+        let nonces = renew::Nonces::new(random_bytes(&random)?);
+        let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
@@ -177,8 +215,11 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            nonces,
+            started,
             hub,
             cursors,
+            locks: locks::Locks::default(),
         }))
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A token is no permission: whoever presents it must be allowed to list, and gets rows of that list only.
 
+use std::collections::VecDeque;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -31,6 +33,8 @@ pub struct Page<T> {
 
 const DEFAULT: usize = 50;
 const MAX: usize = 200;
+/// How many records one call of a filtered list looks at.
+const LOOKED_THROUGH: usize = 2_000;
 /// How many bytes of a token say which list it is of.
 const TAG: usize = 8;
 /// No token is longer, so that none is longer than a key may be.
@@ -76,6 +80,16 @@ impl Broker {
         list: &Key,
         request: PageRequest<'_>,
     ) -> Result<Page<Stored<T>>, Refusal> {
+        let page = self.page_with_keys(list, request).await?;
+        Ok(page.map(|(_, row)| row))
+    }
+
+    /// One page of the records below `list`, with their keys.
+    pub(super) async fn page_with_keys<T: Record>(
+        &self,
+        list: &Key,
+        request: PageRequest<'_>,
+    ) -> Result<Page<(Key, Stored<T>)>, Refusal> {
         let size = request.size()?;
         let after = request.after(list)?;
         let mut rows = self
@@ -85,17 +99,86 @@ impl Broker {
         let more = rows.len() > size;
         rows.truncate(size);
         let next = match rows.last() {
-            Some((key, _)) if more => {
-                let place = &key.as_bytes()[list.as_bytes().len()..];
-                URL_SAFE_NO_PAD.encode([&tag(list)[..], place].concat())
-            }
+            Some((key, _)) if more => place_after(list, key),
             _ => String::new(),
         };
-        Ok(Page {
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
-            next,
+        Ok(Page { rows, next })
+    }
+
+    /// A search through the records below `list`, for one page of those that are wanted.
+    pub(super) fn search<T: Record, U>(
+        &self,
+        list: Key,
+        request: PageRequest<'_>,
+    ) -> Result<Search<'_, T, U>, Refusal> {
+        Ok(Search {
+            size: request.size()?,
+            after: request.after(&list)?,
+            broker: self,
+            list,
+            left: LOOKED_THROUGH,
+            rows: VecDeque::new(),
+            at_end: false,
+            taken: Vec::new(),
         })
     }
+}
+
+/// A search for one page. At most [`LOOKED_THROUGH`] records are looked at, so that a page may be short, or
+/// empty, and have a next one.
+pub(super) struct Search<'a, T, U> {
+    broker: &'a Broker,
+    list: Key,
+    size: usize,
+    after: Option<Key>,
+    left: usize,
+    rows: VecDeque<(Key, Stored<T>)>,
+    at_end: bool,
+    taken: Vec<U>,
+}
+
+impl<T: Record, U> Search<'_, T, U> {
+    /// The next record to look at; `None`: the page is done.
+    pub(super) async fn next(&mut self) -> Result<Option<Stored<T>>, Refusal> {
+        if self.taken.len() == self.size {
+            return Ok(None);
+        }
+        if self.rows.is_empty() && !self.at_end && self.left > 0 {
+            let records = &self.broker.records;
+            let wanted = MAX.min(self.left);
+            let rows = records
+                .scan::<T>(self.list.as_bytes(), self.after.as_ref(), wanted)
+                .await?;
+            self.at_end = rows.len() < wanted;
+            self.left -= rows.len();
+            self.rows = rows.into();
+        }
+        Ok(self.rows.pop_front().map(|(key, row)| {
+            self.after = Some(key);
+            row
+        }))
+    }
+
+    /// Puts what was made of the last record on the page.
+    pub(super) fn take(&mut self, row: U) {
+        self.taken.push(row);
+    }
+
+    /// The page.
+    pub(super) fn page(self) -> Page<U> {
+        let more = !self.at_end || !self.rows.is_empty();
+        let next = self.after.filter(|_| more);
+        Page {
+            next: next.map(|key| place_after(&self.list, &key)).unwrap_or_default(),
+            rows: self.taken,
+        }
+    }
+}
+
+/// The token of the page that begins after `key`.
+fn place_after(list: &Key, key: &Key) -> String {
+    let place = &key.as_bytes()[list.as_bytes().len()..];
+    URL_SAFE_NO_PAD.encode([&tag(list)[..], place].concat())
 }
 
 /// One page of a list that is in memory: `names`, in their order, which is that of their bytes.

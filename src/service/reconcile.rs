@@ -18,7 +18,8 @@ impl Broker {
         for begun in &open {
             self.finish_effect(begun).await?;
         }
-        self.remove_marks().await
+        self.remove_marks().await?;
+        self.load_locks().await
     }
 
     async fn finish_effect(&self, begun: &OpenEffect) -> Result<(), Refusal> {
@@ -84,8 +85,10 @@ impl Broker {
             .await?)
     }
 
-    /// Removes what the store needs no longer: request ids of the days before yesterday.
-    pub async fn collect(&self) -> Result<(), Refusal> {
+    /// Removes what the store needs no longer: locks that have expired, and request ids of the days before
+    /// yesterday.
+    pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
+        self.collect_locks().await?;
         let today = super::request::day(self.now());
         let mut after = None;
         loop {

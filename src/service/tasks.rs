@@ -216,7 +216,7 @@ impl Broker {
             let missing = || Refusal::not_found("agent in the task's project");
             let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
             let agent = agent
-                .filter(|agent| agent.value.revoked.is_none())
+                .filter(|agent| agent.value.ended().is_none())
                 .ok_or_else(missing)?;
             let environment = keys::environment(org, agent.value.environment);
             let environment = self.records.get::<Environment>(&environment).await?;

@@ -5,9 +5,10 @@ use minicbor::decode::{Decode, Decoder, Error as DecodeError};
 use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
 use zeroize::Zeroizing;
 
-use crate::domain::agent::KeyFingerprint;
+use crate::domain::agent::{KeyFingerprint, RenewalNonce, SerialNumber};
 use crate::domain::id::{Id, Kind, Member};
 use crate::domain::mode::{AuthMode, CredentialKind};
+use crate::domain::network::Network;
 use crate::domain::owner::Owner;
 use crate::domain::rotation::{Fence, Incarnation};
 use crate::domain::secret::{Exposure, Secret};
@@ -100,6 +101,21 @@ bytes! {
     TokenHash, 32, TokenHash::from_bytes, hash => hash.as_bytes();
     KeyFingerprint, 32, KeyFingerprint, key => &key.0;
     Incarnation, 16, Incarnation, run => &run.0;
+    SerialNumber, 16, SerialNumber, serial => &serial.0;
+    RenewalNonce, 16, RenewalNonce, nonce => &nonce.0;
+}
+
+impl<C> Encode<C> for Network {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.bytes(&self.to_bytes())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Network {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        let network = Network::from_bytes(d.bytes()?);
+        network.ok_or_else(|| DecodeError::message("not a network"))
+    }
 }
 
 impl<C> Encode<C> for Fence {

@@ -10,11 +10,13 @@
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
 //!   operator-seen/<operator>               when an operator token was last used
+//!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
 //!   member/<member>         member-name/<name>       member-identity/<system:subject>
 //!   api-key/<key>
+//!   member-token/<member><operator>        an operator token of a member
 //!   enrollment-token/<token>               slot/<token><key fingerprint>
 //!   agent/<agent>
 //!   task/<task>             task-agent/<task><agent>   agent-task/<agent><task>
@@ -32,8 +34,8 @@
 
 use crate::domain::agent::KeyFingerprint;
 use crate::domain::id::{
-    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, MemberId, OperatorId,
-    OrgId, ProjectId, TaskId,
+    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, LockId, MemberId,
+    OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
@@ -180,6 +182,21 @@ pub fn api_key_seen(org: OrgId, id: ApiKeyId) -> Key {
     of(org, "api-key-seen", &[id.as_bytes()])
 }
 
+/// All locks, of all orgs.
+pub fn all_locks() -> Key {
+    system("lock", &[])
+}
+
+/// All locks of an org.
+pub fn locks(org: OrgId) -> Key {
+    system("lock", &[org.as_bytes()])
+}
+
+/// A lock.
+pub fn lock(org: OrgId, id: LockId) -> Key {
+    system("lock", &[org.as_bytes(), id.as_bytes()])
+}
+
 /// All projects of an org.
 pub fn projects(org: OrgId) -> Key {
     of(org, "project", &[])
@@ -255,6 +272,16 @@ pub fn slot(org: OrgId, token: EnrollmentTokenId, key: KeyFingerprint) -> Key {
     of(org, "slot", &[token.as_bytes(), &key.0])
 }
 
+/// The bound slots of an enrollment token.
+pub fn slots(org: OrgId, token: EnrollmentTokenId) -> Key {
+    of(org, "slot", &[token.as_bytes()])
+}
+
+/// The public key of a key made by [`slot`].
+pub fn slot_key(key: &Key) -> Option<KeyFingerprint> {
+    key.0.last_chunk().map(|bytes| KeyFingerprint(*bytes))
+}
+
 /// All agents of an org.
 pub fn agents(org: OrgId) -> Key {
     of(org, "agent", &[])
@@ -328,6 +355,11 @@ pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: Credentia
     )
 }
 
+/// All leases of an org.
+pub fn leases(org: OrgId) -> Key {
+    of(org, "lease", &[])
+}
+
 /// A lease.
 pub fn lease(org: OrgId, id: LeaseId) -> Key {
     of(org, "lease", &[id.as_bytes()])
@@ -348,6 +380,11 @@ pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], credential: Cre
     )
 }
 
+/// All pins of a task.
+pub fn pins(org: OrgId, task: TaskId) -> Key {
+    of(org, "pin", &[task.as_bytes()])
+}
+
 /// A task's pin, for one of the providers that its executor can use.
 pub fn pin(org: OrgId, task: TaskId, provider: &str) -> Key {
     of(org, "pin", &[task.as_bytes(), provider.as_bytes()])
@@ -361,6 +398,21 @@ pub fn requests(org: OrgId) -> Key {
 /// What a create with a request id made on a UTC day. `hash` covers the caller, the call and the request id.
 pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
     of(org, "request", &[&day.to_be_bytes(), hash])
+}
+
+/// All operator tokens of an org's members.
+pub fn members_tokens(org: OrgId) -> Key {
+    of(org, "member-token", &[])
+}
+
+/// All operator tokens of a member.
+pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
+    of(org, "member-token", &[member.as_bytes()])
+}
+
+/// The mark that an operator token is a member's.
+pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
+    of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

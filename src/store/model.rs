@@ -7,14 +7,15 @@ use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::record::Record;
 use super::table::{choice, table};
-use crate::domain::agent::Agent;
+use crate::domain::agent::{Agent, Certificates};
 use crate::domain::credential::Credential;
 use crate::domain::directory::{
     ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
 };
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
-use crate::domain::lease::{Holder, Lease};
+use crate::domain::lease::{Handed, Holder, Lease};
+use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{AccessToken, KeyMaterial, RawAnswer, RefreshToken, Secret};
@@ -167,6 +168,7 @@ records! {
     Pin, 1;
     RequestOutcome, 1, cache: false;
     Seen, 1, cache: false;
+    Lock, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -198,16 +200,17 @@ table!(Member {
 });
 table!(ApiKey {
     0 => id, 1 => org, 2 => token, 3 => display_name, 4 => created, 5 => expires, 6 => revoked, 7 => projects,
-    8 => groups, 9 => certificate, 10 => previous,
+    8 => groups, 9 => certificate, 10 => previous, 11 => previous_certificate,
 });
 table!(EnrollmentToken {
     0 => id, 1 => org, 2 => environment, 3 => token, 4 => max_agents, 5 => bound, 6 => task, 7 => labels,
-    8 => created, 9 => expires, 10 => revoked,
+    8 => created, 9 => expires, 10 => revoked, 11 => networks, 12 => spent,
 });
+table!(Certificates { 0 => newest, 1 => earlier, 2 => issued, 3 => used, 4 => nonce });
 table!(Agent {
     0 => id, 1 => org, 2 => environment, 3 => key, 4 => runtime_key, 5 => next_runtime_key, 6 => used,
     7 => enrollment_token, 8 => labels, 9 => attributes, 10 => created, 11 => certificate_expires,
-    12 => revoked,
+    12 => revoked, 13 => certificates, 14 => expired, 15 => stopped,
 });
 table!(Task {
     0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,
@@ -220,6 +223,11 @@ table!(Credential {
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
     8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
+    13 => handed,
+});
+table!(Handed { 0 => generation, 1 => expires });
+table!(Lock {
+    0 => id, 1 => org, 2 => target, 3 => message, 4 => by, 5 => by_system, 6 => created, 7 => expires,
 });
 table!(Rotation { 0 => generation, 1 => fence, 2 => failures, 3 => phase });
 table!(Sent { 0 => first, 1 => unanswered });
@@ -240,4 +248,7 @@ choice!(Group {
     7 => Introspect, 8 => Watch, 9 => Secrets,
 });
 choice!(Capacity { 0 => Cloud, 1 => Local });
+choice!(LockTarget {
+    0 => Agent(id), 1 => Member(id), 2 => Credential(id), 3 => Environment(id), 4 => Org(id),
+});
 choice!(Holder { 0 => Agent(id), 1 => ApiKey(id), 2 => Operator(id) });

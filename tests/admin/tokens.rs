@@ -36,6 +36,7 @@ async fn enrollment_tokens_are_minted_in_bulk_listed_and_revoked() {
         ttl: seconds(7_200),
         task: task.clone(),
         labels: [(s("team"), s("red"))].into(),
+        ..Default::default()
     };
     let minted = operator
         .agents()
@@ -79,6 +80,7 @@ async fn enrollment_tokens_are_minted_in_bulk_listed_and_revoked() {
     let revoke = proto::RevokeEnrollmentTokenRequest {
         org: s(ORG),
         enrollment_token: one.id.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_enrollment_token(revoke).await.unwrap();
     let listed = operator
@@ -123,6 +125,7 @@ async fn api_keys_are_minted_listed_and_revoked() {
         org: s(ORG),
         display_name: s("Deploy"),
         ttl: seconds(60),
+        ..Default::default()
     };
     let made = operator
         .access()

@@ -63,7 +63,7 @@ async fn every_filter_finds_what_it_names_and_nothing_else() {
                 ..filter()
             },
             Box::new(move |record| {
-                ["member", "owner"]
+                ["member", "mbr", "owner"]
                     .iter()
                     .any(|kind| record.subject.get(*kind) == Some(&member_id))
             }),

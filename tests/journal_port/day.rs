@@ -91,6 +91,7 @@ pub(crate) async fn day() -> Day {
     let revoke = proto::RevokeEnrollmentTokenRequest {
         org: org.clone(),
         enrollment_token: tokens.enrollment_tokens[0].id.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_enrollment_token(revoke).await.unwrap();
     let other = operator.make_task(ORG, MEMBER).await;
@@ -109,6 +110,7 @@ pub(crate) async fn day() -> Day {
     let revoke = proto::RevokeAgentRequest {
         org: org.clone(),
         agent: spare.agent,
+        ..Default::default()
     };
     operator.agents().revoke_agent(revoke).await.unwrap();
     let mask = prost_types::FieldMask {

@@ -98,6 +98,7 @@ fn the_directory() {
         groups: None,
         certificate: None,
         previous: None,
+        previous_certificate: None,
     };
     older("api-key", &api_key);
     let api_key = ApiKey {
@@ -107,5 +108,10 @@ fn the_directory() {
         previous,
         ..api_key
     };
-    check("api-key-2", &api_key, &[6, 7, 8, 9, 10]);
+    older("api-key-2", &api_key);
+    let api_key = ApiKey {
+        previous_certificate: Some(KeyFingerprint([9; 32])),
+        ..api_key
+    };
+    check("api-key-3", &api_key, &[6, 7, 8, 9, 10, 11]);
 }

@@ -121,3 +121,47 @@ async fn anybody_may_ask_how_to_sign_in_and_learns_no_more() {
     assert_eq!(answer.methods, [method]);
     assert!(!format!("{answer:?}").contains(ORG));
 }
+
+// req: D2 N6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_has_no_right_to_a_call_is_in_the_journal_by_name() {
+    let scene = Scene::new().await;
+    scene.link("alice").await;
+    let caller = scene.caller(&scene.token("alice")).await;
+    let org = proto::CreateOrgRequest {
+        name: "other".to_owned(),
+        ..Default::default()
+    };
+    // By the access table, and by what the call would reach.
+    let by_role = caller.directory().create_org(org).await.unwrap_err();
+    let task = proto::CreateTaskRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+        project: support::broker::PROJECT.to_owned(),
+        executor: "demo-agent".to_owned(),
+        agents: vec![format!("agt_{}", "0".repeat(32))],
+        ..Default::default()
+    };
+    let by_reach = caller.tasks().create_task(task).await.unwrap_err();
+    for (refused, call) in [
+        (by_role, "DirectoryService/CreateOrg"),
+        (by_reach, "TaskService/CreateTask"),
+    ] {
+        assert_eq!(reason(&refused), "PERMISSION_DENIED");
+        let call = format!("/credbroker.v1.{call}");
+        let records = scene.operator.records().await;
+        let refused: Vec<_> = records
+            .iter()
+            .filter(|record| record.subject.get("call") == Some(&call))
+            .collect();
+        let [record] = refused[..] else {
+            panic!("{call}: one record, not {refused:?}");
+        };
+        assert_eq!((&*record.action, &*record.outcome), ("request.refuse", "denied"));
+        assert_eq!(
+            (&*record.reason, &record.actor),
+            ("PERMISSION_DENIED", &scene.member)
+        );
+        assert!(record.org.starts_with("org_"));
+    }
+}

@@ -11,6 +11,7 @@ pub mod provider;
 pub mod raw;
 pub mod scene;
 pub mod state;
+pub mod watching;
 
 pub use broker::{Options, TestBroker};
 pub use client::{Caller, Enrolled, NewKey, details, reason};

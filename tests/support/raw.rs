@@ -46,17 +46,18 @@ impl Decoder for Bytes {
 }
 
 impl Caller {
-    /// Calls the method at `path` with the bytes of a message.
+    /// Calls the method at `path` with the bytes of a message; of a stream, the first answer.
     pub async fn raw(&self, path: &str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
         let mut client = tonic::client::Grpc::new(self.transport());
         client
             .ready()
             .await
             .map_err(|error| Status::unknown(error.to_string()))?;
-        let answer = client
-            .unary(Request::new(message), path.parse().unwrap(), Bytes)
+        let answers = client
+            .server_streaming(Request::new(message), path.parse().unwrap(), Bytes)
             .await?;
-        Ok(answer.into_inner())
+        let first = answers.into_inner().message().await?;
+        first.ok_or_else(|| Status::unknown("neither an answer nor a refusal"))
     }
 }
 

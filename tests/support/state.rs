@@ -55,7 +55,14 @@ impl State {
                 environments
             ),
             members: all!(caller, org, directory.list_members, ListMembersRequest, members),
-            api_keys: all!(caller, org, access.list_api_keys, ListApiKeysRequest, api_keys),
+            // To be seen is no change.
+            api_keys: all!(caller, org, access.list_api_keys, ListApiKeysRequest, api_keys)
+                .into_iter()
+                .map(|key| proto::ApiKey {
+                    last_used_time: None,
+                    ..key
+                })
+                .collect(),
             enrollment_tokens: all!(
                 caller,
                 org,
@@ -63,7 +70,17 @@ impl State {
                 ListEnrollmentTokensRequest,
                 enrollment_tokens
             ),
-            agents: all!(caller, org, agents.list_agents, ListAgentsRequest, agents),
+            agents: all!(caller, org, agents.list_agents, ListAgentsRequest, agents)
+                .into_iter()
+                // Being seen is no change.
+                .map(|agent| proto::Agent {
+                    last_seen_time: None,
+                    last_seen_address: String::new(),
+                    version: String::new(),
+                    reported: Default::default(),
+                    ..agent
+                })
+                .collect(),
             tasks: all!(caller, org, tasks.list_tasks, ListTasksRequest, tasks),
             credentials: all!(
                 caller,

@@ -55,6 +55,9 @@ pub struct AddArgs {
     /// from standard input, or asked for, and stored with the context.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The folder of the client certificate that an API key has to come with, as 'api-key create --mtls' made it.
+    #[arg(long, value_name = "DIR")]
+    client_certificate: Option<PathBuf>,
     /// Replace the context of this name.
     #[arg(long)]
     force: bool,
@@ -122,6 +125,7 @@ fn add(folder: &Path, args: AddArgs) -> Result<(), Failure> {
         ca_pin: args.ca_pin.map(|pin| pin.to_string()),
         ca_file,
         token_file,
+        client_certificate: args.client_certificate.as_deref().map(absolute).transpose()?,
         org: args.org,
         login: None,
     };

@@ -9,12 +9,13 @@ use std::future::Future;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 use tonic::Status;
 
 use super::client::Session;
 use super::context::ConnectionArgs;
 use super::error::{Failure, Kind};
-use super::render::{self, ListArgs, Output, Resource, ShowArgs};
+use super::render::{self, Field, ListArgs, Output, Resource, ShowArgs};
 use names::Names;
 
 pub mod agent;
@@ -25,10 +26,13 @@ pub mod enrollment_token;
 pub mod environment;
 pub mod executor;
 pub mod journal;
+pub mod lock;
 pub mod member;
 pub(super) mod names;
+pub mod operator_token;
 pub mod org;
 pub mod project;
+pub mod role;
 pub mod task;
 pub mod whoami;
 
@@ -136,6 +140,41 @@ fn print_one<R: Resource>(resource: Option<R>, args: ShowArgs) -> Result<(), Fai
             .remedy("Compare this program's version with the broker's.")
     })?;
     render::print(&render::show(&resource, args.output, render::now()))
+}
+
+/// Something that was just minted.
+struct Minted<R> {
+    /// What JSON calls it.
+    name: &'static str,
+    resource: R,
+    expires: Option<prost_types::Timestamp>,
+    token: crate::proto::Secret,
+    /// What else people are told.
+    more: Vec<(String, String)>,
+}
+
+/// Prints what was minted, with its token.
+fn print_minted<R: Resource>(minted: Minted<R>, output: MintOutput) -> Result<(), Failure> {
+    let secret = minted.token.value.as_str();
+    render::print(&match output {
+        MintOutput::Value => format!("{secret}\n"),
+        MintOutput::Json => {
+            render::json(&json!({ minted.name: render::object(&minted.resource), "token": secret }))
+        }
+        MintOutput::Table => {
+            let expires = Field::Time(minted.expires).cell(render::now());
+            let told = [
+                ("id".to_owned(), minted.resource.handle()),
+                ("token".to_owned(), secret.to_owned()),
+                ("expires".to_owned(), expires),
+            ];
+            render::pairs(told.into_iter().chain(minted.more))
+        }
+    })?;
+    if output == MintOutput::Table {
+        render::remark("Shown this once.");
+    }
+    Ok(())
 }
 
 /// A fresh id for a create, so that the transport may repeat it safely: a random UUID (RFC 9562 section 5.4).

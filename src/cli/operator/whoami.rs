@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::api_key::group_names;
+use super::role::told;
 use crate::cli::agent::{self, IdentityArgs};
 use crate::cli::context::ConnectionArgs;
 use crate::cli::error::Failure;
@@ -38,6 +40,13 @@ impl Resource for proto::WhoAmIResponse {
             ("actor", Field::Text(self.actor.clone())),
             ("family", Field::Text(self.family.clone())),
             ("org", Field::Text(self.org.clone())),
+            ("member", Field::Text(self.member.clone())),
+            ("roles", Field::List(self.roles.iter().map(told).collect())),
+            ("groups", Field::List(group_names(&self.groups))),
+            ("projects", Field::List(self.projects.clone())),
+            ("shown", Field::Text(self.shown.clone())),
+            ("shown_id", Field::Text(self.shown_id.clone())),
+            ("expire_time", Field::Time(self.expire_time)),
             ("broker_version", Field::Text(self.broker_version.clone())),
             ("trust_domain", Field::Text(self.trust_domain.clone())),
         ]

@@ -1,3 +1,5 @@
+//! Who hears of what, by the topics alone.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -38,7 +40,7 @@ fn member(org: u8, byte: u8, grants: &[Grant]) -> Option<Caller> {
     };
     Some(Caller::new(
         actor,
-        Shown::IdToken(Link::of(id(org), "github:alice")),
+        Shown::IdToken(Link::of(id(org), "https://id.example:one")),
         None,
         Reach::of(grants, RULES)?,
     ))
@@ -83,6 +85,7 @@ fn lease(credential: u8) -> Lease {
         created: Time::from_seconds(0),
         expires: Time::from_seconds(100),
         ended: None,
+        handed: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::Broker;
 use super::super::scope::parse_id;
 use crate::domain::actor::Caller;
-use crate::domain::id::{Agent, Credential, Id, Kind, MemberId, OrgId, Task};
+use crate::domain::id::{Agent, Credential, Id, Kind, Member, MemberId, OrgId, Task};
 use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -72,7 +72,7 @@ impl Broker {
             (member, Some(org)) if member.parse::<MemberId>().is_err() => {
                 Some(self.member(org, member).await?.value.id.to_string())
             }
-            (member, _) => Some(parse_id::<crate::domain::id::Member>("filter.member", member)?.to_string()),
+            (member, _) => Some(parse_id::<Member>("filter.member", member)?.to_string()),
         };
         if input.actor.len() > MAX_ACTOR {
             return Err(Refusal::invalid(
@@ -149,8 +149,12 @@ impl Filter {
             let several = entry.about("agents").unwrap_or_default();
             entry.actor == *id || about("agent", id) || several.split([',', ' ']).any(|one| one == id)
         };
-        // What an owner is is written as its id.
-        let member = |id: &String| about("member", id) || about("owner", id);
+        // Its own records have it under the prefix of its kind, those of what it owns as the owner.
+        let member = |id: &String| {
+            ["member", Member::PREFIX, "owner"]
+                .iter()
+                .any(|kind| about(kind, id))
+        };
         self.org.is_none_or(|org| entry.org == Some(org))
             && self.actor.as_ref().is_none_or(|actor| entry.actor == *actor)
             && self.member.as_ref().is_none_or(member)

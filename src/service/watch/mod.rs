@@ -174,6 +174,11 @@ impl Broker {
         self.hub.publish(notice, self.now());
     }
 
+    /// The policy of an org changed; `None`: that of the whole broker.
+    pub fn policy_changed(&self, org: Option<OrgId>, version: u64) {
+        self.publish(Notice::policy(org, version));
+    }
+
     /// A lease was made: who holds it and watches hears of its credential from now on.
     pub(super) fn lease_made(&self, lease: &Lease) {
         self.hub
