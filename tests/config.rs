@@ -305,7 +305,10 @@ fn an_issuer_is_checked_before_anything_is_sent_to_it() {
         (format!("{good}algorithms = []"), "algorithms is not a list"),
         (format!("{good}clock_skew = \"6m\""), "clock_skew is more"),
         (format!("{good}{good}"), "stands twice"),
-        (format!("{good}secret = \"x\""), "unknown field `secret`"),
+        (
+            format!("{good}secret = \"x\""),
+            "there is no key 'oidc.issuers.secret'",
+        ),
     ] {
         let error = refusal(&text, &[]);
         assert!(
