@@ -146,6 +146,7 @@ impl App {
             Arc::clone(&self.tls),
             trust_domain,
             limits,
+            self.broker.guests(),
             stopping.clone(),
         );
         let chores = tokio::spawn(chores(

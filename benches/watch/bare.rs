@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use credbroker::clock::{Clock, SystemClock};
-use credbroker::pki::accept::{AcceptLimits, listen};
+use credbroker::pki::accept::{AcceptLimits, Guests, listen};
 use credbroker::pki::tls::{TlsConfig, server_config};
 use credbroker::service::Broker;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -45,6 +45,7 @@ pub async fn start(broker: &Broker) -> SocketAddr {
         Arc::new(TlsConfig::new(tls)),
         authority.trust_domain().clone(),
         AcceptLimits::default(),
+        Guests::all(),
         CancellationToken::new(),
     );
     tokio::spawn(Server::builder().add_service(Bare).serve_with_incoming(incoming));

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use super::Broker;
-use super::live::ended;
-use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
 use super::presence::Present;
 use super::scope::{Place, parse_id};
@@ -12,24 +10,11 @@ use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
 use crate::domain::directory::Environment;
 use crate::domain::id::{EnvironmentId, OrgId, ProjectId};
-use crate::domain::journal::Action;
-use crate::domain::lease::Holder;
-use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
-use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::Seen;
-use crate::store::record::{Changes, Stored};
-
-/// An agent that was revoked, and what it still holds.
-#[derive(Clone, Debug)]
-pub struct RevokedAgent {
-    /// The agent.
-    pub agent: Arc<Agent>,
-    /// What it may still use at the providers.
-    pub outstanding: Outstanding,
-}
+use crate::store::record::Stored;
 
 /// An agent, and when it was last seen.
 #[derive(Clone, Debug)]
@@ -135,7 +120,12 @@ pub(super) fn checked_pairs(
 
 impl Broker {
     /// An agent that the caller may see.
-    async fn agent_of(&self, caller: &Caller, org: &str, agent: &str) -> Result<Stored<Agent>, Refusal> {
+    pub(super) async fn agent_of(
+        &self,
+        caller: &Caller,
+        org: &str,
+        agent: &str,
+    ) -> Result<Stored<Agent>, Refusal> {
         let place = self.place(caller, org).await?;
         let key = keys::agent(place.id(), parse_id("agent", agent)?);
         let missing = || Refusal::not_found("agent");
@@ -215,49 +205,5 @@ impl Broker {
         }
         let project = self.project_of(place.id(), environment).await?;
         Ok(project.is_some_and(|project| place.within.admits(Some(project), None)))
-    }
-
-    /// Revokes an agent for good. When this returns, no later request of the agent succeeds; a resolution
-    /// under way loses, because it commits its lease guarded by the agent's record and looks at the record
-    /// once more before it answers. Revoking it again changes nothing and lists what it still holds.
-    pub async fn revoke_agent(
-        self: &Arc<Self>,
-        caller: &Caller,
-        org: &str,
-        agent: &str,
-        rotate_outstanding: bool,
-    ) -> Result<RevokedAgent, Refusal> {
-        let stored = self.agent_of(caller, org, agent).await?;
-        let (org, id) = (stored.value.org, stored.value.id);
-        let mut revoked = Arc::clone(&stored.value);
-        if stored.value.revoked.is_none() {
-            let agent = Agent {
-                revoked: Some(self.now()),
-                ..Agent::clone(&stored.value)
-            };
-            // Not guarded: an agent that keeps changing its own record could hold a guarded revocation off
-            // for as long as it likes. What it changed in between is of no use to it any more.
-            let mut changes = Changes::default();
-            changes = changes.put(&keys::agent(org, id), &agent);
-            let record = caller.record(Action::AgentRevoke, Some(org)).about("agent", id);
-            self.effect(record, changes).await?;
-            revoked = Arc::new(agent);
-            // It is revoked: that its project cannot be read must not keep anybody from being told.
-            let project = self
-                .project_of(org, stored.value.environment)
-                .await
-                .unwrap_or(None);
-            let ended = Ended::Agent(id, project);
-            self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
-        }
-        self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
-        let mut outstanding = self.end_leases(org, Holder::Agent(id)).await?;
-        if rotate_outstanding {
-            self.rotate_outstanding(org, &mut outstanding).await?;
-        }
-        Ok(RevokedAgent {
-            agent: revoked,
-            outstanding,
-        })
     }
 }

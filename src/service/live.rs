@@ -54,6 +54,15 @@ impl Broker {
         member: MemberId,
     ) -> Result<(Key, Revision), Refusal> {
         self.unlocked(&[*member.as_bytes()])?;
+        self.present_member(org, member).await
+    }
+
+    /// The record of a member who was not removed, and its revision.
+    pub(super) async fn present_member(
+        &self,
+        org: OrgId,
+        member: MemberId,
+    ) -> Result<(Key, Revision), Refusal> {
         let key = keys::member(org, member);
         let stored: Option<Stored<Member>> = self.records.get(&key).await?;
         let stored = stored.filter(|stored| stored.value.removed.is_none());

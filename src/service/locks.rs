@@ -31,6 +31,7 @@ use crate::domain::journal::{Action, Record};
 use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::record::{Changes, Stored};
 use crate::store::{MAX_SCAN, Revision};
@@ -357,15 +358,43 @@ impl Broker {
         let key = keys::lock(lock.org, lock.id);
         let changes = changes.absent(&key).put(&key, &*lock);
         let record = record.about("lock", lock.id).about("subject", lock.target);
-        let broker = Arc::clone(self);
+        let (arrived, broker) = (self.arrived(), Arc::clone(self));
         detached(async move {
             let _one = broker.locks.changing.lock().await;
             broker.effect(record, changes).await?;
             broker.locks.add(&lock);
-            broker.streams.end(lock.target.subject(), &lock.refusal());
+            broker.denied_from_now(lock.target.subject(), &lock.refusal(), arrived);
+            // It is locked: that its project cannot be read must not keep anybody from being told.
+            if let Ok(Some(locked)) = broker.ended(lock.org, lock.target).await {
+                broker.publish(Notice::ended(lock.org, locked, Reason::Locked, true));
+            }
             Ok(())
         })
         .await
+    }
+
+    /// The target of a lock, as watchers are told of it.
+    async fn ended(&self, org: OrgId, target: LockTarget) -> Result<Option<Ended>, Refusal> {
+        Ok(match target {
+            LockTarget::Org(_) => Some(Ended::Org),
+            LockTarget::Member(id) => Some(Ended::Member(id)),
+            LockTarget::Credential(id) => {
+                let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
+                stored.map(|stored| Ended::Credential(id, stored.value.owner))
+            }
+            LockTarget::Environment(id) => {
+                let project = self.project_of(org, id).await?;
+                project.map(|project| Ended::Environment(id, project))
+            }
+            LockTarget::Agent(id) => {
+                let stored = self.records.get::<Agent>(&keys::agent(org, id)).await?;
+                let project = match stored {
+                    Some(agent) => self.project_of(org, agent.value.environment).await?,
+                    None => None,
+                };
+                Some(Ended::Agent(id, project))
+            }
+        })
     }
 
     /// The org's locks, those that expired lately among them.

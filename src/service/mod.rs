@@ -28,9 +28,11 @@ mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod removal;
 mod renew;
 mod request;
 mod resolve;
+mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
@@ -54,7 +56,9 @@ use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
 use crate::domain::time::Time;
 use crate::journal::{Journal, JournalError};
+use crate::metrics::Metrics;
 use crate::pki::authority::Authority;
+use crate::pki::connections::Connections;
 use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
@@ -66,7 +70,7 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
-pub use agents::{AgentFilter, AgentState, AgentView, RevokedAgent};
+pub use agents::{AgentFilter, AgentState, AgentView};
 pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
@@ -87,8 +91,10 @@ pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
+pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
@@ -176,6 +182,8 @@ pub struct Broker {
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
+    metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
 }
 
 impl Broker {
@@ -189,6 +197,7 @@ impl Broker {
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
         let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
+        let metrics = Arc::new(Metrics::default());
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -197,6 +206,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            metrics: Arc::clone(&metrics),
             hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
@@ -220,6 +230,8 @@ impl Broker {
             hub,
             cursors,
             locks: locks::Locks::default(),
+            metrics,
+            connections: Arc::default(),
         }))
     }
 

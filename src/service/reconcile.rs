@@ -19,7 +19,12 @@ impl Broker {
             self.finish_effect(begun).await?;
         }
         self.remove_marks().await?;
-        self.load_locks().await
+        self.load_locks().await?;
+        // They are refused already: what cannot be cleared away now waits for the collection.
+        if let Err(refusal) = self.finish_removals().await {
+            tracing::warn!(%refusal, "removals that the last run left open could not be finished yet");
+        }
+        Ok(())
     }
 
     async fn finish_effect(&self, begun: &OpenEffect) -> Result<(), Refusal> {
@@ -85,10 +90,11 @@ impl Broker {
             .await?)
     }
 
-    /// Removes what the store needs no longer: locks that have expired, and request ids of the days before
+    /// Removes what the store needs no longer: locks that have expired, what was a removed member's, and request ids of the days before
     /// yesterday.
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
         self.collect_locks().await?;
+        self.finish_removals().await?;
         let today = super::request::day(self.now());
         let mut after = None;
         loop {
