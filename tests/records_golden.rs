@@ -313,13 +313,15 @@ fn leases_of_every_mode_and_holder() {
             expires: at(9),
             ended: Some(at(10)),
             handed: None,
+            approval: None,
         };
         older(&format!("lease-{}", mode.name()), &lease);
         lease.handed = Some(Handed {
             generation: 11,
             expires: Some(at(12)),
         });
-        check(&format!("lease-handed-{}", mode.name()), &lease, &[3, 12, 13]);
+        lease.approval = Some(id(13));
+        check(&format!("lease-2-{}", mode.name()), &lease, &[3, 12, 13, 14]);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let pin = Pin {

@@ -447,6 +447,10 @@ stubs! {
     journal: journal_service_client::JournalServiceClient;
     /// Who may call.
     access: access_service_client::AccessServiceClient;
+    /// Approvals.
+    approvals: approval_service_client::ApprovalServiceClient;
+    /// Secrets of extensions.
+    secrets: secret_service_client::SecretServiceClient;
     /// What hands credentials out.
     broker: broker_service_client::BrokerServiceClient;
     /// Locks.

@@ -87,6 +87,10 @@ enum Command {
     Role(Noun<operator::role::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
+    /// What environments demand of their agents: asked for, granted, denied, taken back.
+    Approval(agent::approval::ApprovalArgs),
+    /// Secrets of extensions, in namespaces of their own.
+    Secret(agent::secret::SecretArgs),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
     /// What was decided and done, in order.
@@ -153,6 +157,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),
+        Command::Approval(args) => agent::approval::run(args).await,
+        Command::Secret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
     }

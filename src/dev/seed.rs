@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::daemon::{App, DaemonError};
 use crate::domain::actor::Caller;
+use crate::domain::approval::Posture;
 use crate::domain::id::OperatorId;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -46,7 +47,7 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
     existing(broker.create_project(&caller, ORG, named(PROJECT)).await)?;
     existing(
         broker
-            .create_environment(&caller, ORG, PROJECT, named(ENVIRONMENT))
+            .create_environment(&caller, ORG, PROJECT, named(ENVIRONMENT), Posture::None)
             .await,
     )?;
     existing(broker.create_member(&caller, ORG, named(MEMBER), &[]).await)?;

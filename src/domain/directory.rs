@@ -1,6 +1,7 @@
 //! Orgs and what belongs to them, and the actors that are not agents.
 
 use super::agent::KeyFingerprint;
+use super::approval::Posture;
 use super::id::{ApiKeyId, EnvironmentId, MemberId, OperatorId, OrgId, ProjectId};
 use super::role::{Grant, Role, Scope};
 use super::time::Time;
@@ -49,6 +50,15 @@ pub struct Environment {
     pub display_name: String,
     /// When it was made.
     pub created: Time,
+    /// Whether resolutions of its agents need an approval; `None` from before there were approvals: no.
+    pub approval: Option<Posture>,
+}
+
+impl Environment {
+    /// What it demands of resolutions by its agents.
+    pub fn posture(&self) -> Posture {
+        self.approval.unwrap_or_default()
+    }
 }
 
 /// A human user of an org.

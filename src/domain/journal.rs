@@ -74,6 +74,16 @@ actions! {
     RoleGrant, "role.grant";
     RoleRevoke, "role.revoke";
     ApiKeyRotate, "api_key.rotate";
+    ApprovalRequest, "approval.request";
+    ApprovalCreate, "approval.create";
+    ApprovalGrant, "approval.grant";
+    ApprovalDeny, "approval.deny";
+    ApprovalRevoke, "approval.revoke";
+    SecretSet, "secret.set";
+    SecretRemove, "secret.remove";
+    SecretGrant, "secret.grant";
+    SecretRevoke, "secret.revoke";
+    SecretRead, "secret.read";
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";

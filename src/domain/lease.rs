@@ -1,6 +1,6 @@
 //! A lease: what a resolution hands out, one for each (holder, task, credential).
 
-use super::id::{AgentId, ApiKeyId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, TaskId};
+use super::id::{AgentId, ApiKeyId, ApprovalId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, TaskId};
 use super::mode::AuthMode;
 use super::time::Time;
 
@@ -67,6 +67,8 @@ pub struct Lease {
     pub ended: Option<Time>,
     /// The material last handed out by it. `None` in leases of the first release.
     pub handed: Option<Handed>,
+    /// The approval it was made with; `None` where none was demanded.
+    pub approval: Option<ApprovalId>,
 }
 
 /// Material that left the broker.

@@ -4,11 +4,13 @@
 
 pub mod actor;
 pub mod agent;
+pub mod approval;
 pub mod credential;
 pub mod decision;
 pub mod directory;
 pub mod enrollment;
 pub mod executor;
+pub mod extension;
 pub mod gate;
 pub mod id;
 pub mod journal;

@@ -235,6 +235,30 @@ reasons! {
         "The holder has as many roles as fit. Revoke one first, or give one that covers more.";
     TooManyTokens, "TOO_MANY_TOKENS", Precondition, Caller,
         "The member has as many operator tokens as one may. Revoke one first.";
+    ApprovalRequired, "APPROVAL_REQUIRED", Precondition, Caller,
+        "The environment demands an approval. Ask for one with 'credbroker approval request' for what the metadata names, and send its token with the resolution once it is granted.";
+    ApprovalUnknown, "APPROVAL_UNKNOWN", Denied, Caller,
+        "The approval is not known here. Check that its token was copied whole and is of this org.";
+    ApprovalMismatch, "APPROVAL_MISMATCH", Denied, Caller,
+        "The approval is for something else; the metadata names the field. Ask for one that covers it.";
+    ApprovalPending, "APPROVAL_PENDING", Precondition, Caller,
+        "Nobody has decided about the approval yet. Wait for an approver, then ask again.";
+    ApprovalDenied, "APPROVAL_DENIED", Precondition, Caller,
+        "The approval was denied; it says by whom and why. Ask for another only if something has changed.";
+    ApprovalExpired, "APPROVAL_EXPIRED", Precondition, Caller,
+        "The approval's time is over, or nobody decided in time. Ask for a new one.";
+    ApprovalSpent, "APPROVAL_SPENT", Precondition, Caller,
+        "The approval was used as often as it may be. Ask for a new one.";
+    ApprovalRevoked, "APPROVAL_REVOKED", Precondition, Caller,
+        "The approval was taken back. Ask for a new one.";
+    ApprovalOwn, "APPROVAL_OWN", Denied, Caller,
+        "Nobody decides about what they asked for, or about a task that runs for them. Ask another approver.";
+    ApprovalDecided, "APPROVAL_DECIDED", Precondition, Caller,
+        "The approval was decided already, or taken back. See how it stands.";
+    ApprovalsPending, "APPROVALS_PENDING", Exhausted, Caller,
+        "As many approvals as may be are waiting to be decided. Wait for those, or have them decided.";
+    SecretLimit, "SECRET_LIMIT", Exhausted, Admin,
+        "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
     Locked, "LOCKED", Denied, Admin,
         "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
 }

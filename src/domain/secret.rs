@@ -69,3 +69,5 @@ pub enum RawAnswer {}
 pub enum KeyMaterial {}
 /// The credential of an actor: a token of one of the five families.
 pub enum ActorToken {}
+/// The value of an extension's secret.
+pub enum ExtensionValue {}

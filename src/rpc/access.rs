@@ -65,6 +65,13 @@ const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (M
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// Those who approve.
+const APPROVERS: &[Rule] = &[(Approver, All)];
+/// Those who take approvals back.
+const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
+/// Those who see approvals; members those for their own tasks.
+const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
+
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
         /// The table.
@@ -130,6 +137,18 @@ table! {
     }
     "credbroker.v1.WatchService" {
         row(Some(WATCHERS), of(Group::Watch), true) => Watch;
+    }
+    "credbroker.v1.ApprovalService" {
+        row(Some(ADMINS_AND_OWNERS), of(Group::Approvals), true) => RequestApproval;
+        humans(APPROVERS) => CreateApproval GrantApproval DenyApproval;
+        humans(APPROVERS_AND_ADMINS) => RevokeApproval;
+        row(Some(APPROVALS_SEEN_BY), of(Group::Approvals), true) => GetApproval ListApprovals;
+    }
+    "credbroker.v1.SecretService" {
+        row(Some(ADMINS), of(Group::Secrets), false) => SetSecret RemoveSecret GrantSecretAccess
+            RevokeSecretAccess;
+        row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
+        AGENT => ReadSecret;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

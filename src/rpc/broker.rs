@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, capacity, duration, kind, mode, owner, proto_duration, timestamp};
+use super::convert::{caller, capacity, duration, kind, mode, owner, proto_duration, secret_text, timestamp};
 use super::status::status;
 use crate::domain::decision::Decision;
 use crate::domain::mode::{CredentialKind, PermitEntry};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::secret::Exposure;
+use crate::domain::secret::{Exposure, Secret};
 use crate::proto;
 use crate::service::{Broker, RefreshInput, ResolveInput, Vended};
 
@@ -24,7 +24,9 @@ impl proto::broker_service_server::BrokerService for BrokerService {
         request: Request<proto::ResolveCredentialRequest>,
     ) -> Result<Response<proto::ResolveCredentialResponse>, Status> {
         let caller = caller(&request)?;
-        let message = request.into_inner();
+        let mut message = request.into_inner();
+        let approval = message.approval.take();
+        let approval = approval.map(|token| Secret::from(secret_text(Some(token))));
         let input = ResolveInput {
             org: &message.org,
             task: &message.task,
@@ -38,6 +40,7 @@ impl proto::broker_service_server::BrokerService for BrokerService {
             capacity: capacity(message.capacity).map_err(status)?,
             spec_hash: &message.spec_hash,
             minimum_remaining: duration("minimum_remaining", message.minimum_remaining).map_err(status)?,
+            approval: approval.as_ref(),
             request_id: &message.request_id,
         };
         let resolved = self.0.resolve(&caller, input).await.map_err(status)?;

@@ -7,6 +7,7 @@ use tonic::{Request, Status};
 
 use super::status::status;
 use crate::domain::actor::Caller;
+use crate::domain::approval::Posture;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::owner::Owner;
@@ -104,6 +105,25 @@ pub(super) fn proto_capacity(capacity: Capacity) -> i32 {
     (match capacity {
         Capacity::Cloud => proto::Capacity::Cloud,
         Capacity::Local => proto::Capacity::Local,
+    }) as i32
+}
+
+pub(super) fn posture(value: i32) -> Result<Option<Posture>, Refusal> {
+    match proto::ApprovalPosture::try_from(value) {
+        Ok(proto::ApprovalPosture::Unspecified) => Ok(None),
+        Ok(proto::ApprovalPosture::None) => Ok(Some(Posture::None)),
+        Ok(proto::ApprovalPosture::Required) => Ok(Some(Posture::Required)),
+        Err(_) => Err(Refusal::invalid(
+            "approval",
+            "approval is not one this broker knows",
+        )),
+    }
+}
+
+pub(super) fn proto_posture(posture: Posture) -> i32 {
+    (match posture {
+        Posture::None => proto::ApprovalPosture::None,
+        Posture::Required => proto::ApprovalPosture::Required,
     }) as i32
 }
 

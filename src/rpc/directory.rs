@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, kind, outstanding, timestamp};
+use super::convert::{caller, kind, outstanding, posture, proto_posture, timestamp};
 use super::status::status;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::refusal::Refusal;
@@ -75,6 +75,7 @@ fn environment(stored: &Stored<Environment>) -> Option<proto::Environment> {
         name: environment.name.clone(),
         display_name: environment.display_name.clone(),
         create_time: Some(timestamp(environment.created)),
+        approval: proto_posture(environment.posture()),
         etag: stored.revision.0.to_string(),
     })
 }
@@ -151,7 +152,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         let change = Change {
             revision: revision(&m.etag).map_err(status)?,
             display_name: named("display_name").then_some(m.display_name.as_str()),
-            identities: None,
+            ..Change::default()
         };
         let changed = self.0.update_org(&caller, &m.id, change).await.map_err(status)?;
         Ok(Response::new(proto::UpdateOrgResponse { org: org(&changed) }))
@@ -229,7 +230,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
         let change = Change {
             revision: revision(&m.etag).map_err(status)?,
             display_name: named("display_name").then_some(m.display_name.as_str()),
-            identities: None,
+            ..Change::default()
         };
         let changed = self
             .0
@@ -252,9 +253,10 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
             display_name: &m.display_name,
             request_id: &m.request_id,
         };
+        let approval = posture(m.approval).map_err(status)?;
         let made = self
             .0
-            .create_environment(&caller, &m.org, &m.project, new)
+            .create_environment(&caller, &m.org, &m.project, new, approval.unwrap_or_default())
             .await
             .map_err(status)?;
         Ok(Response::new(proto::CreateEnvironmentResponse {
@@ -306,14 +308,22 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
     ) -> Result<Response<proto::UpdateEnvironmentResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
-        let known: &[&str] = &["display_name"];
+        let known: &[&str] = &["display_name", "approval"];
         let paths = paths(message.update_mask, known).map_err(status)?;
         let m = message.environment.unwrap_or_default();
         let named = |path: &str| paths.iter().any(|named| named == path);
+        let approval = if named("approval") {
+            let unsaid = || Refusal::invalid("environment.approval", "approval is none or required");
+            let said = posture(m.approval).and_then(|said| said.ok_or_else(unsaid));
+            Some(said.map_err(status)?)
+        } else {
+            None
+        };
         let change = Change {
             revision: revision(&m.etag).map_err(status)?,
             display_name: named("display_name").then_some(m.display_name.as_str()),
-            identities: None,
+            approval,
+            ..Change::default()
         };
         let changed = self
             .0
@@ -394,6 +404,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
             revision: revision(&m.etag).map_err(status)?,
             display_name: named("display_name").then_some(m.display_name.as_str()),
             identities: named("identities").then_some(m.identities.as_slice()),
+            approval: None,
         };
         let changed = self
             .0

@@ -12,6 +12,7 @@ use tonic_health::server::HealthReporter;
 
 use super::access_service::AccessService;
 use super::agents::AgentService;
+use super::approvals::ApprovalService;
 use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
@@ -20,6 +21,7 @@ use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::locks::LockService;
+use super::secrets::SecretService;
 use super::tasks::TaskService;
 use super::watch::WatchService;
 use crate::pki::accept::Incoming;
@@ -61,6 +63,8 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
     "credbroker.v1.WatchService",
+    "credbroker.v1.ApprovalService",
+    "credbroker.v1.SecretService",
     "credbroker.v1.LockService",
 ];
 
@@ -173,6 +177,16 @@ pub async fn serve(
             journal_service_server,
             JournalServiceServer,
             JournalService
+        ))
+        .add_service(service!(
+            approval_service_server,
+            ApprovalServiceServer,
+            ApprovalService
+        ))
+        .add_service(service!(
+            secret_service_server,
+            SecretServiceServer,
+            SecretService
         ));
     routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     routes.add_service(service!(lock_service_server, LockServiceServer, LockService));

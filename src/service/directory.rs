@@ -9,6 +9,7 @@ use super::effect::Undone;
 use super::page::{Page, PageRequest};
 use super::request::Repeatable;
 use crate::domain::actor::Caller;
+use crate::domain::approval::Posture;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::id::{Id, Kind, OrgId};
 use crate::domain::journal::Action;
@@ -39,6 +40,8 @@ pub struct Change<'a> {
     pub display_name: Option<&'a str>,
     /// The new outside identities of a member.
     pub identities: Option<&'a [String]>,
+    /// What an environment demands from now on.
+    pub approval: Option<Posture>,
 }
 
 const MAX_DISPLAY_NAME: usize = 128;
@@ -272,16 +275,20 @@ impl Broker {
         org: &str,
         project: &str,
         new: NewNamed<'_>,
+        approval: Posture,
     ) -> Result<Stored<Environment>, Refusal> {
         let org = self.org_id(caller, org).await?;
         let project = self.project(org, project).await?.value.id;
         let name = checked_name(new.name)?;
         let display_name = checked_display_name(new.display_name)?;
-        let content: [&[u8]; 3] = [
+        let mut content: Vec<&[u8]> = vec![
             project.as_bytes(),
             name.as_str().as_bytes(),
             display_name.as_bytes(),
         ];
+        if approval == Posture::Required {
+            content.push(b"approval");
+        }
         let create = Repeatable {
             caller,
             call: "environment",
@@ -301,6 +308,7 @@ impl Broker {
             name: name.to_string(),
             display_name: display,
             created,
+            approval: Some(approval),
         };
         let names = vec![keys::environment_name(org, project, name.as_str())];
         let action = Action::EnvironmentCreate;

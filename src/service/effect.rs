@@ -87,6 +87,10 @@ fn must_not_fail(action: Action) -> bool {
             | Action::OperatorRevoke
             | Action::OperatorRecover
             | Action::RoleRevoke
+            | Action::ApprovalDeny
+            | Action::ApprovalRevoke
+            | Action::SecretRemove
+            | Action::SecretRevoke
             | Action::LockCreate
             | Action::MemberRemove
     )

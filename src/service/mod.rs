@@ -8,6 +8,7 @@
 mod access;
 mod agents;
 mod api_keys;
+mod approvals;
 mod authenticate;
 mod credentials;
 mod denials;
@@ -16,6 +17,7 @@ mod effect;
 mod enroll;
 mod enrollment_tokens;
 mod executors;
+mod extension;
 mod heartbeat;
 mod introspect;
 mod journal;
@@ -72,6 +74,9 @@ pub use crate::upstream::redact;
 pub use access::WhoAmI;
 pub use agents::{AgentFilter, AgentState, AgentView};
 pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
+pub use approvals::{
+    ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
+};
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use credentials::{ImportGrant, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
@@ -79,6 +84,7 @@ pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
+pub use extension::{GranteeRef, ReadSecret, SecretRef};
 pub use heartbeat::Pulse;
 pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};

@@ -6,6 +6,7 @@ use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
 use zeroize::Zeroizing;
 
 use crate::domain::agent::{KeyFingerprint, RenewalNonce, SerialNumber};
+use crate::domain::approval::Listed;
 use crate::domain::id::{Id, Kind, Member};
 use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::network::Network;
@@ -59,6 +60,23 @@ impl<'b, C> Decode<'b, C> for Owner {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
         let member = Option::<Id<Member>>::decode(d, ctx)?;
         Ok(member.map_or(Owner::Org, Owner::Member))
+    }
+}
+
+/// Null for all, otherwise the array.
+impl<C, T: Encode<C>> Encode<C> for Listed<T> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Encoded<W> {
+        match self {
+            Listed::Any => e.null()?.ok(),
+            Listed::Only(listed) => listed.encode(e, ctx),
+        }
+    }
+}
+
+impl<'b, C, T: Decode<'b, C>> Decode<'b, C> for Listed<T> {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
+        let listed = Option::<Vec<T>>::decode(d, ctx)?;
+        Ok(listed.map_or(Listed::Any, Listed::Only))
     }
 }
 

@@ -29,6 +29,14 @@
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
 //!   request/<day><hash>                    what a create with this request id made, by UTC day
+//!   approval/<approval>                    an approval
+//!   approval-use/<approval><slot>          a use of an approval
+//!   approval-wait/<requester><slot>        a place among those that one requester, or (all zeros) the org, has
+//!                                          waiting to be decided
+//!   extension-namespace/<namespace>        how much a namespace holds
+//!   extension-secret/<namespace>\0<name>   a secret of an extension
+//!   extension-value/<namespace>\0<name>    its value
+//!   extension-grant/<namespace>\0<grantee> who may read a namespace
 //! ```
 //!
 //! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
@@ -42,6 +50,12 @@ use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
+
+mod approvals;
+mod extensions;
+
+pub use approvals::*;
+pub use extensions::*;
 
 /// A key of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

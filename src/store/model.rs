@@ -8,17 +8,19 @@ use minicbor::bytes::{ByteArray, ByteVec};
 use super::record::Record;
 use super::table::{choice, table};
 use crate::domain::agent::{Agent, Certificates};
+use crate::domain::approval::{Approval, Capability, Party, Posture, Ruling};
 use crate::domain::credential::Credential;
 use crate::domain::directory::{
     ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
 };
 use crate::domain::enrollment::EnrollmentToken;
+use crate::domain::extension::{ExtensionSecret, Grantee, Namespace, SecretGrant};
 use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
 use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
-use crate::domain::secret::{AccessToken, KeyMaterial, RawAnswer, RefreshToken, Secret};
+use crate::domain::secret::{AccessToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken, Secret};
 use crate::domain::task::{Capacity, Task};
 
 /// The CA: certificates and the keys that sign.
@@ -134,6 +136,25 @@ pub struct RequestOutcome {
     pub at: crate::domain::time::Time,
 }
 
+/// A use of an approval.
+#[derive(Clone, Copy, Debug)]
+pub struct ApprovalUse {
+    /// The lease that it was used for.
+    pub lease: LeaseId,
+    /// Whose.
+    pub holder: Holder,
+    /// When.
+    pub at: crate::domain::time::Time,
+}
+
+/// The value of an extension's secret.
+pub struct ExtensionSecretValue {
+    /// Which of the secret's values it is.
+    pub version: u64,
+    /// The value.
+    pub value: Secret<ExtensionValue>,
+}
+
 macro_rules! records {
     ($($type:ty, $version:literal $(, large: $large:literal)? $(, cache: $cache:literal)?;)*) => {
         $(impl Record for $type {
@@ -169,6 +190,12 @@ records! {
     RequestOutcome, 1, cache: false;
     Seen, 1, cache: false;
     Lock, 1, cache: false;
+    Approval, 1;
+    ApprovalUse, 1, cache: false;
+    ExtensionSecret, 1;
+    ExtensionSecretValue, 1, large: true, cache: false;
+    SecretGrant, 1;
+    Namespace, 1;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -193,7 +220,9 @@ table!(PreviousToken { 0 => token, 1 => until });
 table!(Grant { 0 => role, 1 => scope });
 table!(Org { 0 => id, 1 => name, 2 => display_name, 3 => created });
 table!(Project { 0 => id, 1 => org, 2 => name, 3 => display_name, 4 => created });
-table!(Environment { 0 => id, 1 => org, 2 => project, 3 => name, 4 => display_name, 5 => created });
+table!(Environment {
+    0 => id, 1 => org, 2 => project, 3 => name, 4 => display_name, 5 => created, 6 => approval,
+});
 table!(Member {
     0 => id, 1 => org, 2 => name, 3 => display_name, 4 => identities, 5 => created,
     6 => grants, 7 => removed,
@@ -223,7 +252,7 @@ table!(Credential {
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
     8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
-    13 => handed,
+    13 => handed, 14 => approval,
 });
 table!(Handed { 0 => generation, 1 => expires });
 table!(Lock {
@@ -252,3 +281,20 @@ choice!(LockTarget {
     0 => Agent(id), 1 => Member(id), 2 => Credential(id), 3 => Environment(id), 4 => Org(id),
 });
 choice!(Holder { 0 => Agent(id), 1 => ApiKey(id), 2 => Operator(id) });
+
+table!(Approval {
+    0 => id, 1 => org, 2 => project, 3 => environment, 4 => task, 5 => member, 6 => spec_hash, 7 => capability,
+    8 => token, 9 => requester, 10 => reason, 11 => ttl_ms, 12 => use_limit, 13 => created, 14 => expires,
+    15 => ruling, 16 => revoked,
+});
+table!(Capability { 0 => executors, 1 => providers, 2 => modes });
+table!(Ruling { 0 => by, 1 => at, 2 => granted, 3 => message });
+table!(ApprovalUse { 0 => lease, 1 => holder, 2 => at });
+choice!(Party { 0 => Agent(id), 1 => ApiKey(id), 2 => Member(id), 3 => Operator(id) });
+choice!(Posture { 0 => None, 1 => Required });
+
+table!(ExtensionSecret { 0 => namespace, 1 => name, 2 => version, 3 => created, 4 => updated });
+table!(ExtensionSecretValue { 0 => version, 1 => value });
+table!(SecretGrant { 0 => namespace, 1 => grantee, 2 => created });
+table!(Namespace { 0 => secrets, 1 => grants });
+choice!(Grantee { 0 => Agent(id), 1 => Environment(id) });

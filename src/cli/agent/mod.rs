@@ -12,11 +12,13 @@ use super::identity::Folder;
 use super::render;
 use renew::Life;
 
+pub mod approval;
 pub mod enroll;
 pub mod follow;
 pub mod lease;
 mod renew;
 pub mod resolve;
+pub mod secret;
 pub mod watch;
 
 /// Which identity a command acts as.

@@ -1,5 +1,6 @@
 //! `credbroker resolve`: asks for the credential of a task.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,7 +11,8 @@ use crate::cli::context::ConnectionArgs;
 use crate::cli::error::Failure;
 use crate::cli::operator::names::Names;
 use crate::cli::render::{self, Field};
-use crate::cli::{owner_field, owner_reference, wire_duration};
+use crate::cli::{input, owner_field, owner_reference, wire_duration};
+use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::domain::time::Time;
 use crate::proto::material::Material;
 use crate::proto::{self, Decision, Lease};
@@ -58,6 +60,12 @@ pub struct ResolveArgs {
     /// How long the credential has to stay valid.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     min_remaining: Option<Duration>,
+    /// The file with the token of an approval, `-` for standard input, where the environment demands one.
+    #[arg(long, value_name = "FILE")]
+    approval_file: Option<PathBuf>,
+    /// Read the token of an approval from standard input.
+    #[arg(long, conflicts_with = "approval_file")]
+    approval_stdin: bool,
     /// How it is shown.
     #[arg(short, long, value_enum, default_value_t)]
     output: ResolveOutput,
@@ -68,6 +76,12 @@ pub struct ResolveArgs {
 
 /// Runs the command.
 pub async fn run(args: ResolveArgs) -> Result<(), Failure> {
+    let approval_file = args
+        .approval_file
+        .or_else(|| args.approval_stdin.then(|| PathBuf::from("-")));
+    let approval: Option<Secret<ActorToken>> = approval_file
+        .map(|file| input::secret(Some(&file), "approval"))
+        .transpose()?;
     let session = super::open(&args.connection, &args.identity).await?;
     let request = proto::ResolveCredentialRequest {
         org: session.org_or_own(),
@@ -78,6 +92,9 @@ pub async fn run(args: ResolveArgs) -> Result<(), Failure> {
         provider: args.provider.unwrap_or_default(),
         model: args.model.unwrap_or_default(),
         minimum_remaining: args.min_remaining.map(wire_duration).transpose()?,
+        approval: approval.as_ref().map(|token| proto::Secret {
+            value: token.expose_str(Exposure::Present).unwrap_or_default().to_owned(),
+        }),
         ..Default::default()
     };
     let answer = session

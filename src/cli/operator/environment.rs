@@ -1,13 +1,32 @@
 //! `credbroker environment`: the environments of a project, where agents are enrolled.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use prost_types::FieldMask;
 
 use super::{pages, print_named, print_named_list, request_id};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
-use crate::cli::render::{Field, ListArgs, Resource, ShowArgs};
+use crate::cli::render::{Field, ListArgs, Resource, ShowArgs, enum_name};
 use crate::proto;
+
+/// Whether agents need an approval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Posture {
+    /// No approval.
+    #[default]
+    None,
+    /// An approval for every lease.
+    Required,
+}
+
+impl Posture {
+    fn into_wire(self) -> i32 {
+        (match self {
+            Posture::None => proto::ApprovalPosture::None,
+            Posture::Required => proto::ApprovalPosture::Required,
+        }) as i32
+    }
+}
 
 /// What is done with environments.
 #[derive(Subcommand, Debug)]
@@ -22,6 +41,9 @@ pub enum Action {
         /// What people call it.
         #[arg(long, default_value = "")]
         display_name: String,
+        /// Whether its agents are handed a credential only with an approval.
+        #[arg(long, value_enum, default_value_t)]
+        approval: Posture,
         #[command(flatten)]
         show: ShowArgs,
     },
@@ -51,8 +73,11 @@ pub enum Action {
         #[arg(long, default_value = "")]
         project: String,
         /// What people call it.
-        #[arg(long)]
-        display_name: String,
+        #[arg(long, required_unless_present = "approval")]
+        display_name: Option<String>,
+        /// Whether its agents are handed a credential only with an approval.
+        #[arg(long, value_enum)]
+        approval: Option<Posture>,
         #[command(flatten)]
         show: ShowArgs,
     },
@@ -68,6 +93,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             name,
             project,
             display_name,
+            approval,
             show,
         } => {
             let request = proto::CreateEnvironmentRequest {
@@ -75,6 +101,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 project,
                 name,
                 display_name,
+                approval: approval.into_wire(),
                 request_id: request_id()?,
             };
             let answer = directory.create_environment(request).await.map_err(failed)?;
@@ -109,6 +136,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             name,
             project,
             display_name,
+            approval,
             show,
         } => {
             let request = proto::GetEnvironmentRequest {
@@ -121,15 +149,20 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 .await
                 .map_err(failed)?
                 .into_inner();
+            let mut environment = read.environment.unwrap_or_default();
+            let mut paths = Vec::new();
+            if let Some(display_name) = display_name {
+                environment.display_name = display_name;
+                paths.push("display_name".to_owned());
+            }
+            if let Some(approval) = approval {
+                environment.approval = approval.into_wire();
+                paths.push("approval".to_owned());
+            }
             let request = proto::UpdateEnvironmentRequest {
-                environment: Some(proto::Environment {
-                    display_name,
-                    // Its id, and the etag that guards against a lost update.
-                    ..read.environment.unwrap_or_default()
-                }),
-                update_mask: Some(FieldMask {
-                    paths: vec!["display_name".to_owned()],
-                }),
+                // With its id, and the etag that guards against a lost update.
+                environment: Some(environment),
+                update_mask: Some(FieldMask { paths }),
             };
             let answer = directory.update_environment(request).await.map_err(failed)?;
             print_named(session, answer.into_inner().environment, show).await
@@ -138,7 +171,8 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
 }
 
 impl Resource for proto::Environment {
-    const COLUMNS: &'static [&'static str] = &["name", "id", "project", "display_name", "create_time"];
+    const COLUMNS: &'static [&'static str] =
+        &["name", "id", "project", "display_name", "approval", "create_time"];
 
     fn fields(&self) -> Vec<(&'static str, Field)> {
         vec![
@@ -147,6 +181,10 @@ impl Resource for proto::Environment {
             ("project", Field::Text(self.project.clone())),
             ("name", Field::Text(self.name.clone())),
             ("display_name", Field::Text(self.display_name.clone())),
+            (
+                "approval",
+                Field::Text(enum_name(self.approval().as_str_name(), "APPROVAL_POSTURE_")),
+            ),
             ("create_time", Field::Time(self.create_time)),
         ]
     }

@@ -94,7 +94,7 @@ where
 }
 
 /// Prints a list and says so where there may be more.
-fn print_list<R: Resource>(items: &[R], args: ListArgs) -> Result<(), Failure> {
+pub(super) fn print_list<R: Resource>(items: &[R], args: ListArgs) -> Result<(), Failure> {
     render::print(&render::list(items, args.output, render::now()))?;
     if items.len() == args.limit as usize {
         render::remark(&format!(
@@ -134,7 +134,7 @@ async fn print_named<R: Resource>(
 }
 
 /// Prints one thing. An answer without it is a fault of the broker.
-fn print_one<R: Resource>(resource: Option<R>, args: ShowArgs) -> Result<(), Failure> {
+pub(super) fn print_one<R: Resource>(resource: Option<R>, args: ShowArgs) -> Result<(), Failure> {
     let resource = resource.ok_or_else(|| {
         Failure::new(Kind::Internal, "the broker's answer is empty")
             .remedy("Compare this program's version with the broker's.")

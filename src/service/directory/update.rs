@@ -110,9 +110,16 @@ impl Broker {
         if let Some(name) = change.display_name {
             value.display_name = checked_display_name(name)?;
         }
+        if let Some(posture) = change.approval {
+            value.approval = Some(posture);
+        }
         let record = caller
             .record(Action::EnvironmentUpdate, Some(org))
             .about("environment", value.id);
+        let record = match change.approval {
+            Some(posture) => record.about("approval", posture.name()),
+            None => record,
+        };
         self.change(
             record,
             keys::environment(org, value.id),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::choose::Choice;
 use super::subject::Subject;
 use crate::domain::actor::Caller;
+use crate::domain::approval::{Approved, Clearance};
 use crate::domain::credential::Credential;
 use crate::domain::gate::Permit;
 use crate::domain::journal::{Position, Record};
@@ -16,7 +17,7 @@ use crate::service::effect::Undone;
 use crate::service::lease::holder;
 use crate::store::Commit;
 use crate::store::keys::{self, Key};
-use crate::store::model::{LeasePointer, Pin};
+use crate::store::model::{ApprovalUse, LeasePointer, Pin};
 use crate::store::record::{Changes, Stored};
 
 impl Broker {
@@ -30,37 +31,45 @@ impl Broker {
         pin: Option<&Stored<Pin>>,
         record: Record,
     ) -> Result<(Arc<Lease>, Position), Undone> {
-        let (org, now, credential) = (subject.org, self.now(), choice.credential.id);
-        let file = keys::lease_for(org, holder(caller)?, &subject.lease_subject(), credential);
-        let pointer = self
-            .records
-            .get::<LeasePointer>(&file)
-            .await
-            .map_err(Refusal::from)?;
+        let (org, now) = (subject.org, self.now());
+        let entry = &permit.entries()[choice.position];
+        let cleared = self.cleared(caller, subject, entry).await?;
+        let filed = self.filed(caller, subject, choice.credential.id).await?;
         let mut changes = Changes::default();
-        if let Some(pointer) = &pointer {
-            let key = keys::lease(org, pointer.value.lease);
-            let lease = self.records.get::<Lease>(&key).await.map_err(Refusal::from)?;
-            if let Some(lease) = lease.filter(|lease| lease.value.stands(now)) {
+        if let Some(lease) = filed.lease {
+            if self.keeps(&cleared, &lease.value).await? {
                 let lease = self.handing(lease, &choice.credential).await?;
                 let recorded = self.journal.append(&record.about("lease", lease.id));
                 let position = recorded.await.map_err(Refusal::from)?;
                 return Ok((lease, position));
             }
             // The one before goes: giving leases back and asking anew must not fill the store.
-            changes = changes.delete::<Lease>(&key);
+            changes = changes.delete::<Lease>(&keys::lease(org, lease.value.id));
         }
-        let lease = self.new_lease(caller, subject, permit, choice, now)?;
+        let (clearance, mut changes) = cleared.leave(changes)?;
+        let lease = self.new_lease(caller, subject, permit, choice, now, &clearance)?;
         let key = keys::lease(org, lease.id);
         changes = changes.absent(&key);
         changes = changes.put(&key, &lease);
-        match &pointer {
-            Some(pointer) => changes = changes.at(&file, pointer.revision),
-            None => changes = changes.absent(&file),
+        match &filed.pointer {
+            Some(pointer) => changes = changes.at(&filed.file, pointer.revision),
+            None => changes = changes.absent(&filed.file),
         }
-        changes = changes.put(&file, &LeasePointer { lease: lease.id });
+        changes = changes.put(&filed.file, &LeasePointer { lease: lease.id });
+        let mut record = record.about("lease", lease.id).about("first", true);
+        if let Some(approved) = clearance.approved() {
+            let slot = keys::approval_use(org, approved.approval(), approved.slot());
+            let used = ApprovalUse {
+                lease: lease.id,
+                holder: lease.holder,
+                at: now,
+            };
+            changes = changes.absent(&slot).put(&slot, &used);
+            record = record
+                .about("approval", approved.approval())
+                .about("approval_use", approved.slot());
+        }
         let changes = self.guard_subject(changes, caller, subject, choice, pin).await?;
-        let record = record.about("lease", lease.id).about("first", true);
         let done = self.effect(record, changes).await?;
         // Before the credential is looked at once more: a rotation from that look on is heard of.
         self.lease_made(&lease);
@@ -102,6 +111,7 @@ impl Broker {
         permit: &Permit,
         choice: &Choice,
         now: Time,
+        clearance: &Clearance,
     ) -> Result<Lease, Refusal> {
         let entry = &permit.entries()[choice.position];
         let latest = now + self.settings().lease_lifetime;
@@ -118,9 +128,10 @@ impl Broker {
             model: entry.model.clone(),
             permit_position: u32::try_from(choice.position).unwrap_or(u32::MAX),
             created: now,
-            expires: task_end.map_or(latest, |end| end.min(latest)),
+            expires: clearance.bound(task_end.map_or(latest, |end| end.min(latest))),
             ended: None,
             handed: Some(handed(&choice.credential)),
+            approval: clearance.approved().map(Approved::approval),
         })
     }
 

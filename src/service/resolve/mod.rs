@@ -1,6 +1,7 @@
 //! Resolution: whose credential this task gets, decided, recorded, handed out.
 
 mod choose;
+mod clearance;
 mod lease;
 mod replace;
 mod subject;
@@ -16,6 +17,7 @@ use crate::domain::journal::{Action, Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::task::{Capacity, Task, TaskClaims};
 use crate::service::Broker;
 use crate::service::effect::Undone;
@@ -30,7 +32,7 @@ use subject::Subject;
 pub use replace::{RefreshInput, Refreshed};
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct ResolveInput<'a> {
     /// The org, for an operator.
     pub org: &'a str,
@@ -56,6 +58,8 @@ pub struct ResolveInput<'a> {
     pub spec_hash: &'a str,
     /// How long the credential has to work.
     pub minimum_remaining: Option<Duration>,
+    /// The token of an approval, where there is one.
+    pub approval: Option<&'a Secret<ActorToken>>,
     /// The caller's request id.
     pub request_id: &'a str,
 }
@@ -186,6 +190,9 @@ impl Broker {
                 remaining,
                 newer_than: None,
             };
+            let entry = &permit.entries()[choice.position];
+            self.check_cleared(caller, subject, entry, choice.credential.id)
+                .await?;
             let material = self.material(&choice.credential, need).await?.0;
             let choice = Choice {
                 credential: Arc::clone(&material.credential),
@@ -198,7 +205,7 @@ impl Broker {
             };
             let record = record
                 .clone()
-                .about("mode", permit.entries()[choice.position].mode.name())
+                .about("mode", entry.mode.name())
                 .about("provider", &choice.credential.provider)
                 .about("credential", choice.credential.id)
                 .about("generation", material.generation());
@@ -208,6 +215,7 @@ impl Broker {
             {
                 Ok((lease, position)) => {
                     self.still_allowed(caller, whose, subject.task.as_ref()).await?;
+                    self.still_approved(caller, &lease).await?;
                     // What was removed or replaced meanwhile is not handed out any more.
                     if self.generation(&material).await? == Some(material.generation()) {
                         return Ok((self.vend(lease, material, remaining), position));

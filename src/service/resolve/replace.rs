@@ -88,6 +88,7 @@ impl Broker {
                 format!("{} has ended", lease.value.id),
             ));
         }
+        self.still_approved(caller, &lease.value).await?;
         let task = match lease.value.task {
             Some(task) => self.records.get::<Task>(&keys::task(org, task)).await?,
             None => None,
@@ -133,6 +134,7 @@ impl Broker {
         let lease = self.handing_over(caller, lease, &material.credential).await?;
         let position = self.journal.append(&record).await?;
         self.still_allowed(caller, whose, task.as_ref()).await?;
+        self.still_approved(caller, &lease).await?;
         if self.generation(&material).await?.is_none() {
             return Err(Refusal::not_found("credential"));
         }

@@ -5,7 +5,9 @@ use crate::domain::actor::{Actor, AgentActor, Caller};
 use crate::domain::id::{MemberId, OrgId, ProjectId, TaskId};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::domain::task::{Task, TaskClaims};
+use crate::domain::token::{ApprovalFamily, FamilyName, Token, TokenError};
 use crate::service::Broker;
 use crate::service::scope::parse_id;
 use crate::store::keys;
@@ -23,6 +25,7 @@ pub(super) struct Subject {
     pub(super) task: Option<Stored<Task>>,
     pub(super) executor: String,
     pub(super) provider: Option<String>,
+    pub(super) approval: Option<Token<ApprovalFamily>>,
 }
 
 impl Subject {
@@ -43,6 +46,7 @@ impl Broker {
         caller: &Caller,
         input: &ResolveInput<'_>,
     ) -> Result<Subject, Refusal> {
+        let approval = input.approval.map(approval_token).transpose()?;
         let place = self.place(caller, input.org).await?;
         let org = place.id();
         let claims = TaskClaims {
@@ -85,6 +89,7 @@ impl Broker {
                 executor,
                 provider,
                 task: Some(task),
+                approval,
             });
         }
         let member = self
@@ -102,11 +107,12 @@ impl Broker {
             executor: input.executor.to_owned(),
             provider: None,
             task: None,
+            approval,
         })
     }
 
     /// The agent's task of this id, or its only one. A task of somebody else looks like none.
-    pub(super) async fn assigned_task(
+    pub(in crate::service) async fn assigned_task(
         &self,
         agent: &AgentActor,
         text: &str,
@@ -154,4 +160,23 @@ impl Broker {
             }),
         }
     }
+}
+
+/// The token of the approval that a request carries.
+fn approval_token(presented: &Secret<ActorToken>) -> Result<Token<ApprovalFamily>, Refusal> {
+    let text = presented.expose_str(Exposure::Use).unwrap_or_default();
+    Token::parse(text).map_err(|error| {
+        let refusal = match error {
+            TokenError::WrongFamily { .. } => Refusal::new(
+                Reason::WrongCredentialFamily,
+                format!("what was sent as an approval is {error}"),
+            )
+            .with("accepts", FamilyName::Approval.name()),
+            TokenError::Malformed => Refusal::new(Reason::CredentialMalformed, error.to_string()),
+        };
+        Refusal {
+            field: Some("approval"),
+            ..refusal
+        }
+    })
 }
