@@ -85,6 +85,18 @@ impl Caller {
         (made.api_key.unwrap().id, made.token.unwrap().value.clone())
     }
 
+    /// As [`Caller::make_api_key`], a key that may be used for everything a key may be used for.
+    pub async fn make_broad_api_key(&self, org: &str) -> (String, String) {
+        let groups = (1..64).filter(|group| proto::ApiKeyGroup::try_from(*group).is_ok());
+        let request = proto::CreateApiKeyRequest {
+            org: org.to_owned(),
+            groups: groups.collect(),
+            ..Default::default()
+        };
+        let made = self.access().create_api_key(request).await.unwrap().into_inner();
+        (made.api_key.unwrap().id, made.token.unwrap().value.clone())
+    }
+
     /// An org with a project, an environment and a member.
     pub async fn make_org(&self, org: &str) {
         let mut directory = self.directory();
