@@ -4,6 +4,7 @@ pub mod commands;
 mod error;
 pub mod folder;
 mod inputs;
+mod metrics;
 pub mod process;
 
 use std::sync::Arc;
@@ -140,6 +141,16 @@ impl App {
             handshakes: listen_config.max_concurrent_handshakes,
             connections: listen_config.max_connections,
         };
+        let reading = match self.config.metrics.listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address)
+                    .await
+                    .map_err(|source| DaemonError::MetricsBind { address, source })?;
+                let broker = Arc::clone(&self.broker);
+                Some(tokio::spawn(metrics::serve(listener, broker, stopping.clone())))
+            }
+            None => None,
+        };
         let trust_domain = self.broker.authority().trust_domain().clone();
         let incoming = listen(
             listener,
@@ -178,6 +189,9 @@ impl App {
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
         let _ended = tokio::join!(chores, sweeper);
+        if let Some(reading) = reading {
+            let _ended = reading.await;
+        }
         flush_presence(&self.broker).await;
         self.close().await;
         Ok(served?)

@@ -172,4 +172,6 @@ pub const KEYS: &[Key] = &[
 
     key("oidc.issuers", Limit::List(16), Apply::Restart),
     key("watch.heartbeat", time(seconds(1), minutes(5)), Apply::Reload),
+
+    key("metrics.listen", Limit::Own, Apply::Restart),
 ];

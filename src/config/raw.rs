@@ -67,6 +67,7 @@ section!(Raw {
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
     watch: Watch = Watch::default(),
+    metrics: Metrics = Metrics::default(),
 });
 
 section!(Listen {
@@ -136,6 +137,10 @@ section!(Registry {
 
 section!(Watch {
     heartbeat: Span = Span::seconds(15),
+});
+
+section!(Metrics {
+    listen: String = String::new(),
 });
 
 section!(Connectors {

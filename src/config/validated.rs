@@ -48,6 +48,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// The streams of events.
     pub watch: Watch,
+    /// `[metrics]`.
+    pub metrics: Metrics,
     pub(super) raw: Raw,
 }
 
@@ -195,6 +197,13 @@ pub struct Watch {
     pub heartbeat: Duration,
 }
 
+/// `[metrics]`.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Where they are read; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -249,6 +258,9 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         issuers: oidc::issuers(&raw.oidc.issuers, folder, origins)?,
         watch: Watch {
             heartbeat: raw.watch.heartbeat.0,
+        },
+        metrics: Metrics {
+            listen: metrics_listen(&raw, origins)?,
         },
         raw,
     };
@@ -313,6 +325,20 @@ fn data_dir(raw: &Raw, folder: &Path, origins: &Origins) -> Result<PathBuf, Conf
         return Err(origins.fault("data_dir", "empty", "Name the folder for the broker's state."));
     }
     Ok(folder.join(&raw.data_dir))
+}
+
+fn metrics_listen(raw: &Raw, origins: &Origins) -> Result<Option<SocketAddr>, ConfigError> {
+    let text = raw.metrics.listen.as_str();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    SocketAddr::from_str(text).map(Some).map_err(|_| {
+        origins.fault(
+            "metrics.listen",
+            "not an IP address and port",
+            "Write it as \"127.0.0.1:7421\", or leave it empty.",
+        )
+    })
 }
 
 fn listen(raw: &Raw, origins: &Origins) -> Result<Listen, ConfigError> {

@@ -92,6 +92,16 @@ pub enum DaemonError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The port that metrics are read at.
+    #[error(
+        "cannot listen on {address} for metrics: {source}. Stop what listens there, or set another metrics.listen."
+    )]
+    MetricsBind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A port of `dev`.
     #[error(
         "cannot listen on {address} for the {what}: {source}. Where another credbrokerd dev runs, use or stop \

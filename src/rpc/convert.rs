@@ -197,7 +197,7 @@ pub(super) fn outstanding(outstanding: &Outstanding) -> Vec<proto::OutstandingLe
     outstanding.leases.iter().map(outstanding_lease).collect()
 }
 
-pub(super) fn outstanding_lease(held: &OutstandingLease) -> proto::OutstandingLease {
+fn outstanding_lease(held: &OutstandingLease) -> proto::OutstandingLease {
     let fate = match held.fate {
         Fate::Expires => proto::MaterialFate::Expires,
         Fate::Rotated => proto::MaterialFate::Rotated,

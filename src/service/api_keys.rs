@@ -195,7 +195,7 @@ impl Broker {
         })
     }
 
-    async fn api_key(&self, org: OrgId, id: &str) -> Result<Stored<ApiKey>, Refusal> {
+    pub(super) async fn api_key(&self, org: OrgId, id: &str) -> Result<Stored<ApiKey>, Refusal> {
         self.read(&keys::api_key(org, parse_id("api_key", id)?), "API key")
             .await
     }

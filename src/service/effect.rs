@@ -127,14 +127,14 @@ pub(super) async fn append_finish(journal: &Journal, record: &Record) -> Result<
 
 /// Runs `work` to its end even when the caller goes away: for what must not be left half done, such as what is
 /// in the store and not yet in force.
-pub(super) async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<T, Refusal> {
+pub(super) async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Refusal> + Send + 'static,
+{
     tokio::spawn(work).await.unwrap_or_else(|_| {
-        Err(Refusal::new(
-            Reason::Internal,
-            "the work ended before it was told",
-        ))
+        let message = "the work ended before it was told";
+        Err(Refusal::new(Reason::Internal, message).into())
     })
 }
 

@@ -14,7 +14,7 @@ use super::Broker;
 use super::access::{TOKEN_TTL, TOKEN_TTL_MAX, checked_overlap, checked_ttl};
 use super::api_keys::previous;
 use super::directory::checked_display_name;
-use super::effect::Undone;
+use super::effect::{Undone, detached};
 use super::live::ended;
 use super::scope::parse_id;
 use crate::domain::actor::{Actor, Caller, Shown};
@@ -341,6 +341,7 @@ impl Broker {
         caller: &Caller,
         id: &str,
     ) -> Result<ListedOperatorToken, Refusal> {
+        let arrived = self.arrived();
         for _ in 0..ATTEMPTS {
             let (stored, _) = self.operator_token(caller, id).await?;
             if stored.value.revoked.is_some() {
@@ -365,13 +366,17 @@ impl Broker {
             let at = keys::operator(operator.id);
             changes = changes.at(&at, stored.revision);
             changes = changes.put(&at, &operator);
-            match self.effect(record, changes).await {
-                Ok(_) => {}
+            let (broker, id) = (Arc::clone(self), operator.id);
+            let revoked = detached(async move {
+                broker.effect(record, changes).await?;
+                broker.denied_from_now(*id.as_bytes(), &ended("the operator token was revoked"), arrived);
+                Ok(())
+            });
+            match revoked.await {
+                Ok(()) => {}
                 Err(Undone::Conflict) => continue,
                 Err(Undone::Refused(refusal)) => return Err(refusal),
             }
-            let revoked = ended("the operator token was revoked");
-            self.streams.end(*operator.id.as_bytes(), &revoked);
             return self.listed_operator(Arc::new(operator)).await;
         }
         Err(Undone::Conflict.into())

@@ -183,32 +183,38 @@ impl Broker {
     async fn revoke_tokens_of(self: &Arc<Self>, whose: MemberOf, record: &Record) -> Result<usize, Refusal> {
         let (mut revoked, mut after) = (0, None);
         loop {
-            let list = keys::operators();
+            let list = keys::member_tokens(whose.org, whose.member);
             let rows = self
                 .records
-                .scan::<Operator>(list.as_bytes(), after.as_ref(), MAX_SCAN);
-            let rows = rows.await?;
-            let theirs = rows.iter().map(|(_, token)| &token.value);
-            let theirs: Vec<_> = theirs
-                .filter(|token| token.member == Some(whose) && token.revoked.is_none())
-                .collect();
-            for some in theirs.chunks(PER_COMMIT) {
+                .scan::<Mark>(list.as_bytes(), after.as_ref(), PER_COMMIT)
+                .await?;
+            let mut theirs = Vec::with_capacity(rows.len());
+            for id in rows.iter().filter_map(|(key, _)| key.last_id()) {
+                let token = self.records.get::<Operator>(&keys::operator(id)).await?;
+                theirs.extend(
+                    token
+                        .map(|token| token.value)
+                        .filter(|token| token.revoked.is_none()),
+                );
+            }
+            if !theirs.is_empty() {
                 let mut changes = Changes::default();
-                for token in some {
+                for token in &theirs {
                     let gone = Operator {
                         revoked: Some(self.now()),
+                        previous: None,
                         ..Operator::clone(token)
                     };
                     changes = changes.put(&keys::operator(token.id), &gone);
                 }
-                let ids: Vec<_> = some.iter().map(|token| token.id.to_string()).collect();
-                self.effect(record.clone().about("operator_tokens", ids.join(",")), changes)
-                    .await?;
-                for token in some {
+                let ids: Vec<_> = theirs.iter().map(|token| token.id.to_string()).collect();
+                let about = record.clone().about("operator_tokens", ids.join(","));
+                self.effect(about, changes).await?;
+                for token in &theirs {
                     self.streams
                         .end(*token.id.as_bytes(), &ended("the member was removed"));
                 }
-                revoked += some.len();
+                revoked += theirs.len();
             }
             match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),

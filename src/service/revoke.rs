@@ -14,7 +14,6 @@ use super::api_keys::ListedApiKey;
 use super::effect::detached;
 use super::live::ended;
 use super::outstanding::Outstanding;
-use super::scope::parse_id;
 use super::streams::{Subject, Telling};
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
@@ -30,7 +29,7 @@ use crate::pki::accept::Guests;
 use crate::pki::identity::PeerIdentity;
 use crate::pki::spiffe::Subject as Named;
 use crate::store::keys;
-use crate::store::record::{Changes, Stored};
+use crate::store::record::Changes;
 
 /// An agent that was revoked, and what it still holds.
 #[derive(Clone, Debug)]
@@ -182,9 +181,7 @@ impl Broker {
     ) -> Result<RevokedApiKey, Refusal> {
         let arrived = self.arrived();
         let org = self.org_id(caller, org).await?;
-        let at = keys::api_key(org, parse_id("api_key", id)?);
-        let stored: Option<Stored<ApiKey>> = self.records.get(&at).await?;
-        let stored = stored.ok_or_else(|| Refusal::not_found("API key"))?.value;
+        let stored = self.api_key(org, id).await?.value;
         let record = caller
             .record(Action::ApiKeyRevoke, Some(org))
             .about("api_key", stored.id);
