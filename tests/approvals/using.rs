@@ -265,10 +265,7 @@ async fn what_is_taken_back_ends_what_it_was_used_for() {
         refused(scene.agent.resolve_by("", &asked.token).await),
         "APPROVAL_REVOKED"
     );
-    assert_eq!(
-        refused(scene.agent.reject(&lease.id, 1).await),
-        "LEASE_ENDED"
-    );
+    assert_eq!(refused(scene.agent.reject(&lease.id, 1).await), "LEASE_ENDED");
     let again = scene.approver.take_back(&asked.id).await.unwrap();
     assert_eq!(again.ended_leases, [lease.id]);
 }
