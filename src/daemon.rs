@@ -146,6 +146,7 @@ impl App {
             Arc::clone(&self.tls),
             trust_domain,
             limits,
+            self.broker.guests(),
             stopping.clone(),
         );
         let chores = tokio::spawn(chores(
@@ -258,25 +259,25 @@ async fn flush_presence(broker: &Broker) {
     }
 }
 
-/// Sweeps, step by step, with a rest between two sweeps.
+/// Sweeps, step by step, with a rest before each sweep.
 async fn sweep(broker: Arc<Broker>, stopping: CancellationToken) {
     let mut sweep = Sweep::default();
+    let mut pause = SWEEP_REST;
     loop {
-        let pause = match broker.sweep_on(&mut sweep).await {
-            Ok(true) => SWEEP_PAUSE,
-            Ok(false) => {
-                sweep = Sweep::default();
-                SWEEP_REST
-            }
-            Err(refusal) => {
-                tracing::warn!(%refusal, "what has ended could not be swept up");
-                sweep = Sweep::default();
-                SWEEP_REST
-            }
-        };
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+        let step = broker.sweep_on(&mut sweep).await;
+        if let Err(refusal) = &step {
+            tracing::warn!(%refusal, "what has ended could not be swept up");
+        }
+        pause = match step {
+            Ok(true) => SWEEP_PAUSE,
+            Ok(false) | Err(_) => {
+                sweep = Sweep::default();
+                SWEEP_REST
+            }
+        };
     }
 }

@@ -18,6 +18,8 @@ pub mod daemon;
 #[cfg(feature = "server")]
 pub mod dev;
 #[cfg(feature = "server")]
+pub mod metrics;
+#[cfg(feature = "server")]
 pub mod pki;
 #[cfg(feature = "server")]
 pub mod rpc;

@@ -17,6 +17,8 @@ mod support;
 mod tokens;
 #[path = "support/user.rs"]
 mod user;
+#[path = "cli/watch.rs"]
+mod watch;
 
 use serde_json::Value;
 use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};

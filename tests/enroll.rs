@@ -57,13 +57,13 @@ async fn agents(operator: &Caller) -> Vec<proto::Agent> {
         org: ORG.to_owned(),
         ..Default::default()
     };
-    operator
-        .agents()
-        .list_agents(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .agents
+    let listed = operator.agents().list_agents(request).await.unwrap();
+    // Being seen is no change.
+    let unseen = |agent| proto::Agent {
+        last_seen_time: None,
+        ..agent
+    };
+    listed.into_inner().agents.into_iter().map(unseen).collect()
 }
 
 async fn tokens(operator: &Caller) -> Vec<proto::EnrollmentToken> {
@@ -390,14 +390,12 @@ async fn a_revoked_agent_cannot_come_back_by_repeating_its_enrollment() {
     let request = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(request).await.unwrap();
     let status = broker.enroll_with(&token, &key).await.err().unwrap();
     assert_eq!(reason(&status), "ENROLLMENT_TOKEN_SPENT");
-    assert_eq!(
-        who(&broker.agent(&enrolled).await).await,
-        refused("CREDENTIAL_UNKNOWN")
-    );
+    assert!(broker.is_kept_out(&enrolled).await);
 }
 
 // An agent that keeps changing its own record must not be able to hold its revocation off.
@@ -429,6 +427,7 @@ async fn a_busy_agent_cannot_hold_its_revocation_off() {
         let request = proto::RevokeAgentRequest {
             org: ORG.to_owned(),
             agent: enrolled.agent.clone(),
+            ..Default::default()
         };
         operator.agents().revoke_agent(request).await.unwrap();
         let over = tokio::time::timeout(Duration::from_secs(20), busy.join_all()).await;

@@ -68,7 +68,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
-// req: K1 K2 K3 B5 B7 D1 D5 D8
+// req: K1 K2 K3 B5 B7 D1 D5 D8 N4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_in_another_language_gets_what_the_provider_issued() {
     let provider = Provider::start().await;
@@ -164,6 +164,10 @@ async fn a_client_in_another_language_gets_what_the_provider_issued() {
         "a stale report costs no exchange"
     );
     assert_eq!(seen["late"]["token"], renewed[0]["token"]);
+
+    assert_eq!(seen["watch"]["first"], "heartbeat");
+    assert_eq!(seen["watch"]["rotated"], json!([true, 2]));
+    assert_eq!(seen["watch"]["resolved"], renewed[0]);
 
     // Many agents without a token that works: one refresh, and all get it.
     let answers = seen["expired"].as_array().unwrap();

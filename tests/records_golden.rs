@@ -18,7 +18,8 @@ use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonc
 use credbroker::domain::credential::Credential;
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
-use credbroker::domain::lease::{Holder, Lease};
+use credbroker::domain::lease::{Handed, Holder, Lease};
+use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind};
 use credbroker::domain::owner::Owner;
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
@@ -299,7 +300,7 @@ fn leases_of_every_mode_and_holder() {
             1 => Holder::ApiKey(id(3)),
             _ => Holder::Operator(id(3)),
         };
-        let lease = Lease {
+        let mut lease = Lease {
             id: id(1),
             org: id(2),
             holder,
@@ -313,8 +314,14 @@ fn leases_of_every_mode_and_holder() {
             created: at(8),
             expires: at(9),
             ended: Some(at(10)),
+            handed: None,
         };
-        check(&format!("lease-{}", mode.name()), &lease, &[3, 12]);
+        older(&format!("lease-{}", mode.name()), &lease);
+        lease.handed = Some(Handed {
+            generation: 11,
+            expires: Some(at(12)),
+        });
+        check(&format!("lease-handed-{}", mode.name()), &lease, &[3, 12, 13]);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let pin = Pin {
@@ -322,4 +329,28 @@ fn leases_of_every_mode_and_holder() {
         position: 2,
     };
     check("pin", &pin, &[]);
+}
+
+#[test]
+fn locks_of_every_target() {
+    let targets = [
+        ("agent", LockTarget::Agent(id(3))),
+        ("member", LockTarget::Member(id(3))),
+        ("credential", LockTarget::Credential(id(3))),
+        ("environment", LockTarget::Environment(id(3))),
+        ("org", LockTarget::Org(id(3))),
+    ];
+    for (name, target) in targets {
+        let lock = Lock {
+            id: id(1),
+            org: id(2),
+            target,
+            message: "seen twice".into(),
+            by: "broker".into(),
+            by_system: true,
+            created: at(4),
+            expires: Some(at(5)),
+        };
+        check(&format!("lock-{name}"), &lock, &[7]);
+    }
 }

@@ -12,7 +12,7 @@ use credbroker::clock::{Clock, ManualClock};
 use credbroker::domain::id::{AgentId, EnvironmentId, OrgId};
 use credbroker::domain::secret::Exposure;
 use credbroker::domain::time::Time;
-use credbroker::pki::accept::{AcceptLimits, PeerInfo, listen};
+use credbroker::pki::accept::{AcceptLimits, Guests, PeerInfo, listen};
 use credbroker::pki::authority::{Authority, AuthorityParts};
 use credbroker::pki::csr::CheckedCsr;
 use credbroker::pki::spiffe::{AgentSubject, Subject};
@@ -67,7 +67,7 @@ impl Port {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let domain = authority.trust_domain().clone();
-        let incoming = listen(listener, tls.clone(), domain, limits, stop.clone());
+        let incoming = listen(listener, tls.clone(), domain, limits, Guests::all(), stop.clone());
         let (saw, seen) = mpsc::unbounded_channel();
         let (reporter, _) = tonic_health::server::health_reporter();
         let health = tonic_health::server::HealthService::from_health_reporter(reporter);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use credbroker::clock::{Clock, SystemClock};
-use credbroker::pki::accept::{AcceptLimits, listen};
+use credbroker::pki::accept::{AcceptLimits, Guests, listen};
 use credbroker::pki::tls::{TlsConfig, server_config};
 use credbroker::service::Broker;
 use tokio::net::TcpListener;
@@ -52,6 +52,7 @@ pub async fn start(broker: &Broker) -> SocketAddr {
         Arc::new(TlsConfig::new(tls)),
         authority.trust_domain().clone(),
         AcceptLimits::default(),
+        Guests::all(),
         CancellationToken::new(),
     );
     tokio::spawn(Server::builder().add_service(Echo).serve_with_incoming(incoming));

@@ -260,7 +260,7 @@ impl Dialer {
 pub struct Bearer {
     header: Option<MetadataValue<Ascii>>,
     org: Option<MetadataValue<Ascii>>,
-    timeout: Duration,
+    timeout: Option<Duration>,
 }
 
 impl Bearer {
@@ -279,8 +279,17 @@ impl Bearer {
         Ok(Self {
             header,
             org: None,
-            timeout,
+            timeout: Some(timeout),
         })
+    }
+
+    /// The same caller, for streams, which end when they end.
+    #[must_use]
+    pub fn without_deadline(self) -> Self {
+        Self {
+            timeout: None,
+            ..self
+        }
     }
 
     /// Also says which org is meant: one ID token may stand for members of several.
@@ -299,8 +308,10 @@ impl Interceptor for Bearer {
         if let Some(org) = &self.org {
             request.metadata_mut().insert("credbroker-org", org.clone());
         }
-        // The channel keeps this deadline too, should the broker not.
-        request.set_timeout(self.timeout);
+        if let Some(timeout) = self.timeout {
+            // The channel keeps this deadline too, should the broker not.
+            request.set_timeout(timeout);
+        }
         Ok(request)
     }
 }
@@ -312,6 +323,7 @@ pub type Transport = InterceptedService<Channel, Bearer>;
 #[derive(Clone)]
 pub struct Session {
     transport: Transport,
+    streams: Transport,
     /// Which broker it is to.
     pub target: Target,
     org: Option<String>,
@@ -322,6 +334,7 @@ impl Session {
     /// A session over `channel`.
     pub fn new(channel: Channel, bearer: Bearer, target: Target, org: Option<String>) -> Self {
         Self {
+            streams: InterceptedService::new(channel.clone(), bearer.clone().without_deadline()),
             transport: InterceptedService::new(channel, bearer),
             target,
             org,
@@ -393,6 +406,11 @@ impl Session {
         self.org.clone().unwrap_or_default()
     }
 
+    /// Streams of events.
+    pub fn watches(&self) -> proto::watch_service_client::WatchServiceClient<Transport> {
+        proto::watch_service_client::WatchServiceClient::new(self.streams.clone())
+    }
+
     /// What a refusal is told as.
     pub fn failure(&self, status: Status) -> Failure {
         Failure::from(status).at(&self.target)
@@ -435,6 +453,8 @@ stubs! {
     secrets: secret_service_client::SecretServiceClient;
     /// What hands credentials out.
     broker: broker_service_client::BrokerServiceClient;
+    /// Locks.
+    locks: lock_service_client::LockServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

@@ -116,6 +116,24 @@ impl EnrollmentService for Fake {
     ) -> Result<Response<GetTrustBundleResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn get_renewal_nonce(
+        &self,
+        _: Request<GetRenewalNonceRequest>,
+    ) -> Result<Response<GetRenewalNonceResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn renew_expired_certificate(
+        &self,
+        _: Request<RenewExpiredCertificateRequest>,
+    ) -> Result<Response<RenewExpiredCertificateResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
 }
 
 #[tonic::async_trait]
@@ -155,6 +173,56 @@ impl AccessService for Fake {
         &self,
         _: Request<RevokeApiKeyRequest>,
     ) -> Result<Response<RevokeApiKeyResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn rotate_api_key(
+        &self,
+        _: Request<RotateApiKeyRequest>,
+    ) -> Result<Response<RotateApiKeyResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn create_operator_token(
+        &self,
+        _: Request<CreateOperatorTokenRequest>,
+    ) -> Result<Response<CreateOperatorTokenResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn list_operator_tokens(
+        &self,
+        _: Request<ListOperatorTokensRequest>,
+    ) -> Result<Response<ListOperatorTokensResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn rotate_operator_token(
+        &self,
+        _: Request<RotateOperatorTokenRequest>,
+    ) -> Result<Response<RotateOperatorTokenResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn revoke_operator_token(
+        &self,
+        _: Request<RevokeOperatorTokenRequest>,
+    ) -> Result<Response<RevokeOperatorTokenResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn grant_role(&self, _: Request<GrantRoleRequest>) -> Result<Response<GrantRoleResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn revoke_role(
+        &self,
+        _: Request<RevokeRoleRequest>,
+    ) -> Result<Response<RevokeRoleResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn list_roles(&self, _: Request<ListRolesRequest>) -> Result<Response<ListRolesResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
 }

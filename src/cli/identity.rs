@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use etcetera::BaseStrategy;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -251,6 +251,14 @@ impl Folder {
             .key_in(KEY)?
             .ok_or_else(|| IdentityError::Missing(self.path.clone()))?;
         certificate_request(&key)
+    }
+
+    /// A signature by the identity's key: ECDSA with SHA-256, in DER.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let key = self
+            .key_in(KEY)?
+            .ok_or_else(|| IdentityError::Missing(self.path.clone()))?;
+        Ok(key.sign(message)?)
     }
 
     /// Reads a complete identity.

@@ -52,6 +52,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Enroll(agent::enroll::EnrollArgs),
     Resolve(agent::resolve::ResolveArgs),
+    Watch(agent::watch::WatchArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Whoami(operator::whoami::WhoamiArgs),
@@ -86,6 +87,8 @@ enum Command {
     Role(Noun<operator::role::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
+    /// Stops that can be lifted again.
+    Lock(Noun<operator::lock::Action>),
     /// What environments demand of their agents: asked for, granted, denied, taken back.
     Approval(agent::approval::ApprovalArgs),
     /// Secrets of extensions, in namespaces of their own.
@@ -135,6 +138,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args).await,
         Command::Enroll(args) => agent::enroll::run(args).await,
         Command::Resolve(args) => agent::resolve::run(args).await,
+        Command::Watch(args) => agent::watch::run(args).await,
         Command::Login(args) => login::login(args).await,
         Command::Logout(args) => login::logout(args).await,
         Command::Whoami(args) => operator::whoami::run(args).await,
@@ -156,6 +160,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Approval(args) => agent::approval::run(args).await,
         Command::Secret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
+        Command::Lock(noun) => noun!(lock, noun),
     }
 }
 

@@ -197,6 +197,7 @@ pub fn label(field: &str) -> String {
         ("revoke time", "revoked"),
         ("refresh time", "refreshed"),
         ("end time", "ended"),
+        ("seen time", "seen"),
         ("last used time", "last used"),
     ] {
         if let Some(before) = words.strip_suffix(verb) {

@@ -48,6 +48,13 @@ pub struct Certificates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenewalNonce(pub [u8; 16]);
 
+/// The bytes that the enrolled key signs to renew a certificate that has ended: a label, so that the signature is
+/// good for nothing else; the nonce; the SHA-256 of the signing request; and the serial number of the certificate.
+pub fn renewal_proof(nonce: &[u8], request_sha256: &[u8], serial: &[u8]) -> Vec<u8> {
+    const LABEL: &[u8] = b"credbroker renew-expired-certificate v1\0";
+    [LABEL, nonce, request_sha256, serial].concat()
+}
+
 /// Two copies of the agent renewed one certificate: the newest has been used, and somebody comes with one
 /// before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

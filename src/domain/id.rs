@@ -144,6 +144,8 @@ kinds! {
     Lease, LeaseId, "lse";
     /// An approval.
     Approval, ApprovalId, "apr";
+    /// A lock.
+    Lock, LockId, "lck";
 }
 
 #[cfg(test)]

@@ -74,6 +74,9 @@ actions! {
     RoleGrant, "role.grant";
     RoleRevoke, "role.revoke";
     ApiKeyRotate, "api_key.rotate";
+    LockCreate, "lock.create";
+    LockRemove, "lock.remove";
+    MemberRemove, "member.remove";
     ApprovalRequest, "approval.request";
     ApprovalCreate, "approval.create";
     ApprovalGrant, "approval.grant";

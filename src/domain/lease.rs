@@ -65,8 +65,19 @@ pub struct Lease {
     pub expires: Time,
     /// When it was released or revoked.
     pub ended: Option<Time>,
+    /// The material last handed out by it. `None` in leases of the first release.
+    pub handed: Option<Handed>,
     /// The approval it was made with; `None` where none was demanded.
     pub approval: Option<ApprovalId>,
+}
+
+/// Material that left the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// Its generation.
+    pub generation: u64,
+    /// When it stops working by itself, where that is known.
+    pub expires: Option<Time>,
 }
 
 impl Lease {

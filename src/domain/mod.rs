@@ -16,6 +16,7 @@ pub mod id;
 pub mod journal;
 pub mod key_shape;
 pub mod lease;
+pub mod lock;
 pub mod mode;
 pub mod name;
 pub mod network;

@@ -235,6 +235,8 @@ reasons! {
         "The holder has as many roles as fit. Revoke one first, or give one that covers more.";
     TooManyTokens, "TOO_MANY_TOKENS", Precondition, Caller,
         "The member has as many operator tokens as one may. Revoke one first.";
+    Locked, "LOCKED", Denied, Admin,
+        "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
     ApprovalRequired, "APPROVAL_REQUIRED", Precondition, Caller,
         "The environment demands an approval. Ask for one with 'credbroker approval request' for what the metadata names, and send its token with the resolution once it is granted.";
     ApprovalUnknown, "APPROVAL_UNKNOWN", Denied, Caller,

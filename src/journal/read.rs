@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufReader, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -245,6 +245,11 @@ impl Reader {
                 offset: at.offset + buffer.len() as u64,
                 chain,
             };
+        }
+        // The next segment was begun when this one was whole: nothing follows its last record.
+        let whole = spot.last.is_some_and(|last| at.position > last);
+        if whole && input.read(&mut [0]).map_err(io)? > 0 {
+            return Err(damaged(spot.segment, at.offset, Damage::Record));
         }
         page.chain = Some(at.chain);
         let mut catalog = self.catalog();

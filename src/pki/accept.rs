@@ -25,6 +25,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use super::connections::{Connections, Entry};
 use super::identity::{IdentityError, PeerIdentity};
 use super::spiffe::TrustDomain;
 use super::tls::TlsConfig;
@@ -55,6 +56,28 @@ impl Default for AcceptLimits {
     }
 }
 
+/// What [`Guests::admits`] answers.
+pub type Admitted = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Who is let in once a handshake has shown who it is, and who is in.
+#[derive(Clone)]
+pub struct Guests {
+    /// The open connections of agents.
+    pub connections: Arc<Connections>,
+    /// Whether an agent or API key may come in at all. Asked once a connection, within the time of a handshake.
+    pub admits: Arc<dyn Fn(Arc<PeerIdentity>) -> Admitted + Send + Sync>,
+}
+
+impl Guests {
+    /// Lets everybody in.
+    pub fn all() -> Self {
+        Self {
+            connections: Arc::default(),
+            admits: Arc::new(|_| Box::pin(std::future::ready(true))),
+        }
+    }
+}
+
 /// Who is at the other end. In the extensions of every request of the connection.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
@@ -69,6 +92,7 @@ pub struct PeerInfo {
 pub struct Connection {
     io: TlsStream<TcpStream>,
     peer: PeerInfo,
+    entry: Option<Entry>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -92,6 +116,7 @@ pub fn listen(
     tls: Arc<TlsConfig>,
     trust_domain: TrustDomain,
     limits: AcceptLimits,
+    guests: Guests,
     stop: CancellationToken,
 ) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY);
@@ -100,6 +125,7 @@ pub fn listen(
         trust_domain,
         timeout: limits.handshake_timeout,
         handshakes: Semaphore::new(limits.handshakes),
+        guests,
         ready: ready.clone(),
     };
     let connections = Arc::new(Semaphore::new(limits.connections));
@@ -119,6 +145,7 @@ struct Port {
     trust_domain: TrustDomain,
     timeout: Duration,
     handshakes: Semaphore,
+    guests: Guests,
     ready: mpsc::Sender<Connection>,
 }
 
@@ -131,6 +158,8 @@ enum Refused {
     Tls(#[from] io::Error),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error("the agent was revoked, or is not known here")]
+    NotLive,
 }
 
 /// Runs until it is dropped, which also ends the handshakes under way.
@@ -193,17 +222,35 @@ impl Port {
             .await
             .map_err(|_| Refused::Slow)??;
         let identity = match io.get_ref().1.peer_certificates() {
-            Some([certificate, ..]) => Some(PeerIdentity::from_verified(certificate, &self.trust_domain)?),
+            Some([certificate, ..]) => Some(Arc::new(PeerIdentity::from_verified(
+                certificate,
+                &self.trust_domain,
+            )?)),
             _ => None,
+        };
+        let entry = match &identity {
+            Some(identity) => self.admit(identity).await?,
+            None => None,
         };
         Ok(Connection {
             io,
-            peer: PeerInfo {
-                remote,
-                identity: identity.map(Arc::new),
-            },
+            peer: PeerInfo { remote, identity },
+            entry,
             _permit: permit,
         })
+    }
+
+    /// An agent's place among the connections, if it may come in. It takes the place first: whoever is revoked
+    /// from then on has its connections closed, and whoever was revoked before is seen to be. API keys take none:
+    /// there are few, and their calls are refused.
+    async fn admit(&self, identity: &Arc<PeerIdentity>) -> Result<Option<Entry>, Refused> {
+        let entry = identity.agent().map(|agent| self.guests.connections.enter(agent));
+        let admits = (self.guests.admits)(Arc::clone(identity));
+        match tokio::time::timeout(self.timeout, admits).await {
+            Ok(true) => Ok(entry),
+            Ok(false) => Err(Refused::NotLive),
+            Err(_) => Err(Refused::Slow),
+        }
     }
 
     async fn secure(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -228,6 +275,10 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The end of the stream, as if the peer had hung up: the server then ends the connection in good order.
+        if self.entry.as_ref().is_some_and(|entry| entry.closed(cx.waker())) {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }

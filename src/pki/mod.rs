@@ -14,6 +14,7 @@
 
 pub mod accept;
 pub mod authority;
+pub mod connections;
 pub mod csr;
 pub mod identity;
 pub mod key;

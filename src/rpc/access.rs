@@ -97,7 +97,7 @@ table! {
     "credbroker.v1.DirectoryService" {
         SYSTEM => CreateOrg;
         ADMIN => UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment CreateMember
-            UpdateMember;
+            UpdateMember RemoveMember;
         row(Some(EVERYONE), of(Group::Directory), false) => GetOrg ListOrgs GetProject ListProjects
             GetEnvironment ListEnvironments;
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => GetMember ListMembers;
@@ -125,6 +125,11 @@ table! {
         ADMIN => RotateApiKey GrantRole RevokeRole;
         humans(ADMINS_AND_SELF) => CreateOperatorToken RotateOperatorToken RevokeOperatorToken;
         humans(READERS_AND_SELF) => ListOperatorTokens ListRoles;
+    }
+    "credbroker.v1.LockService" {
+        row(Some(ADMINS), of(Group::Agents), false) => CreateLock;
+        row(Some(READERS), of(Group::Agents), false) => ListLocks;
+        ADMIN => RemoveLock;
     }
     "credbroker.v1.JournalService" {
         humans(READERS) => ListRecords GetHead FollowRecords;

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::access_convert::{
     api_key, grant, grants, groups, holder, named, operator_token, subject, wire_groups,
 };
-use super::convert::{caller, duration, show_once, timestamp};
+use super::convert::{caller, duration, outstanding, show_once, timestamp};
 use super::status::status;
 use crate::domain::actor::{Actor, Shown};
 use crate::domain::oidc::Issuer;
@@ -99,13 +99,15 @@ impl proto::access_service_server::AccessService for AccessService {
     ) -> Result<Response<proto::RevokeApiKeyResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.get_ref();
-        let key = self
+        let revoked = self
             .0
             .revoke_api_key(&caller, &message.org, &message.api_key)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RevokeApiKeyResponse {
-            api_key: Some(api_key(&key)),
+            api_key: Some(api_key(&revoked.key)),
+            outstanding: outstanding(&revoked.outstanding),
+            outstanding_truncated: revoked.outstanding.more,
         }))
     }
 

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::convert::{caller, duration, map, pairs, secret_text, show_once, time, timestamp};
+use super::convert::{caller, duration, map, outstanding, pairs, secret_text, show_once, time, timestamp};
 use super::status::status;
 use crate::domain::agent::Agent;
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::refusal::Refusal;
 use crate::proto;
 use crate::service::{
-    AgentFilter, AgentState, BoundTo, Broker, NewEnrollmentTokens, OutstandingLease, PageRequest,
-    RevokeToken, Seen,
+    AgentFilter, AgentState, BoundTo, Broker, NewEnrollmentTokens, PageRequest, RevokeToken, Seen,
 };
 
 pub(super) struct AgentService(pub(super) Arc<Broker>);
@@ -87,15 +86,6 @@ fn agent(agent: &Agent, seen: Option<&Seen>) -> proto::Agent {
             .unwrap_or_default()),
         enrollment_token: agent.enrollment_token.to_string(),
         expire_time: agent.expired.map(timestamp),
-    }
-}
-
-fn outstanding(held: &OutstandingLease) -> proto::OutstandingLease {
-    proto::OutstandingLease {
-        lease: held.lease.to_string(),
-        credential: held.credential.id.to_string(),
-        generation: held.credential.rotation.generation,
-        material_expire_time: held.credential.expires.map(timestamp),
     }
 }
 
@@ -173,7 +163,8 @@ impl proto::agent_service_server::AgentService for AgentService {
         Ok(Response::new(proto::RevokeEnrollmentTokenResponse {
             enrollment_token: Some(enrollment_token(&revoked.token)),
             agents: revoked.agents.iter().map(slot).collect(),
-            outstanding: revoked.outstanding.iter().map(outstanding).collect(),
+            outstanding: outstanding(&revoked.outstanding),
+            outstanding_truncated: revoked.outstanding.more,
         }))
     }
 
@@ -273,12 +264,13 @@ impl proto::agent_service_server::AgentService for AgentService {
         let message = request.get_ref();
         let revoked = self
             .0
-            .revoke_agent(&caller, &message.org, &message.agent)
+            .revoke_agent(&caller, &message.org, &message.agent, message.rotate_outstanding)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RevokeAgentResponse {
             agent: Some(agent(&revoked.agent, None)),
-            outstanding: revoked.outstanding.iter().map(outstanding).collect(),
+            outstanding: outstanding(&revoked.outstanding),
+            outstanding_truncated: revoked.outstanding.more,
         }))
     }
 

@@ -17,6 +17,7 @@ use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::domain::task::Capacity;
 use crate::domain::time::Time;
 use crate::proto;
+use crate::service::{Fate, Outstanding, OutstandingLease};
 
 /// The caller that the gate put into the request.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
@@ -189,4 +190,30 @@ pub(super) fn pairs(map: HashMap<String, String>) -> Vec<(String, String)> {
 
 pub(super) fn map(pairs: &[(String, String)]) -> HashMap<String, String> {
     pairs.iter().cloned().collect()
+}
+
+/// What is still out there after a revocation or under a lock.
+pub(super) fn outstanding(outstanding: &Outstanding) -> Vec<proto::OutstandingLease> {
+    outstanding.leases.iter().map(outstanding_lease).collect()
+}
+
+pub(super) fn outstanding_lease(held: &OutstandingLease) -> proto::OutstandingLease {
+    let fate = match held.fate {
+        Fate::Expires => proto::MaterialFate::Expires,
+        Fate::Rotated => proto::MaterialFate::Rotated,
+        Fate::RotatedOldLives => proto::MaterialFate::RotatedOldLives,
+        Fate::Shared => proto::MaterialFate::Shared,
+        Fate::RotationFailed => proto::MaterialFate::RotationFailed,
+        Fate::ReplaceAtProvider => proto::MaterialFate::ReplaceAtProvider,
+    };
+    proto::OutstandingLease {
+        lease: held.lease.to_string(),
+        credential: held.credential.to_string(),
+        generation: held.generation,
+        material_expire_time: held.expires.map(timestamp),
+        holder: held.holder.to_string(),
+        lease_ended: held.ended,
+        fate: fate as i32,
+        advice: held.fate.advice().to_owned(),
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, posture, proto_posture, timestamp};
+use super::convert::{caller, kind, outstanding, posture, proto_posture, timestamp};
 use super::status::status;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::refusal::Refusal;
@@ -90,6 +90,7 @@ fn member(stored: &Stored<Member>) -> Option<proto::Member> {
         create_time: Some(timestamp(member.created)),
         etag: stored.revision.0.to_string(),
         identities: member.identities.clone(),
+        remove_time: member.removed.map(timestamp),
     })
 }
 
@@ -412,6 +413,31 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
             .map_err(status)?;
         Ok(Response::new(proto::UpdateMemberResponse {
             member: member(&changed),
+        }))
+    }
+    async fn remove_member(
+        &self,
+        request: Request<proto::RemoveMemberRequest>,
+    ) -> Result<Response<proto::RemoveMemberResponse>, Status> {
+        let caller = caller(&request)?;
+        let message = request.get_ref();
+        let removed = self.0.remove_member(&caller, &message.org, &message.member).await;
+        let removed = removed.map_err(status)?;
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let credentials = removed.credentials.iter().map(|gone| proto::RemovedCredential {
+            credential: gone.credential.to_string(),
+            provider: gone.provider.clone(),
+            kind: kind(gone.kind),
+            advice: gone.advice().to_owned(),
+        });
+        Ok(Response::new(proto::RemoveMemberResponse {
+            member: member(&removed.member),
+            operator_tokens_revoked: count(removed.operator_tokens),
+            tasks_ended: count(removed.tasks),
+            leases_ended: count(removed.leases),
+            credentials: credentials.collect(),
+            outstanding: outstanding(&removed.outstanding),
+            outstanding_truncated: removed.outstanding.more,
         }))
     }
 }

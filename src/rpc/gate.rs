@@ -73,10 +73,12 @@ where
         // The clone is the one left behind, so that the service called is the one that was ready.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
+        // What is no call of ours has no name: callers could make up as many as they like.
+        let method = access(request.uri().path()).map_or("unknown", |row| row.path);
         Box::pin(async move {
             let Ok(_place) = Arc::clone(&gate.places).try_acquire_owned() else {
                 let refusal = Refusal::new(Reason::Overloaded, "too many requests are in flight");
-                return Ok(answer(refusal.retry_after(Duration::from_millis(200))));
+                return Ok(gate.counted(method, answer(refusal.retry_after(Duration::from_millis(200)))));
             };
             let peer = request.extensions().get::<PeerInfo>().cloned();
             let certificate = peer.as_ref().and_then(|peer| peer.identity.as_deref());
@@ -111,12 +113,21 @@ where
                     Err(_) => Ok(answer(late())),
                 }
             };
-            limited.instrument(span).await
+            let answered = limited.instrument(span).await;
+            answered.map(|answered| gate.counted(method, answered))
         })
     }
 }
 
 impl Gate {
+    /// Counts an answer, by what its head says: of a stream, that it began.
+    fn counted(&self, method: &'static str, answered: Response<Body>) -> Response<Body> {
+        let code = answered.headers().get("grpc-status");
+        let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+        self.broker.metrics().request(method, code_name(code));
+        answered
+    }
+
     /// Lets the request in, with its actor in the extensions, or refuses it. The request's span names the
     /// agent of the connection's certificate; it gets an actor only where that is somebody else.
     ///
@@ -224,5 +235,28 @@ fn with_details(response: Response<Body>) -> Response<Body> {
     match transport_refusal(Code::from_bytes(code.as_bytes())) {
         Some(refusal) => answer(refusal),
         None => response,
+    }
+}
+
+/// A code's name, as gRPC's documentation has it.
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

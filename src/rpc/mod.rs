@@ -16,6 +16,7 @@ mod enrollment;
 mod executors;
 mod gate;
 mod journal;
+mod locks;
 mod secrets;
 mod server;
 mod status;

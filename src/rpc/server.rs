@@ -20,6 +20,7 @@ use super::enrollment::EnrollmentService;
 use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
+use super::locks::LockService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
 use super::watch::WatchService;
@@ -62,6 +63,7 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
     "credbroker.v1.WatchService",
+    "credbroker.v1.LockService",
     "credbroker.v1.ApprovalService",
     "credbroker.v1.SecretService",
 ];
@@ -187,6 +189,7 @@ pub async fn serve(
             SecretService
         ));
     routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
+    routes.add_service(service!(lock_service_server, LockServiceServer, LockService));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);

@@ -1,46 +1,20 @@
 //! Agents, as operators and automation see them: shown, listed by what is asked for, revoked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Broker;
-use super::live::ended;
 use super::page::{Page, PageRequest};
 use super::presence::Present;
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
 use crate::domain::agent::Agent;
-use crate::domain::credential::Credential;
 use crate::domain::directory::Environment;
-use crate::domain::id::{EnvironmentId, LeaseId, OrgId, ProjectId};
-use crate::domain::journal::Action;
-use crate::domain::lease::{Holder, Lease};
-use crate::domain::mode::CredentialKind;
-use crate::domain::reason::Reason;
+use crate::domain::id::{EnvironmentId, OrgId, ProjectId};
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
-use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
-use crate::store::model::{LeasePointer, Seen};
-use crate::store::record::{Changes, Stored};
-
-/// Material that an ended agent was handed and may still use at the provider.
-#[derive(Clone, Debug)]
-pub struct OutstandingLease {
-    /// The lease.
-    pub lease: LeaseId,
-    /// The credential behind it, as it stands now.
-    pub credential: Arc<Credential>,
-}
-
-/// An agent that was revoked, and what it still holds.
-#[derive(Clone, Debug)]
-pub struct RevokedAgent {
-    /// The agent.
-    pub agent: Arc<Agent>,
-    /// What it may still use at the providers.
-    pub outstanding: Vec<OutstandingLease>,
-}
+use crate::store::model::Seen;
+use crate::store::record::Stored;
 
 /// An agent, and when it was last seen.
 #[derive(Clone, Debug)]
@@ -119,8 +93,6 @@ const MAX_PAIRS: usize = 16;
 const MAX_PAIR_CHARS: usize = 256;
 /// An agent's record has labels and attributes, and has to fit in one value of the store.
 const MAX_PAIRS_BYTES: usize = 1_536;
-/// How many leases a revocation ends in one commit.
-const LEASES_PER_COMMIT: usize = 50;
 
 /// Labels or attributes within bounds, sorted by key.
 pub(super) fn checked_pairs(
@@ -147,7 +119,12 @@ pub(super) fn checked_pairs(
 
 impl Broker {
     /// An agent that the caller may see.
-    async fn agent_of(&self, caller: &Caller, org: &str, agent: &str) -> Result<Stored<Agent>, Refusal> {
+    pub(super) async fn agent_of(
+        &self,
+        caller: &Caller,
+        org: &str,
+        agent: &str,
+    ) -> Result<Stored<Agent>, Refusal> {
         let place = self.place(caller, org).await?;
         let key = keys::agent(place.id(), parse_id("agent", agent)?);
         let missing = || Refusal::not_found("agent");
@@ -218,106 +195,5 @@ impl Broker {
         }
         let project = self.project_of(place.id(), environment).await?;
         Ok(project.is_some_and(|project| place.within.admits(Some(project), None)))
-    }
-
-    /// Revokes an agent for good. When this returns, no later request of the agent succeeds; a resolution
-    /// under way loses, because it commits its lease guarded by the agent's record and looks at the record
-    /// once more before it answers. Revoking it again changes nothing and lists what it still holds.
-    pub async fn revoke_agent(
-        self: &Arc<Self>,
-        caller: &Caller,
-        org: &str,
-        agent: &str,
-    ) -> Result<RevokedAgent, Refusal> {
-        let stored = self.agent_of(caller, org, agent).await?;
-        let (org, id) = (stored.value.org, stored.value.id);
-        let mut revoked = Arc::clone(&stored.value);
-        if stored.value.revoked.is_none() {
-            let agent = Agent {
-                revoked: Some(self.now()),
-                ..Agent::clone(&stored.value)
-            };
-            // Not guarded: an agent that keeps changing its own record could hold a guarded revocation off
-            // for as long as it likes. What it changed in between is of no use to it any more.
-            let mut changes = Changes::default();
-            changes = changes.put(&keys::agent(org, id), &agent);
-            let record = caller.record(Action::AgentRevoke, Some(org)).about("agent", id);
-            self.effect(record, changes).await?;
-            revoked = Arc::new(agent);
-            // It is revoked: that its project cannot be read must not keep anybody from being told.
-            let project = self
-                .project_of(org, stored.value.environment)
-                .await
-                .unwrap_or(None);
-            let ended = Ended::Agent(id, project);
-            self.publish(Notice::ended(org, ended, Reason::CredentialUnknown, false));
-        }
-        self.streams.end(*id.as_bytes(), &ended("the agent was revoked"));
-        let outstanding = self.end_leases(org, Holder::Agent(id)).await?;
-        Ok(RevokedAgent {
-            agent: revoked,
-            outstanding,
-        })
-    }
-
-    /// Ends every lease of a holder that can take no new ones, and lists what stays valid at the providers.
-    pub(super) async fn end_leases(
-        &self,
-        org: OrgId,
-        holder: Holder,
-    ) -> Result<Vec<OutstandingLease>, Refusal> {
-        let now = self.now();
-        let (mut outstanding, mut after) = (Vec::new(), None);
-        loop {
-            let rows = self
-                .records
-                .scan::<LeasePointer>(
-                    keys::leases_for(org, holder).as_bytes(),
-                    after.as_ref(),
-                    LEASES_PER_COMMIT,
-                )
-                .await?;
-            let mut changes = Changes::default();
-            for (_, pointer) in &rows {
-                let key = keys::lease(org, pointer.value.lease);
-                let Some(lease) = self.records.get::<Lease>(&key).await? else {
-                    continue;
-                };
-                if lease.value.ended.is_none() {
-                    changes = changes.put(
-                        &key,
-                        &Lease {
-                            ended: Some(now),
-                            ..Lease::clone(&lease.value)
-                        },
-                    );
-                }
-                outstanding.extend(self.still_valid(&lease.value, now).await?);
-            }
-            if !rows.is_empty() {
-                let _applied = self.records.commit(changes).await?;
-            }
-            match rows.into_iter().last() {
-                Some((key, _)) => after = Some(key),
-                None => return Ok(outstanding),
-            }
-        }
-    }
-
-    pub(super) async fn still_valid(
-        &self,
-        lease: &Lease,
-        now: Time,
-    ) -> Result<Option<OutstandingLease>, Refusal> {
-        let key = keys::credential(lease.org, lease.credential);
-        let credential = self.records.get::<Credential>(&key).await?;
-        Ok(credential.and_then(|credential| {
-            let valid = credential.value.kind != CredentialKind::OAuthGrant
-                || credential.value.works_for(now, Duration::ZERO);
-            valid.then_some(OutstandingLease {
-                lease: lease.id,
-                credential: credential.value,
-            })
-        }))
     }
 }

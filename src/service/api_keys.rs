@@ -20,7 +20,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::token::{ApiKeyFamily, Token};
-use crate::domain::watch::{Ended, Notice};
+
 use crate::pki::authority::CaError;
 use crate::pki::csr::CheckedCsr;
 use crate::pki::spiffe::ApiKeySubject;
@@ -170,7 +170,7 @@ impl Broker {
         })
     }
 
-    async fn listed_api_key(&self, key: Arc<ApiKey>) -> Result<ListedApiKey, Refusal> {
+    pub(super) async fn listed_api_key(&self, key: Arc<ApiKey>) -> Result<ListedApiKey, Refusal> {
         let seen = self.last(Present::ApiKey(key.org, key.id)).await?;
         let last_used = seen.map(|seen| seen.at);
         Ok(ListedApiKey { key, last_used })
@@ -267,39 +267,6 @@ impl Broker {
             token: token.reveal(),
             chain_der,
         })
-    }
-
-    /// Revokes an API key. Revoking it again changes nothing.
-    pub async fn revoke_api_key(
-        self: &Arc<Self>,
-        caller: &Caller,
-        org: &str,
-        id: &str,
-    ) -> Result<ListedApiKey, Refusal> {
-        let org = self.org_id(caller, org).await?;
-        let stored = self.api_key(org, id).await?;
-        if stored.value.revoked.is_some() {
-            return self.listed_api_key(stored.value).await;
-        }
-        let key = ApiKey {
-            revoked: Some(self.now()),
-            previous: None,
-            previous_certificate: None,
-            ..ApiKey::clone(&stored.value)
-        };
-        let at = keys::api_key(org, key.id);
-        let mut changes = Changes::default();
-        changes = changes.at(&at, stored.revision);
-        changes = changes.put(&at, &key);
-        let record = caller
-            .record(Action::ApiKeyRevoke, Some(org))
-            .about("api_key", key.id);
-        self.effect(record, changes).await?;
-        let gone = Ended::ApiKey(key.id);
-        self.publish(Notice::ended(org, gone, Reason::CredentialUnknown, false));
-        self.streams
-            .end(*key.id.as_bytes(), &ended("the API key was revoked"));
-        self.listed_api_key(Arc::new(key)).await
     }
 }
 

@@ -156,6 +156,7 @@ impl Broker {
             return Err(unknown());
         }
         let actor = Actor::Member { id: member, org };
+        self.unlocked_actor(&actor)?;
         human(actor, shown, expires, &stored.value.grants(), rules)
     }
 
@@ -188,6 +189,8 @@ impl Broker {
                 ));
             }
         }
+        let actor = Actor::ApiKey { id: key.id, org };
+        self.unlocked_actor(&actor)?;
         if let KeyAccess::Of(group) = access
             && !key.allows(group)
         {
@@ -200,12 +203,7 @@ impl Broker {
             None => Reach::org(org),
         };
         let shown = Shown::ApiKey(key.id);
-        Ok(Caller::new(
-            Actor::ApiKey { id: key.id, org },
-            shown,
-            Some(expires),
-            reach,
-        ))
+        Ok(Caller::new(actor, shown, Some(expires), reach))
     }
 
     async fn agent_by(
@@ -223,12 +221,14 @@ impl Broker {
             let key = keys::agent(org, agent);
             let agent = self.records.get::<Agent>(&key).await?.ok_or_else(unknown)?;
             let used = agent.value.authenticate(certificate.key, serial, &hash)?;
+            let Agent {
+                id, org, environment, ..
+            } = *agent.value;
+            let actor = Actor::Agent(AgentActor { id, org, environment });
+            self.unlocked_actor(&actor)?;
             if used == KeyUse::Known || self.record_first_use(&agent, used, &hash, serial).await? {
-                let Agent {
-                    id, org, environment, ..
-                } = *agent.value;
                 return Ok(Caller::new(
-                    Actor::Agent(AgentActor { id, org, environment }),
+                    actor,
                     Shown::RuntimeKey(id),
                     Some(certificate.not_after),
                     Reach::org(org),

@@ -232,6 +232,11 @@ impl Broker {
         let Incoming { org, owner, kind, .. } = incoming;
         let slot = keys::credential_slot(org, owner, &incoming.provider, kind);
         let mut changes = Changes::default();
+        if let Some(member) = owner.member() {
+            // Nothing is stored for a member who is being removed.
+            let (key, revision) = self.present_member(org, member).await?;
+            changes = changes.at(&key, revision);
+        }
         let pointer = self.records.get::<Pointer>(&slot).await?;
         let now = self.now();
         let mut before = None;
@@ -353,18 +358,10 @@ impl Broker {
         let stored = self.credential(org, id).await?;
         place.admit("credential", None, stored.value.owner.member())?;
         let Credential {
-            owner,
-            kind,
-            ref provider,
-            ..
+            owner, ref provider, ..
         } = *stored.value;
-        let mut changes = Changes::default();
-        changes = changes.at(&keys::credential(org, id), stored.revision);
-        changes = changes.delete::<Credential>(&keys::credential(org, id));
-        changes = changes.delete::<CredentialSecret>(&keys::credential_secret(org, id));
-        changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
-        changes = changes.delete::<Mark>(&keys::exchange(org, id));
-        changes = changes.delete::<Pointer>(&keys::credential_slot(org, owner, provider, kind));
+        let changes = Changes::default().at(&keys::credential(org, id), stored.revision);
+        let changes = removed_with(changes, &stored.value);
         let record = caller
             .record(Action::CredentialRemove, Some(org))
             .about("credential", id)
@@ -384,6 +381,24 @@ impl Broker {
             connector.map_or(Duration::ZERO, |connector| connector.lead),
         )
     }
+}
+
+/// Adds to `changes` that a credential goes, with all that is kept of it.
+pub(super) fn removed_with(changes: Changes, credential: &Credential) -> Changes {
+    let Credential {
+        id,
+        org,
+        owner,
+        kind,
+        ref provider,
+        ..
+    } = *credential;
+    changes
+        .delete::<Credential>(&keys::credential(org, id))
+        .delete::<CredentialSecret>(&keys::credential_secret(org, id))
+        .delete::<StagedAnswer>(&keys::credential_answer(org, id))
+        .delete::<Mark>(&keys::exchange(org, id))
+        .delete::<Pointer>(&keys::credential_slot(org, owner, provider, kind))
 }
 
 fn checked_token(field: &'static str, token: &[u8]) -> Result<(), Refusal> {

@@ -218,6 +218,7 @@ pub struct RefusedRequest<'a> {
 impl Broker {
     /// Records a refusal, or counts it, and then returns it. Where it cannot be recorded, says that instead.
     pub(super) async fn denied(&self, record: Record, refusal: Refusal) -> Refusal {
+        self.metrics.denial(refusal.reason);
         if let Err(no_room) = self.room_for(record.action) {
             return no_room;
         }
@@ -228,6 +229,7 @@ impl Broker {
     /// As for any other refusal, of a request that was not let in. What the broker could not find out is no
     /// refusal.
     pub async fn refuse_request(&self, request: RefusedRequest<'_>, refusal: Refusal) -> Refusal {
+        self.metrics.denial(refusal.reason);
         if !matches!(refusal.reason.class(), Class::Unauthenticated | Class::Denied) {
             return refusal;
         }

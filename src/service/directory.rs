@@ -436,7 +436,7 @@ impl Broker {
         let place = self.place(caller, org).await?;
         let mut page = self.page::<Member>(&keys::members(place.id()), page).await?;
         page.rows
-            .retain(|row| place.within.admits(None, Some(row.value.id)));
+            .retain(|row| row.value.removed.is_none() && place.within.admits(None, Some(row.value.id)));
         Ok(page)
     }
 }

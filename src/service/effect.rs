@@ -87,6 +87,8 @@ fn must_not_fail(action: Action) -> bool {
             | Action::OperatorRevoke
             | Action::OperatorRecover
             | Action::RoleRevoke
+            | Action::LockCreate
+            | Action::MemberRemove
             | Action::ApprovalDeny
             | Action::ApprovalRevoke
             | Action::SecretRemove
@@ -121,6 +123,19 @@ pub(super) async fn append_finish(journal: &Journal, record: &Record) -> Result<
         }
     }
     journal.append(record).await
+}
+
+/// Runs `work` to its end even when the caller goes away: for what must not be left half done, such as what is
+/// in the store and not yet in force.
+pub(super) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|_| {
+        Err(Refusal::new(
+            Reason::Internal,
+            "the work ended before it was told",
+        ))
+    })
 }
 
 impl Broker {

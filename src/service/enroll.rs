@@ -111,10 +111,16 @@ impl Broker {
                 .as_ref()
                 .is_none_or(|agent| self.repeats_are_over(&agent.value)),
         });
-        match stored
+        let admitted = stored
             .value
-            .admit(&token.hash(), presentation.peer, slot, self.now())
-        {
+            .admit(&token.hash(), presentation.peer, slot, self.now());
+        if let (Ok(_), Err(locked)) = (&admitted, self.enrollable(&stored.value, bound.as_ref())) {
+            let record = Record::new(Action::Enroll, "anonymous", Some(org))
+                .about("enrollment_token", token.id())
+                .about("environment", stored.value.environment);
+            return Err(self.denied(record, locked).await.into());
+        }
+        match admitted {
             Err(rejected) => Err(self.rejected(presentation, &stored.value, rejected).await.into()),
             Ok(Admission::New) => self.admit_new(presentation, &stored).await,
             Ok(Admission::Repeat(_)) => match bound {
@@ -122,6 +128,14 @@ impl Broker {
                 None => Err(Undone::Conflict),
             },
         }
+    }
+
+    /// Refuses where the environment or its org is locked, or the agent that enrolled with this key before.
+    fn enrollable(&self, token: &EnrollmentToken, bound: Option<&Stored<Agent>>) -> Result<(), Refusal> {
+        let agent = bound.map(|agent| *agent.value.id.as_bytes());
+        let mut subjects = vec![*token.environment.as_bytes(), *token.org.as_bytes()];
+        subjects.extend(agent);
+        self.unlocked(&subjects)
     }
 
     async fn presented(

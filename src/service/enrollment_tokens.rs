@@ -8,8 +8,9 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Broker;
 use super::access::checked_ttl;
-use super::agents::{OutstandingLease, checked_pairs};
+use super::agents::checked_pairs;
 use super::effect::Undone;
+use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
 use super::presence::Present;
 use super::scope::parse_id;
@@ -88,7 +89,7 @@ pub struct RevokedToken {
     /// The agents that went, or would go.
     pub agents: Vec<BoundTo>,
     /// What they may still use at the providers.
-    pub outstanding: Vec<OutstandingLease>,
+    pub outstanding: Outstanding,
 }
 
 const TOKEN_TTL: Duration = Duration::from_secs(3_600);
@@ -103,7 +104,6 @@ const ATTEMPTS: usize = 64;
 const MAX_NETWORKS: usize = 16;
 /// How many agents are revoked at once in a cascade.
 const REVOKED_AT_ONCE: usize = 16;
-const MAX_OUTSTANDING: usize = 1_000;
 
 fn checked_networks(networks: &[String]) -> Result<Option<Vec<Network>>, Refusal> {
     if networks.len() > MAX_NETWORKS {
@@ -294,7 +294,7 @@ impl Broker {
         }
         let mut revoked = RevokedToken {
             agents: Vec::new(),
-            outstanding: Vec::new(),
+            outstanding: Outstanding::default(),
             token,
         };
         if how.cascade {
@@ -334,21 +334,20 @@ impl Broker {
         self: &Arc<Self>,
         caller: &Caller,
         agents: &[BoundTo],
-    ) -> Result<Vec<OutstandingLease>, Refusal> {
-        let mut outstanding = Vec::new();
+    ) -> Result<Outstanding, Refusal> {
+        let mut outstanding = Outstanding::default();
         let agents: Vec<_> = agents.iter().filter_map(|bound| bound.agent.clone()).collect();
         let mut revoking = stream::iter(agents)
             .map(|agent| {
                 let (broker, caller) = (Arc::clone(self), caller.clone());
                 async move {
                     let (org, id) = (agent.org.to_string(), agent.id.to_string());
-                    broker.revoke_agent(&caller, &org, &id).await
+                    broker.revoke_agent(&caller, &org, &id, false).await
                 }
             })
             .buffer_unordered(REVOKED_AT_ONCE);
         while let Some(revoked) = revoking.next().await {
-            let room = MAX_OUTSTANDING - outstanding.len();
-            outstanding.extend(revoked?.outstanding.into_iter().take(room));
+            outstanding.join(revoked?.outstanding);
         }
         Ok(outstanding)
     }

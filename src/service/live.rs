@@ -7,7 +7,7 @@ use super::Broker;
 use crate::domain::actor::{Actor, Caller, Shown};
 use crate::domain::agent::Agent;
 use crate::domain::directory::{ApiKey, Member, Operator};
-use crate::domain::id::OperatorId;
+use crate::domain::id::{MemberId, OperatorId, OrgId};
 use crate::domain::oidc::Link;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -19,6 +19,7 @@ impl Broker {
     /// The record by which the caller can be revoked, and the revision at which it was found live just now. A
     /// commit guarded by it does not outlive the caller.
     pub(super) async fn still_live(&self, caller: &Caller) -> Result<(Key, Revision), Refusal> {
+        self.unlocked_actor(caller.actor())?;
         match *caller.actor() {
             Actor::Agent(agent) => {
                 let key = keys::agent(agent.org, agent.id);
@@ -43,6 +44,30 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// The record of a member for whom something is done, and the revision at which it was found standing and
+    /// not locked.
+    pub(super) async fn standing_member(
+        &self,
+        org: OrgId,
+        member: MemberId,
+    ) -> Result<(Key, Revision), Refusal> {
+        self.unlocked(&[*member.as_bytes()])?;
+        self.present_member(org, member).await
+    }
+
+    /// The record of a member who was not removed, and its revision.
+    pub(super) async fn present_member(
+        &self,
+        org: OrgId,
+        member: MemberId,
+    ) -> Result<(Key, Revision), Refusal> {
+        let key = keys::member(org, member);
+        let stored: Option<Stored<Member>> = self.records.get(&key).await?;
+        let stored = stored.filter(|stored| stored.value.removed.is_none());
+        let stored = stored.ok_or_else(|| Refusal::not_found("member"))?;
+        Ok((key, stored.revision))
     }
 
     async fn standing_token(&self, token: OperatorId) -> Result<(Key, Revision), Refusal> {

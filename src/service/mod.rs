@@ -23,14 +23,18 @@ mod introspect;
 mod journal;
 mod lease;
 mod live;
+mod locks;
 mod operator_tokens;
+mod outstanding;
 mod page;
 mod presence;
 mod reconcile;
 mod refresh;
+mod removal;
 mod renew;
 mod request;
 mod resolve;
+mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
@@ -54,7 +58,9 @@ use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
 use crate::domain::time::Time;
 use crate::journal::{Journal, JournalError};
+use crate::metrics::Metrics;
 use crate::pki::authority::Authority;
+use crate::pki::connections::Connections;
 use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
@@ -66,7 +72,7 @@ pub use crate::store::model::Seen;
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
-pub use agents::{AgentFilter, AgentState, AgentView, OutstandingLease, RevokedAgent};
+pub use agents::{AgentFilter, AgentState, AgentView};
 pub use api_keys::{ListedApiKey, MintedApiKey, NewApiKey, RotateApiKey};
 pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
@@ -83,14 +89,18 @@ pub use heartbeat::Pulse;
 pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
+pub use locks::{LockRef, Locked, NewLock};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
+pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use refresh::Refresher;
-pub use renew::{ExpiredRenewal, Nonce, PROOF_LABEL, Renewed};
+pub use removal::{RemovedCredential, RemovedMember};
+pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
@@ -177,6 +187,9 @@ pub struct Broker {
     started: Duration,
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
+    locks: locks::Locks,
+    metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
 }
 
 impl Broker {
@@ -190,6 +203,7 @@ impl Broker {
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
         let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
+        let metrics = Arc::new(Metrics::default());
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -198,6 +212,7 @@ impl Broker {
             endpoint: parts.endpoint,
             settings: Arc::clone(&settings),
             incarnation,
+            metrics: Arc::clone(&metrics),
             hub: Arc::clone(&hub),
         });
         Ok(Arc::new(Self {
@@ -220,6 +235,9 @@ impl Broker {
             started,
             hub,
             cursors,
+            locks: locks::Locks::default(),
+            metrics,
+            connections: Arc::default(),
         }))
     }
 

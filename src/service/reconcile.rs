@@ -18,7 +18,13 @@ impl Broker {
         for begun in &open {
             self.finish_effect(begun).await?;
         }
-        self.remove_marks().await
+        self.remove_marks().await?;
+        self.load_locks().await?;
+        // They are refused already: what cannot be cleared away now waits for the collection.
+        if let Err(refusal) = self.finish_removals().await {
+            tracing::warn!(%refusal, "removals that the last run left open could not be finished yet");
+        }
+        Ok(())
     }
 
     async fn finish_effect(&self, begun: &OpenEffect) -> Result<(), Refusal> {
@@ -84,8 +90,11 @@ impl Broker {
             .await?)
     }
 
-    /// Removes what the store needs no longer: request ids of the days before yesterday.
-    pub async fn collect(&self) -> Result<(), Refusal> {
+    /// Removes what the store needs no longer: locks that have expired, what was a removed member's, and request ids of the days before
+    /// yesterday.
+    pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
+        self.collect_locks().await?;
+        self.finish_removals().await?;
         let today = super::request::day(self.now());
         let mut after = None;
         loop {

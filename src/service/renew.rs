@@ -21,7 +21,7 @@ use super::enroll::checked_csr;
 use super::presence::Present;
 use super::scope::parse_id;
 use crate::domain::actor::AgentActor;
-use crate::domain::agent::{Agent, Certificates, RenewalNonce, SerialNumber};
+use crate::domain::agent::{Agent, Certificates, RenewalNonce, SerialNumber, renewal_proof};
 use crate::domain::id::{AgentId, OrgId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
@@ -64,8 +64,6 @@ pub struct ExpiredRenewal<'a> {
     pub signature: &'a [u8],
 }
 
-/// What comes first in the bytes that are signed, so that the signature is good for nothing else.
-pub const PROOF_LABEL: &[u8] = b"credbroker renew-expired-certificate v1\0";
 /// What comes first in the bytes that a nonce's MAC is over.
 const NONCE_LABEL: &[u8] = b"credbroker renewal nonce v1\0";
 const NONCE_LIFE: Duration = Duration::from_secs(300);
@@ -302,7 +300,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         agent.standing()?;
         let request = ring::digest::digest(&ring::digest::SHA256, renewal.csr_der);
-        let proof = [PROOF_LABEL, renewal.nonce, request.as_ref(), renewal.serial].concat();
+        let proof = renewal_proof(renewal.nonce, request.as_ref(), renewal.serial);
         // That the key is the enrolled one is seen later; here, that the message is by the key of its request.
         if csr.key_fingerprint() == agent.key && !csr.signed(&proof, renewal.signature) {
             return Err(Refusal::new(

@@ -183,6 +183,18 @@ impl Broker {
             .ok_or_else(missing)
     }
 
+    /// Somebody who is a member of the org or was removed from it.
+    pub(super) async fn member_ever(&self, org: OrgId, text: &str) -> Result<MemberId, Refusal> {
+        let missing = || Refusal::not_found("member");
+        match parse("member", text)? {
+            Reference::Id(id) => Ok(id),
+            Reference::Name(name) => {
+                let key = keys::member_name(org, name.as_str());
+                self.pointed(&key).await?.ok_or_else(missing)
+            }
+        }
+    }
+
     /// A member of the org by name or id or, where that is empty, by outside identity.
     pub(super) async fn member_or_identity(
         &self,

@@ -7,13 +7,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::Broker;
+use crate::clock::Clock;
 use crate::domain::actor::{Actor, Caller, Shown};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::metrics::Metrics;
 
 /// Something that a caller can lose, by the 16 bytes of its id. Ids are unique over all kinds.
 pub(super) type Subject = [u8; 16];
@@ -21,11 +24,46 @@ pub(super) type Subject = [u8; 16];
 /// How many streams may be open at once; past it callers are told to come again.
 const MAX_STREAMS: usize = 65_536;
 
+/// Measures how long it takes until the last stream has heard: each is handed a share of it.
+pub(super) struct Telling {
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    arrived: Duration,
+    any: bool,
+}
+
+impl Telling {
+    /// A measure since `arrived`, by the monotonic clock.
+    pub(super) fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>, arrived: Duration) -> Self {
+        Self {
+            metrics,
+            clock,
+            arrived,
+            any: false,
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if self.any {
+            let elapsed = self.clock.monotonic().saturating_sub(self.arrived);
+            self.metrics.streams_told_after(elapsed);
+        }
+    }
+}
+
+/// What a stream is told, and its share of the measure.
+struct Told(
+    Refusal,
+    #[expect(dead_code, reason = "kept until it was heard")] Option<Arc<Telling>>,
+);
+
 #[derive(Default)]
 struct Entries {
     closed: bool,
     next: u64,
-    streams: HashMap<u64, (Vec<Subject>, oneshot::Sender<Refusal>)>,
+    streams: HashMap<u64, (Vec<Subject>, oneshot::Sender<Told>)>,
     by_subject: HashMap<Subject, HashSet<u64>>,
 }
 
@@ -37,14 +75,14 @@ pub(super) struct Streams(Mutex<Entries>);
 pub struct OpenStream {
     streams: Arc<Streams>,
     entry: u64,
-    ended: oneshot::Receiver<Refusal>,
+    ended: oneshot::Receiver<Told>,
 }
 
 impl OpenStream {
     /// Waits for the moment from which the caller may no longer be served; says why. Cancel safe.
     pub async fn ended(&mut self) -> Refusal {
         // The sender goes with the entry, and the entry only with this place or the broker.
-        (&mut self.ended).await.unwrap_or_else(|_| stopping())
+        (&mut self.ended).await.map_or_else(|_| stopping(), |told| told.0)
     }
 }
 
@@ -83,7 +121,7 @@ impl Streams {
         })
     }
 
-    fn remove(&self, entry: u64) -> Option<oneshot::Sender<Refusal>> {
+    fn remove(&self, entry: u64) -> Option<oneshot::Sender<Told>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (subjects, sender) = entries.streams.remove(&entry)?;
         for subject in subjects {
@@ -97,8 +135,22 @@ impl Streams {
         Some(sender)
     }
 
+    /// How many are open.
+    pub(super) fn open(&self) -> usize {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .streams
+            .len()
+    }
+
     /// Ends every stream entered under `subject`, for this reason; says how many.
     pub(super) fn end(&self, subject: Subject, refusal: &Refusal) -> usize {
+        self.tell(subject, refusal, None)
+    }
+
+    /// As [`Streams::end`]; where there are any streams, `telling` is dropped when the last of them has heard.
+    pub(super) fn tell(&self, subject: Subject, refusal: &Refusal, telling: Option<Telling>) -> usize {
         let entries: Vec<u64> = {
             let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let under = entries.by_subject.get(&subject);
@@ -111,9 +163,13 @@ impl Streams {
             .filter_map(|entry| self.remove(entry))
             .collect();
         let count = senders.len();
+        let telling = telling.map(|mut telling| {
+            telling.any = count > 0;
+            Arc::new(telling)
+        });
         for sender in senders {
             // One whose stream ended by itself meanwhile has nobody to tell.
-            let _ = sender.send(refusal.clone());
+            let _ = sender.send(Told(refusal.clone(), telling.clone()));
         }
         count
     }
@@ -129,7 +185,7 @@ impl Streams {
             entries.streams.drain().map(|(_, (_, sender))| sender).collect()
         };
         for sender in senders {
-            let _ = sender.send(stopping());
+            let _ = sender.send(Told(stopping(), None));
         }
     }
 }

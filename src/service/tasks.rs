@@ -161,6 +161,8 @@ impl Broker {
         let mut changes = Changes::default();
         changes = changes.absent(&key);
         changes = changes.put(&key, &task);
+        let (member_key, revision) = self.present_member(org, member).await?;
+        changes = changes.at(&member_key, revision);
         changes = self.remember(changes, org, create, task.id);
         let record = caller
             .record(Action::TaskCreate, Some(org))
@@ -254,7 +256,7 @@ impl Broker {
         Ok(())
     }
 
-    async fn task_view(&self, org: OrgId, id: TaskId) -> Result<TaskView, Refusal> {
+    pub(super) async fn task_view(&self, org: OrgId, id: TaskId) -> Result<TaskView, Refusal> {
         let task: Stored<Task> = self
             .records
             .get(&keys::task(org, id))

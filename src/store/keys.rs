@@ -10,6 +10,8 @@
 //!   effect/<position>                      an effect that began at this journal position has happened
 //!   exchange/<org><credential>             an exchange is under way or unsettled
 //!   operator-seen/<operator>               when an operator token was last used
+//!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
+//!   leaving/<org><member>                  a member who is being removed: what was theirs is ending
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -41,8 +43,8 @@
 
 use crate::domain::agent::KeyFingerprint;
 use crate::domain::id::{
-    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, MemberId, OperatorId,
-    OrgId, ProjectId, TaskId,
+    AgentId, ApiKeyId, CredentialId, EnrollmentTokenId, EnvironmentId, Id, LeaseId, LockId, MemberId,
+    OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
 use crate::domain::lease::Holder;
@@ -195,6 +197,38 @@ pub fn api_key_seen(org: OrgId, id: ApiKeyId) -> Key {
     of(org, "api-key-seen", &[id.as_bytes()])
 }
 
+/// All members who are being removed, of all orgs.
+pub fn all_leaving() -> Key {
+    system("leaving", &[])
+}
+
+/// The mark of a member who is being removed.
+pub fn leaving(org: OrgId, id: MemberId) -> Key {
+    system("leaving", &[org.as_bytes(), id.as_bytes()])
+}
+
+/// The org and member of a key made by [`leaving`].
+pub fn leaving_of(key: &Key) -> Option<(OrgId, MemberId)> {
+    let ids: &[u8; 32] = key.0.last_chunk()?;
+    let (org, member) = ids.split_first_chunk::<16>()?;
+    Some((Id::from_bytes(*org), Id::from_bytes(member.try_into().ok()?)))
+}
+
+/// All locks, of all orgs.
+pub fn all_locks() -> Key {
+    system("lock", &[])
+}
+
+/// All locks of an org.
+pub fn locks(org: OrgId) -> Key {
+    system("lock", &[org.as_bytes()])
+}
+
+/// A lock.
+pub fn lock(org: OrgId, id: LockId) -> Key {
+    system("lock", &[org.as_bytes(), id.as_bytes()])
+}
+
 /// All projects of an org.
 pub fn projects(org: OrgId) -> Key {
     of(org, "project", &[])
@@ -340,16 +374,22 @@ pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-answer", &[id.as_bytes()])
 }
 
+/// All credentials of an owner.
+pub fn credential_slots(org: OrgId, owner: Owner) -> Key {
+    of(org, "credential-slot", &[&owner_part(owner)])
+}
+
 /// Which credential an owner has for a provider and kind.
 pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: CredentialKind) -> Key {
-    let owner_part = match &owner {
-        Owner::Org => [0; 17],
-        Owner::Member(member) => tagged(1, member.as_bytes()),
-    };
     of(
         org,
         "credential-slot",
-        &[&owner_part, provider.as_bytes(), b"\0", kind.name().as_bytes()],
+        &[
+            &owner_part(owner),
+            provider.as_bytes(),
+            b"\0",
+            kind.name().as_bytes(),
+        ],
     )
 }
 
@@ -411,6 +451,13 @@ pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
 /// The mark that an operator token is a member's.
 pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
     of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
+}
+
+fn owner_part(owner: Owner) -> [u8; 17] {
+    match owner {
+        Owner::Org => [0; 17],
+        Owner::Member(member) => tagged(1, member.as_bytes()),
+    }
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

@@ -16,7 +16,8 @@ use crate::domain::directory::{
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::extension::{ExtensionSecret, Grantee, Namespace, SecretGrant};
 use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
-use crate::domain::lease::{Holder, Lease};
+use crate::domain::lease::{Handed, Holder, Lease};
+use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{AccessToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken, Secret};
@@ -188,6 +189,7 @@ records! {
     Pin, 1;
     RequestOutcome, 1, cache: false;
     Seen, 1, cache: false;
+    Lock, 1, cache: false;
     Approval, 1;
     ApprovalUse, 1, cache: false;
     ExtensionSecret, 1;
@@ -249,7 +251,12 @@ table!(Credential {
 });
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
-    8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended, 13 => approval,
+    8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
+    13 => handed, 14 => approval,
+});
+table!(Handed { 0 => generation, 1 => expires });
+table!(Lock {
+    0 => id, 1 => org, 2 => target, 3 => message, 4 => by, 5 => by_system, 6 => created, 7 => expires,
 });
 table!(Rotation { 0 => generation, 1 => fence, 2 => failures, 3 => phase });
 table!(Sent { 0 => first, 1 => unanswered });
@@ -270,6 +277,9 @@ choice!(Group {
     7 => Introspect, 8 => Watch, 9 => Secrets,
 });
 choice!(Capacity { 0 => Cloud, 1 => Local });
+choice!(LockTarget {
+    0 => Agent(id), 1 => Member(id), 2 => Credential(id), 3 => Environment(id), 4 => Org(id),
+});
 choice!(Holder { 0 => Agent(id), 1 => ApiKey(id), 2 => Operator(id) });
 
 table!(Approval {

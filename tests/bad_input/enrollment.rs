@@ -83,6 +83,7 @@ async fn a_bad_enrollment_token_enrolls_nobody() {
     let request = proto::RevokeEnrollmentTokenRequest {
         org: ORG.to_owned(),
         enrollment_token: revoked_id,
+        ..Default::default()
     };
     operator.agents().revoke_enrollment_token(request).await.unwrap();
     let first = NewKey::generate();

@@ -211,10 +211,21 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "AgentService/ListAgents": ListAgentsRequest { org: r().org }
         "AgentService/RevokeAgent": RevokeAgentRequest { org: r().org, agent: r().agent }
         "AgentService/RevokeAgent": RevokeAgentRequest { org: own(), agent: r().agent }
+        "LockService/CreateLock": CreateLockRequest { org: r().org, target: agent_lock(&r()) }
+        "LockService/CreateLock": CreateLockRequest { org: own(), target: agent_lock(&r()) }
+        "LockService/ListLocks": ListLocksRequest { org: r().org }
         "CredentialService/GetCredential": GetCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
     }
+}
+
+fn agent_lock(refs: &Refs) -> Option<proto::LockTarget> {
+    let target = proto::lock_target::Target::Agent(refs.agent.clone());
+    Some(proto::LockTarget {
+        target: Some(target),
+        ..Default::default()
+    })
 }
 
 /// What each call is refused with.

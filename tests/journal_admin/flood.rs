@@ -63,6 +63,7 @@ async fn a_caller_who_is_not_let_in_is_recorded_before_it_is_told() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(revoke).await.unwrap();
     let refused = reason(&agent.resolve(&task).await.unwrap_err());

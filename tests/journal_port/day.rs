@@ -110,6 +110,7 @@ pub(crate) async fn day() -> Day {
     let revoke = proto::RevokeAgentRequest {
         org: org.clone(),
         agent: spare.agent,
+        ..Default::default()
     };
     operator.agents().revoke_agent(revoke).await.unwrap();
     let mask = prost_types::FieldMask {

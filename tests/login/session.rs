@@ -11,14 +11,13 @@ async fn a_session_is_refreshed_by_one_process_at_a_time() {
     let scene = Scene::linked().await;
     scene.provider.set_id_token_life(SHORT).await;
     scene.sign_in("alice").await.1.good();
-    let first = (scene.stored("id_token"), scene.stored("refresh_token"));
+    let first = scene.stored("refresh_token");
     // The provider ends the whole session when a used refresh token comes again.
     let calls = (0..6).map(|_| scene.run("whoami"));
     for ended in futures_util::future::join_all(calls).await {
         ended.good();
     }
-    assert_ne!(scene.stored("id_token"), first.0);
-    assert_ne!(scene.stored("refresh_token"), first.1);
+    assert_ne!(scene.stored("refresh_token"), first);
     scene.run("whoami").await.good();
 
     // While the provider is down, what is still good is used.

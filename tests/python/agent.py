@@ -48,6 +48,18 @@ class Api:
         )
         return stub(message(**request), timeout=DEADLINE)
 
+    def follow(self, channel, service, method, request):
+        """As `call`, for a stream of answers; it has no deadline of its own."""
+        described = self._pool.FindServiceByName(service).methods_by_name[method]
+        message = message_factory.GetMessageClass(described.input_type)
+        answer = message_factory.GetMessageClass(described.output_type)
+        stub = channel.unary_stream(
+            f"/{service}/{method}",
+            request_serializer=message.SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return stub(message(**request))
+
     def broker(self, channel, method, **request):
         return self.call(channel, "credbroker.v1.BrokerService", method, request)
 
@@ -156,6 +168,9 @@ def main(job):
     seen["spiffe"] = names.get_values_for_type(x509.UniformResourceIdentifier)
 
     agent = channel(key, mtls)
+    # First the watch, then the credential: whatever happens to it from then on is heard of.
+    watch = api.follow(agent, "credbroker.v1.WatchService", "Watch", {})
+    seen["watch"] = {"first": next(watch).event.WhichOneof("event")}
     resolved = api.broker(agent, "ResolveCredential", task=job.task).lease
     seen["resolved"] = told(resolved)
     report = {
@@ -167,6 +182,13 @@ def main(job):
     seen["renewed"] = [told(answer.lease) for answer in renewed]
     late = api.broker(agent, "RefreshToken", **report)
     seen["late"] = {"exchanged": late.exchanged, **told(late.lease)}
+
+    # What was rotated is heard of, and asking again gives it.
+    events = (answer.event for answer in watch if answer.event.WhichOneof("event") != "heartbeat")
+    rotated = next(events).credential_rotated
+    seen["watch"]["rotated"] = [rotated.credential == resolved.credential, rotated.generation]
+    seen["watch"]["resolved"] = told(api.broker(agent, "ResolveCredential", task=job.task).lease)
+    watch.cancel()
 
     # Agents of their own, whose grant has no access token that works.
     agents = [enroll(token) for token in job.more_enrollment_tokens]

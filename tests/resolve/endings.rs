@@ -247,6 +247,7 @@ async fn a_resolution_that_races_its_agents_revocation_loses() {
         let revoke = proto::RevokeAgentRequest {
             org: ORG.to_owned(),
             agent: enrolled.agent,
+            ..Default::default()
         };
         let revoked = operator.agents().revoke_agent(revoke).await.unwrap().into_inner();
         over.store(true, Ordering::SeqCst);

@@ -71,6 +71,7 @@ async fn an_agent_that_is_revoked_while_it_waits_gets_nothing() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: who.into_inner().actor,
+        ..Default::default()
     };
     let revoked = scene
         .operator
@@ -132,6 +133,7 @@ async fn a_lease_that_stands_does_not_outlive_its_agent_in_a_refresh() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: who.into_inner().actor,
+        ..Default::default()
     };
     let revoked = scene
         .operator

@@ -16,8 +16,9 @@ use credbroker::domain::journal::Position;
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
-use credbroker::domain::secret::{KeyMaterial, Secret};
+use credbroker::domain::secret::{Exposure, KeyMaterial, Secret};
 use credbroker::domain::time::Time;
+use credbroker::domain::token::{OperatorFamily, Token};
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
@@ -202,9 +203,7 @@ impl Bench {
             authority,
             registry: registry.unwrap(),
             connectors,
-            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
-            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
         })
         .unwrap();
@@ -400,6 +399,10 @@ async fn resolver(broker: &Arc<Broker>) -> Caller {
 fn settings() -> Settings {
     Settings {
         enrollment_window: Duration::from_secs(600),
+        renewal_grace: Duration::from_secs(86_400),
+        heartbeat_interval: Duration::from_secs(60),
+        unseen_expiry: Duration::from_secs(86_400),
+        collect_after: Duration::from_secs(86_400),
         certificate_lifetime: Duration::from_secs(3_600),
         lease_lifetime: Duration::from_secs(3_600),
         minimum_remaining: Duration::from_secs(60),
@@ -409,6 +412,10 @@ fn settings() -> Settings {
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
         reserved_bytes: 0,
+        renewal_grace: Duration::from_secs(86_400),
+        heartbeat_interval: Duration::from_secs(300),
+        unseen_expiry: Duration::from_secs(30 * 86_400),
+        collect_after: Duration::from_secs(7 * 86_400),
         watch_heartbeat: Duration::from_secs(15),
     }
 }

@@ -17,6 +17,7 @@ use credbroker::service::Broker;
 use credbroker::upstream::TokenEndpoint;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tonic_types::StatusExt as _;
 
 use super::client::{Caller, Enrolled, NewKey};
 
@@ -190,6 +191,20 @@ impl TestBroker {
         };
         let answer = caller.enrollment().enroll(request).await?.into_inner();
         Ok(Enrolled::new(answer, key))
+    }
+
+    /// Whether a new connection of the agent is closed before anything is answered over it.
+    pub async fn is_kept_out(&self, enrolled: &Enrolled) -> bool {
+        let (address, identity) = (self.address.to_string(), Some(enrolled.identity()));
+        let key = Some(enrolled.runtime_key.as_str());
+        match Caller::try_connect(&address, self.trust(), identity, key).await {
+            Err(_) => true,
+            // In TLS 1.3 the client is through before the server has looked at its certificate.
+            Ok(caller) => {
+                let answer = caller.access().who_am_i(proto::WhoAmIRequest {}).await;
+                answer.is_err_and(|status| status.get_error_details().error_info().is_none())
+            }
+        }
     }
 
     /// The agent, calling over its own connection.

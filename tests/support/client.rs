@@ -69,6 +69,7 @@ impl Caller {
         approvals: approval_service_client, ApprovalServiceClient;
         secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
+        locks: lock_service_client, LockServiceClient;
     }
 
     /// The connection with the token on it.
@@ -321,6 +322,24 @@ impl Enrolled {
             runtime_key: answer.runtime_key.unwrap().value.clone(),
             chain_der: answer.certificate_chain_der,
             key_pkcs8: key.0.serialize_der(),
+        }
+    }
+
+    /// The same agent with another certificate.
+    pub fn with_chain(&self, chain_der: Vec<Vec<u8>>) -> Self {
+        Self {
+            agent: self.agent.clone(),
+            runtime_key: self.runtime_key.clone(),
+            key_pkcs8: self.key_pkcs8.clone(),
+            chain_der,
+        }
+    }
+
+    /// The same agent with another runtime key.
+    pub fn with_key(&self, runtime_key: &str) -> Self {
+        Self {
+            runtime_key: runtime_key.to_owned(),
+            ..self.with_chain(self.chain_der.clone())
         }
     }
 

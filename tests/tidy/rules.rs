@@ -16,7 +16,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("metrics", &["domain"]),
     (
         "service",
-        &["domain", "clock", "store", "journal", "upstream", "pki"],
+        &[
+            "domain", "clock", "store", "journal", "upstream", "pki", "metrics",
+        ],
     ),
     ("rpc", &["service", "domain", "proto", "clock", "pki::accept"]),
     // Verifying an export is the command's, and pure: no broker and no engine is needed for it.

@@ -30,6 +30,7 @@ async fn a_revoked_agents_watch_ends_with_the_reason_and_is_not_opened_again() {
     let request = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(request).await.unwrap();
     let end = loop {

@@ -14,10 +14,12 @@ use renew::Life;
 
 pub mod approval;
 pub mod enroll;
+pub mod follow;
 pub mod lease;
 mod renew;
 pub mod resolve;
 pub mod secret;
+pub mod watch;
 
 /// Which identity a command acts as.
 #[derive(Args, Clone, Debug, Default)]
@@ -49,12 +51,12 @@ fn chosen(connection: &ConnectionArgs, identity: &IdentityArgs) -> Result<Option
 }
 
 async fn open_as(connection: &ConnectionArgs, folder: &Folder) -> Result<Session, Failure> {
-    let identity = folder.load()?;
-    let now = render::now();
-    let life = renew::life(folder, &identity, now)?;
+    let mut identity = folder.load()?;
+    let life = renew::life(folder, &identity, render::now())?;
     if let Life::Ended(end) = life {
-        return Err(renew::ended(folder, &identity.about.agent, end, now));
+        identity = renew::renew_ended(connection, folder, end).await?;
     }
+    let presented = identity.client.chain_der.first().cloned();
     let target = Target {
         context: None,
         address: connection.address.clone().unwrap_or(identity.about.address),
@@ -71,8 +73,8 @@ async fn open_as(connection: &ConnectionArgs, folder: &Folder) -> Result<Session
     .await
     .map_err(|error| error.into_failure(&target))?;
     let session = Session::new(channel, bearer, target, None).of_agent();
-    if life == Life::Due {
-        renew::renew(&session, folder).await;
+    if let (Life::Due, Some(presented)) = (life, presented) {
+        renew::renew(&session, folder, &presented).await;
     }
     Ok(session)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{MintOutput, pages, print_named, print_named_list};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
-use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs};
+use crate::cli::render::{self, Field, ListArgs, Output, Resource, ShowArgs, enum_name};
 use crate::cli::{input, key_value, wire_duration};
 use crate::proto;
 
@@ -19,10 +19,20 @@ pub enum Action {
     Create(CreateArgs),
     /// List the org's enrollment tokens, never the tokens themselves.
     List(#[command(flatten)] ListArgs),
-    /// Revoke an enrollment token. Agents enrolled by it stay.
+    /// Show an enrollment token, and who enrolled with it.
+    Show {
+        /// The enrollment token's id, `etk_…`.
+        enrollment_token: String,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Revoke an enrollment token. Agents enrolled by it stay, unless --cascade says that they go too.
     Revoke {
         /// The enrollment token's id, `etk_…`.
         enrollment_token: String,
+        /// Also revoke the agents enrolled by it. They are shown first.
+        #[arg(long)]
+        cascade: bool,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -109,23 +119,109 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             });
             print_named_list(session, items.await.map_err(failed)?, list).await
         }
+        Action::Show {
+            enrollment_token,
+            show,
+        } => {
+            let request = proto::GetEnrollmentTokenRequest {
+                org: org.clone(),
+                enrollment_token: enrollment_token.clone(),
+            };
+            let answer = agents.get_enrollment_token(request).await.map_err(failed)?;
+            let token = answer.into_inner().enrollment_token;
+            let slots = pages(MOST_SLOTS, |page_size, page_token| {
+                let (mut agents, org) = (session.agents(), org.clone());
+                let enrollment_token = enrollment_token.clone();
+                async move {
+                    let request = proto::ListEnrollmentTokenSlotsRequest {
+                        org,
+                        enrollment_token,
+                        page_size,
+                        page_token,
+                    };
+                    let page = agents.list_enrollment_token_slots(request).await?.into_inner();
+                    Ok((page.slots, page.next_page_token))
+                }
+            });
+            shown(session, token, &slots.await.map_err(failed)?, show).await
+        }
         Action::Revoke {
             enrollment_token,
+            cascade,
             yes,
             show,
         } => {
-            let consequence =
-                format!("This revokes {enrollment_token} for good: it enrolls no one any more.");
-            input::confirm(&consequence, yes)?;
-            let request = proto::RevokeEnrollmentTokenRequest {
+            let mut request = proto::RevokeEnrollmentTokenRequest {
                 org,
                 enrollment_token,
-                ..Default::default()
+                cascade,
+                validate_only: true,
             };
+            let token = &request.enrollment_token;
+            let mut consequence = format!("This revokes {token} for good: it enrolls no one any more.");
+            if cascade {
+                let preview = agents.revoke_enrollment_token(request.clone()).await;
+                let going = preview.map_err(failed)?.into_inner().agents;
+                // On standard error, as what is asked about it.
+                render::remark(&render::list(&going, Output::Table, render::now()));
+                consequence += &format!(" It also revokes the {} agents above.", going.len());
+            }
+            input::confirm(&consequence, yes)?;
+            request.validate_only = false;
             let answer = agents.revoke_enrollment_token(request).await.map_err(failed)?;
-            print_named(session, answer.into_inner().enrollment_token, show).await
+            let answer = answer.into_inner();
+            if cascade {
+                revoked(session, answer, show).await
+            } else {
+                print_named(session, answer.enrollment_token, show).await
+            }
         }
     }
+}
+
+/// A token has no more slots than this.
+const MOST_SLOTS: u32 = 1_000;
+
+async fn shown(
+    session: &Session,
+    token: Option<proto::EnrollmentToken>,
+    slots: &[proto::EnrollmentTokenSlot],
+    show: ShowArgs,
+) -> Result<(), Failure> {
+    if show.output == Output::Json {
+        return render::print(&render::json(&json!({
+            "enrollment_token": token.as_ref().map(render::object),
+            "slots": slots.iter().map(render::object).collect::<Vec<_>>(),
+        })));
+    }
+    print_named(session, token, show).await?;
+    if show.output == Output::Table && !slots.is_empty() {
+        render::print("\nenrolled with it:\n")?;
+        render::print(&render::list(slots, Output::Table, render::now()))?;
+    }
+    Ok(())
+}
+
+async fn revoked(
+    session: &Session,
+    answer: proto::RevokeEnrollmentTokenResponse,
+    show: ShowArgs,
+) -> Result<(), Failure> {
+    if show.output == Output::Json {
+        return render::print(&render::json(&json!({
+            "enrollment_token": answer.enrollment_token.as_ref().map(render::object),
+            "agents": answer.agents.iter().map(render::object).collect::<Vec<_>>(),
+            "outstanding": answer.outstanding.iter().map(render::object).collect::<Vec<_>>(),
+        })));
+    }
+    print_named(session, answer.enrollment_token, show).await?;
+    if show.output == Output::Table && !answer.outstanding.is_empty() {
+        render::print(
+            "\nits agents were handed, and may still use at the provider until it expires there:\n",
+        )?;
+        render::print(&render::list(&answer.outstanding, Output::Table, render::now()))?;
+    }
+    Ok(())
 }
 
 /// The tokens, with their secrets: the only time they are seen.
@@ -181,6 +277,7 @@ impl Resource for proto::EnrollmentToken {
             ("create_time", Field::Time(self.create_time)),
             ("expire_time", Field::Time(self.expire_time)),
             ("revoke_time", Field::Time(self.revoke_time)),
+            ("allowed_networks", Field::List(self.allowed_networks.clone())),
         ]
     }
 
@@ -190,6 +287,25 @@ impl Resource for proto::EnrollmentToken {
 
     fn references(&mut self) -> Vec<&mut String> {
         vec![&mut self.environment]
+    }
+}
+
+impl Resource for proto::EnrollmentTokenSlot {
+    const COLUMNS: &'static [&'static str] = &["agent", "state", "bind_time", "last_seen_time"];
+
+    fn fields(&self) -> Vec<(&'static str, Field)> {
+        let state = enum_name(self.state().as_str_name(), "AGENT_STATE_");
+        vec![
+            ("agent", Field::Text(self.agent.clone())),
+            ("key_fingerprint", Field::Text(self.key_fingerprint.clone())),
+            ("state", Field::Text(state)),
+            ("bind_time", Field::Time(self.bind_time)),
+            ("last_seen_time", Field::Time(self.last_seen_time)),
+        ]
+    }
+
+    fn handle(&self) -> String {
+        self.agent.clone()
     }
 }
 

@@ -2,11 +2,14 @@
 
 use clap::Subcommand;
 use prost_types::FieldMask;
+use serde_json::json;
 
+use super::agent::print_outstanding;
 use super::{pages, print_list, print_one, request_id};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
-use crate::cli::render::{Field, ListArgs, Resource, ShowArgs};
+use crate::cli::input;
+use crate::cli::render::{self, Field, ListArgs, Output, Resource, ShowArgs, enum_name};
 use crate::proto;
 
 /// What is done with members.
@@ -48,6 +51,16 @@ pub enum Action {
         /// Take all outside identities away.
         #[arg(long, group = "change", conflicts_with = "identity")]
         no_identities: bool,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Remove a member for good, and end what was theirs.
+    Remove {
+        /// The member: id or name.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         show: ShowArgs,
     },
@@ -123,6 +136,62 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = directory.update_member(request).await.map_err(failed)?;
             print_one(answer.into_inner().member, show)
         }
+        Action::Remove { name, yes, show } => {
+            let consequence = format!(
+                "This removes {name} for good: their tokens, tasks, leases, credentials and linked identities end."
+            );
+            input::confirm(&consequence, yes)?;
+            let request = proto::RemoveMemberRequest { org, member: name };
+            let answer = directory.remove_member(request).await.map_err(failed)?;
+            removed(answer.into_inner(), show)
+        }
+    }
+}
+
+fn removed(answer: proto::RemoveMemberResponse, show: ShowArgs) -> Result<(), Failure> {
+    if show.output == Output::Json {
+        return render::print(&render::json(&json!({
+            "member": answer.member.as_ref().map(render::object),
+            "operator_tokens_revoked": answer.operator_tokens_revoked,
+            "tasks_ended": answer.tasks_ended,
+            "leases_ended": answer.leases_ended,
+            "credentials": answer.credentials.iter().map(render::object).collect::<Vec<_>>(),
+            "outstanding": answer.outstanding.iter().map(render::object).collect::<Vec<_>>(),
+            "outstanding_truncated": answer.outstanding_truncated,
+        })));
+    }
+    let counts = format!(
+        "ended: {} operator tokens, {} tasks, {} leases, {} credentials",
+        answer.operator_tokens_revoked,
+        answer.tasks_ended,
+        answer.leases_ended,
+        answer.credentials.len()
+    );
+    print_one(answer.member, show)?;
+    if show.output == Output::Table {
+        render::print(&format!("\n{counts}\n"))?;
+        if !answer.credentials.is_empty() {
+            render::print(&render::list(&answer.credentials, Output::Table, render::now()))?;
+        }
+    }
+    print_outstanding(&answer.outstanding, answer.outstanding_truncated, show)
+}
+
+impl Resource for proto::RemovedCredential {
+    const COLUMNS: &'static [&'static str] = &["credential", "provider", "kind", "advice"];
+
+    fn fields(&self) -> Vec<(&'static str, Field)> {
+        let kind = enum_name(self.kind().as_str_name(), "CREDENTIAL_KIND_");
+        vec![
+            ("credential", Field::Text(self.credential.clone())),
+            ("provider", Field::Text(self.provider.clone())),
+            ("kind", Field::Text(kind)),
+            ("advice", Field::Text(self.advice.clone())),
+        ]
+    }
+
+    fn handle(&self) -> String {
+        self.credential.clone()
     }
 }
 

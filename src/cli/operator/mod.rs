@@ -26,6 +26,7 @@ pub mod enrollment_token;
 pub mod environment;
 pub mod executor;
 pub mod journal;
+pub mod lock;
 pub mod member;
 pub(super) mod names;
 pub mod operator_token;

@@ -1,9 +1,12 @@
+//! Who hears of what, by the topics alone.
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::domain::actor::{AgentActor, Shown};
 use crate::domain::id::{Id, Kind};
 use crate::domain::mode::{AuthMode, CredentialKind};
+use crate::domain::oidc::Link;
 use crate::domain::role::{Extent, Grant, Reach, Role, Rule, Scope};
 use crate::domain::rotation::{Death, Fence, Incarnation, Rotation, Sent};
 
@@ -37,7 +40,7 @@ fn member(org: u8, byte: u8, grants: &[Grant]) -> Option<Caller> {
     };
     Some(Caller::new(
         actor,
-        Shown::IdToken,
+        Shown::IdToken(Link::of(id(org), "https://id.example:one")),
         None,
         Reach::of(grants, RULES)?,
     ))
@@ -82,6 +85,7 @@ fn lease(credential: u8) -> Lease {
         created: Time::from_seconds(0),
         expires: Time::from_seconds(100),
         ended: None,
+        handed: None,
     }
 }
 

@@ -142,6 +142,9 @@ impl Broker {
         let org = self.org_id(caller, org).await?;
         let id: MemberId = parse_id("member.id", member)?;
         let stored: Stored<Member> = self.read(&keys::member(org, id), "member").await?;
+        if stored.value.removed.is_some() {
+            return Err(Refusal::not_found("member"));
+        }
         let mut value = Member::clone(&stored.value);
         let mut more = Changes::default();
         if let Some(name) = change.display_name {

@@ -337,6 +337,7 @@ impl Refresher {
         begin: Option<Position>,
         outcome: Outcome,
     ) -> Result<(), Refusal> {
+        self.parts.metrics.refresh(outcome);
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
         let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
         append_finish(&self.parts.journal, &record).await?;

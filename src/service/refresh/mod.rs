@@ -34,6 +34,7 @@ use crate::domain::rotation::{Fence, Incarnation, Phase};
 use crate::domain::time::Time;
 use crate::domain::watch::Notice;
 use crate::journal::Journal;
+use crate::metrics::Metrics;
 use crate::store::keys;
 use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
@@ -51,6 +52,7 @@ pub(super) struct Parts {
     pub settings: Arc<ArcSwap<Settings>>,
     pub incarnation: Incarnation,
     pub hub: Arc<Hub>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The engine.

@@ -6,14 +6,16 @@ use super::choose::Choice;
 use super::subject::Subject;
 use crate::domain::actor::Caller;
 use crate::domain::approval::{Approved, Clearance};
+use crate::domain::credential::Credential;
 use crate::domain::gate::Permit;
 use crate::domain::journal::{Position, Record};
-use crate::domain::lease::Lease;
+use crate::domain::lease::{Handed, Lease};
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
 use crate::service::Broker;
 use crate::service::effect::Undone;
 use crate::service::lease::holder;
+use crate::store::Commit;
 use crate::store::keys::{self, Key};
 use crate::store::model::{ApprovalUse, LeasePointer, Pin};
 use crate::store::record::{Changes, Stored};
@@ -36,9 +38,10 @@ impl Broker {
         let mut changes = Changes::default();
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
-                let recorded = self.journal.append(&record.about("lease", lease.value.id));
+                let lease = self.handing(lease, &choice.credential).await?;
+                let recorded = self.journal.append(&record.about("lease", lease.id));
                 let position = recorded.await.map_err(Refusal::from)?;
-                return Ok((lease.value, position));
+                return Ok((lease, position));
             }
             // The one before goes: giving leases back and asking anew must not fill the store.
             changes = changes.delete::<Lease>(&keys::lease(org, lease.value.id));
@@ -73,6 +76,34 @@ impl Broker {
         Ok((Arc::new(lease), done.position))
     }
 
+    /// Keeps which generation a lease is about to hand out, so that a revocation can tell what is out there. A
+    /// commit where that is a newer one than the last time, and none otherwise.
+    pub(super) async fn handing(
+        &self,
+        lease: Stored<Lease>,
+        credential: &Credential,
+    ) -> Result<Arc<Lease>, Undone> {
+        let handed = handed(credential);
+        if lease
+            .value
+            .handed
+            .is_some_and(|before| before.generation >= handed.generation)
+        {
+            return Ok(lease.value);
+        }
+        let key = keys::lease(lease.value.org, lease.value.id);
+        let handing = Lease {
+            handed: Some(handed),
+            ..Lease::clone(&lease.value)
+        };
+        // Guarded: what ended the lease meanwhile wins.
+        let changes = Changes::default().at(&key, lease.revision).put(&key, &handing);
+        match self.records.commit(changes).await.map_err(Refusal::from)? {
+            Commit::Applied(_) => Ok(Arc::new(handing)),
+            Commit::Conflict => Err(Undone::Conflict),
+        }
+    }
+
     pub(super) fn new_lease(
         &self,
         caller: &Caller,
@@ -100,11 +131,12 @@ impl Broker {
             expires: clearance.bound(task_end.map_or(latest, |end| end.min(latest))),
             ended: None,
             approval: clearance.approved().map(Approved::approval),
+            handed: Some(handed(&choice.credential)),
         })
     }
 
-    /// Ties the lease to what allowed it: should the caller be revoked or the task end before the commit, the
-    /// commit fails. Also pins the task to its first choice.
+    /// Ties the lease to what allowed it: should the caller be revoked, the member removed or the task end
+    /// before the commit, the commit fails. Also pins the task to its first choice.
     pub(super) async fn guard_subject(
         &self,
         mut changes: Changes,
@@ -114,6 +146,8 @@ impl Broker {
         pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
         let (key, revision) = self.still_live(caller).await?;
+        changes = changes.at(&key, revision);
+        let (key, revision) = self.standing_member(subject.org, subject.member).await?;
         changes = changes.at(&key, revision);
         let Some(task) = &subject.task else {
             return Ok(changes);
@@ -136,5 +170,13 @@ impl Broker {
             }
         }
         Ok(changes)
+    }
+}
+
+/// What handing out this credential lets out.
+fn handed(credential: &Credential) -> Handed {
+    Handed {
+        generation: credential.rotation.generation,
+        expires: credential.expires,
     }
 }

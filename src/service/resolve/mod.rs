@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
+use crate::domain::id::{CredentialId, MemberId, OrgId};
 use crate::domain::journal::{Action, Position, Record};
 use crate::domain::lease::Lease;
 use crate::domain::reason::Reason;
@@ -25,6 +26,7 @@ use crate::service::refresh::Need;
 use crate::store::keys;
 use crate::store::model::Pin;
 use crate::store::record::Stored;
+use choose::Choice;
 use subject::Subject;
 
 pub use replace::{RefreshInput, Refreshed};
@@ -182,6 +184,8 @@ impl Broker {
             };
             decision.position = choice.position;
             decision.chosen = Some((choice.credential.id, choice.credential.owner));
+            // A locked credential is a stop, not a gap that another one fills.
+            self.unlocked(&[*choice.credential.id.as_bytes()])?;
             let need = Need {
                 remaining,
                 newer_than: None,
@@ -190,6 +194,15 @@ impl Broker {
             self.check_cleared(caller, subject, entry, choice.credential.id)
                 .await?;
             let material = self.material(&choice.credential, need).await?.0;
+            let choice = Choice {
+                credential: Arc::clone(&material.credential),
+                ..choice
+            };
+            let whose = Whose {
+                org: subject.org,
+                member: subject.member,
+                credential: choice.credential.id,
+            };
             let record = record
                 .clone()
                 .about("mode", entry.mode.name())
@@ -201,7 +214,7 @@ impl Broker {
                 .await
             {
                 Ok((lease, position)) => {
-                    self.still_allowed(caller, subject.task.as_ref()).await?;
+                    self.still_allowed(caller, whose, subject.task.as_ref()).await?;
                     self.still_approved(caller, &lease).await?;
                     // What was removed or replaced meanwhile is not handed out any more.
                     if self.generation(&material).await? == Some(material.generation()) {
@@ -209,7 +222,7 @@ impl Broker {
                     }
                 }
                 // A task changes by ending only: trying again would change nothing.
-                Err(Undone::Conflict) => self.still_allowed(caller, subject.task.as_ref()).await?,
+                Err(Undone::Conflict) => self.still_allowed(caller, whose, subject.task.as_ref()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),
             }
         }
@@ -238,9 +251,16 @@ impl Broker {
         Ok(stored.map(|stored| stored.value.rotation.generation))
     }
 
-    /// The last look before the answer: what was revoked or ended meanwhile wins.
-    async fn still_allowed(&self, caller: &Caller, task: Option<&Stored<Task>>) -> Result<(), Refusal> {
+    /// The last look before the answer: what was revoked, locked, removed or ended meanwhile wins.
+    async fn still_allowed(
+        &self,
+        caller: &Caller,
+        whose: Whose,
+        task: Option<&Stored<Task>>,
+    ) -> Result<(), Refusal> {
         self.still_live(caller).await?;
+        self.standing_member(whose.org, whose.member).await?;
+        self.unlocked(&[*whose.credential.as_bytes()])?;
         if let Some(task) = task {
             let stored = self
                 .records
@@ -251,6 +271,14 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// Whose credential a resolution is about to hand out.
+#[derive(Clone, Copy)]
+struct Whose {
+    org: OrgId,
+    member: MemberId,
+    credential: CredentialId,
 }
 
 /// A caller's text as the journal keeps it: what could be an id, and nothing else.

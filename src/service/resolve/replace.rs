@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{checked_request_id, shown};
+use super::{ATTEMPTS, Whose, checked_request_id, shown};
 use crate::domain::actor::Caller;
+use crate::domain::credential::Credential;
 use crate::domain::id::OrgId;
 use crate::domain::journal::{Action, Outcome, Position, Record};
+use crate::domain::lease::Lease;
 use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
 use crate::service::Broker;
+use crate::service::effect::Undone;
 use crate::service::lease::Vended;
 use crate::service::refresh::Need;
 use crate::store::keys;
+use crate::store::record::Stored;
 
 /// A reported rejection.
 #[derive(Clone, Copy, Debug)]
@@ -77,22 +81,29 @@ impl Broker {
         input: &RefreshInput<'_>,
         record: Record,
     ) -> Result<Refreshed, Refusal> {
-        let lease = self.own_lease(caller, org, input.lease).await?.value;
-        if !lease.stands(self.now()) {
+        let lease = self.own_lease(caller, org, input.lease).await?;
+        if !lease.value.stands(self.now()) {
             return Err(Refusal::new(
                 Reason::LeaseEnded,
-                format!("{} has ended", lease.id),
+                format!("{} has ended", lease.value.id),
             ));
         }
-        self.still_approved(caller, &lease).await?;
-        let task = match lease.task {
+        self.still_approved(caller, &lease.value).await?;
+        let task = match lease.value.task {
             Some(task) => self.records.get::<Task>(&keys::task(org, task)).await?,
             None => None,
         };
         if let Some(task) = &task {
             task.value.live(self.now(), TaskClaims::default())?;
         }
-        let credential = self.credential(org, lease.credential).await?.value;
+        let whose = Whose {
+            org,
+            member: lease.value.member,
+            credential: lease.value.credential,
+        };
+        // Before anything is asked of the provider, and once more before the answer.
+        self.still_allowed(caller, whose, task.as_ref()).await?;
+        let credential = self.credential(org, lease.value.credential).await?.value;
         let rejected = input.rejected_generation;
         let current = credential.rotation.generation;
         if rejected == 0 || rejected > current {
@@ -120,8 +131,9 @@ impl Broker {
             .about("credential", credential.id)
             .about("generation", material.credential.rotation.generation)
             .outcome(Outcome::Allowed);
+        let lease = self.handing_over(caller, lease, &material.credential).await?;
         let position = self.journal.append(&record).await?;
-        self.still_allowed(caller, task.as_ref()).await?;
+        self.still_allowed(caller, whose, task.as_ref()).await?;
         self.still_approved(caller, &lease).await?;
         if self.generation(&material).await?.is_none() {
             return Err(Refusal::not_found("credential"));
@@ -132,5 +144,26 @@ impl Broker {
             exchanged,
             position,
         })
+    }
+    /// Keeps the generation that the lease is about to hand out. Other callers of the same lease may be doing so
+    /// at the same moment.
+    async fn handing_over(
+        &self,
+        caller: &Caller,
+        mut lease: Stored<Lease>,
+        credential: &Credential,
+    ) -> Result<Arc<Lease>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let (org, id) = (lease.value.org, lease.value.id);
+            match self.handing(lease, credential).await {
+                Ok(lease) => return Ok(lease),
+                Err(Undone::Conflict) => lease = self.own_lease(caller, org, &id.to_string()).await?,
+                Err(Undone::Refused(refusal)) => return Err(refusal),
+            }
+            if !lease.value.stands(self.now()) {
+                return Err(Refusal::new(Reason::LeaseEnded, format!("{id} has ended")));
+            }
+        }
+        Err(Undone::Conflict.into())
     }
 }

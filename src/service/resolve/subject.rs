@@ -80,6 +80,7 @@ impl Broker {
             }
             let (member, project) = (live.member, live.project);
             place.admit("task", Some(project), Some(member))?;
+            self.standing_member(org, member).await?;
             let (executor, provider) = (live.executor.clone(), live.provider.clone());
             return Ok(Subject {
                 org,
@@ -96,6 +97,7 @@ impl Broker {
             .await?
             .value
             .id;
+        self.standing_member(org, member).await?;
         let project = self.project(org, input.project).await?.value.id;
         place.admit("project", Some(project), Some(member))?;
         Ok(Subject {

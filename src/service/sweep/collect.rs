@@ -7,6 +7,7 @@ use crate::domain::lease::{Holder, Lease};
 use crate::domain::refusal::Refusal;
 use crate::domain::task::Task;
 use crate::service::Broker;
+use crate::service::outstanding::Kept;
 use crate::service::presence::Present;
 use crate::store::keys::{self, Key};
 use crate::store::model::{Home, LeasePointer, Mark, Pin, Seen, Slot};
@@ -92,7 +93,7 @@ impl Broker {
             .await?;
         let key = keys::task(org, id);
         let changes = Changes::default().at(&key, stored.revision).delete::<Task>(&key);
-        Ok(self.commits(changes).await?)
+        self.commits(changes).await
     }
 
     /// Removes an enrollment token that is over for long, once no agent that came by it is left: until then, they
@@ -114,7 +115,7 @@ impl Broker {
             .at(&key, stored.revision)
             .delete::<EnrollmentToken>(&key)
             .delete::<Home>(&keys::enrollment_token_home(id));
-        Ok(self.commits(changes).await?)
+        self.commits(changes).await
     }
 
     async fn has_agents(&self, org: OrgId, slots: &Key) -> Result<bool, Refusal> {
@@ -152,7 +153,7 @@ impl Broker {
                 .get::<Agent>(&keys::agent(lease.org, agent))
                 .await?
                 .is_some()
-            && self.still_valid(lease, now).await?.is_some()
+            && self.still_valid(lease, Kept::Ended, now).await?.is_some()
         {
             return Ok(false);
         }
@@ -168,7 +169,7 @@ impl Broker {
         {
             changes = changes.at(&file, pointer.revision).delete::<LeasePointer>(&file);
         }
-        Ok(self.commits(changes).await?)
+        self.commits(changes).await
     }
 
     /// Whether the changes came about; `false`: somebody else came first.

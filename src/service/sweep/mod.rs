@@ -260,5 +260,8 @@ fn unhex(text: &str) -> Option<Key> {
         .map(|c| c.to_digit(16)?.try_into().ok())
         .collect::<Option<_>>()?;
     let bytes = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]);
-    (digits.len() % 2 == 0).then(|| Key::from_bytes(bytes.collect()))
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| Key::from_bytes(bytes.collect()))
 }

@@ -1,3 +1,5 @@
+//! What watchers are given, in which order, and that it is bounded.
+
 #![allow(clippy::unwrap_used)]
 
 use futures_util::FutureExt as _;

@@ -216,7 +216,8 @@ fn expired(shown: Shown) -> Refusal {
             Reason::ClientCertificateRequired,
             "the client certificate has expired",
         ),
-        Shown::OperatorToken(_) | Shown::ApiKey(_) | Shown::IdToken(_) => ended("the token has expired"),
+        Shown::OperatorToken(_) | Shown::ApiKey(_) => ended("the token has expired"),
+        Shown::IdToken(_) => Refusal::new(Reason::IdTokenExpired, "the ID token has expired"),
     }
 }
 

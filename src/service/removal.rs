@@ -1,0 +1,304 @@
+//! Removing a member: what was theirs ends.
+//!
+//! The first commit decides: the member's record says so, their outside identities are free, and a mark says that
+//! there is more to do. From then on their tokens, tasks and credentials are refused, because every call and
+//! every resolution looks at that record. What follows only clears away: operator tokens are revoked, tasks and
+//! leases end, credentials go with their secrets. A removal that a crash cut short is finished at the next start,
+//! or by repeating it. The member's name stays taken: it stands in the journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Broker;
+use super::credentials::removed_with;
+use super::effect::{Undone, detached};
+use super::live::ended;
+use super::outstanding::Outstanding;
+use crate::domain::actor::Caller;
+use crate::domain::credential::Credential;
+use crate::domain::directory::{Member, MemberOf, Operator};
+use crate::domain::id::{CredentialId, MemberId, OrgId};
+use crate::domain::journal::{Action, Record};
+use crate::domain::mode::CredentialKind;
+use crate::domain::owner::Owner;
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
+use crate::domain::task::Task;
+use crate::domain::watch::{Ended, Notice};
+use crate::store::model::{Mark, Pointer};
+use crate::store::record::{Changes, Stored};
+use crate::store::{MAX_SCAN, keys};
+
+/// A credential that was removed with its owner.
+#[derive(Clone, Debug)]
+pub struct RemovedCredential {
+    /// Its id.
+    pub credential: CredentialId,
+    /// The provider.
+    pub provider: String,
+    /// What it was.
+    pub kind: CredentialKind,
+}
+
+impl RemovedCredential {
+    /// What there is to do at the provider, in words.
+    pub const fn advice(&self) -> &'static str {
+        match self.kind {
+            CredentialKind::OAuthGrant => {
+                "the grant is not revoked at the provider: the member, or an admin there, ends this session"
+            }
+            CredentialKind::ApiKey | CredentialKind::Aws | CredentialKind::BedrockBearer => {
+                "the key still works at the provider: delete it there"
+            }
+        }
+    }
+}
+
+/// What the removal of a member ended.
+#[derive(Clone, Debug)]
+pub struct RemovedMember {
+    /// The member as it stands now.
+    pub member: Stored<Member>,
+    /// How many operator tokens were revoked.
+    pub operator_tokens: usize,
+    /// How many tasks were ended.
+    pub tasks: usize,
+    /// How many leases were ended.
+    pub leases: usize,
+    /// The credentials that were removed. What they were lives on at the providers.
+    pub credentials: Vec<RemovedCredential>,
+    /// What was handed out for the member and may still work at the providers.
+    pub outstanding: Outstanding,
+}
+
+/// How many records are ended in one commit.
+const PER_COMMIT: usize = 50;
+/// How often the removal is tried again when the member is changed at the same moment.
+const ATTEMPTS: usize = 16;
+
+impl Broker {
+    /// Removes a member for good, and ends what was theirs. When this returns, no later call of theirs succeeds
+    /// and nothing is resolved for them. Removing again finishes what a crash cut short.
+    pub async fn remove_member(
+        self: &Arc<Self>,
+        caller: &Caller,
+        org: &str,
+        member: &str,
+    ) -> Result<RemovedMember, Refusal> {
+        let arrived = self.arrived();
+        let org = self.org_id(caller, org).await?;
+        let id = self.member_ever(org, member).await?;
+        let record = caller.record(Action::MemberRemove, Some(org)).about("member", id);
+        let broker = Arc::clone(self);
+        detached(async move {
+            let member = broker.mark_removed(org, id, &record, arrived).await?;
+            broker.clear_away(member, &record).await
+        })
+        .await
+    }
+
+    /// Sets the member's record, in a commit of its own that decides.
+    async fn mark_removed(
+        self: &Arc<Self>,
+        org: OrgId,
+        id: MemberId,
+        record: &Record,
+        arrived: Duration,
+    ) -> Result<Stored<Member>, Refusal> {
+        let key = keys::member(org, id);
+        for _ in 0..ATTEMPTS {
+            let stored: Stored<Member> = self.read(&key, "member").await?;
+            if stored.value.removed.is_some() {
+                return Ok(stored);
+            }
+            let now = self.now();
+            let member = Member {
+                removed: Some(now),
+                identities: Vec::new(),
+                ..Member::clone(&stored.value)
+            };
+            let mut changes = Changes::default();
+            // Guarded, for the identities that are freed.
+            changes = changes.at(&key, stored.revision);
+            changes = changes.put(&key, &member);
+            for identity in &stored.value.identities {
+                changes = changes.delete::<Pointer>(&keys::member_identity(org, identity));
+            }
+            changes = changes.put(&keys::leaving(org, id), &Mark { since: now });
+            match self.effect(record.clone(), changes).await {
+                Ok(done) => {
+                    self.denied_from_now(*id.as_bytes(), &ended("the member was removed"), arrived);
+                    let gone = Ended::Member(id);
+                    self.publish(Notice::ended(org, gone, Reason::CredentialUnknown, false));
+                    return Ok(Stored {
+                        value: Arc::new(member),
+                        revision: done.revision,
+                    });
+                }
+                Err(Undone::Conflict) => {}
+                Err(Undone::Refused(refusal)) => return Err(refusal),
+            }
+        }
+        Err(Undone::Conflict.into())
+    }
+
+    /// Ends what was a removed member's. Safe to repeat.
+    async fn clear_away(
+        self: &Arc<Self>,
+        member: Stored<Member>,
+        record: &Record,
+    ) -> Result<RemovedMember, Refusal> {
+        let Member { id, org, .. } = *member.value;
+        let operator_tokens = self
+            .revoke_tokens_of(MemberOf { org, member: id }, record)
+            .await?;
+        let tasks = self.end_tasks_of(org, id, record).await?;
+        // Before the credentials go: what is still out there is read off them.
+        let (leases, outstanding) = self.end_member_leases(org, id).await?;
+        let credentials = self.remove_credentials_of(org, id, record).await?;
+        let changes = Changes::default().delete::<Mark>(&keys::leaving(org, id));
+        let _applied = self.records.commit(changes).await?;
+        Ok(RemovedMember {
+            member,
+            operator_tokens,
+            tasks,
+            leases,
+            credentials,
+            outstanding,
+        })
+    }
+
+    /// Finishes removals that a crash cut short.
+    pub(super) async fn finish_removals(self: &Arc<Self>) -> Result<(), Refusal> {
+        let list = keys::all_leaving();
+        let rows = self.records.scan::<Mark>(list.as_bytes(), None, MAX_SCAN).await?;
+        for (org, id) in rows.iter().filter_map(|(key, _)| keys::leaving_of(key)) {
+            let member: Stored<Member> = self.read(&keys::member(org, id), "member").await?;
+            let record = Record::new(Action::MemberRemove, "broker", Some(org)).about("member", id);
+            self.clear_away(member, &record).await?;
+        }
+        Ok(())
+    }
+
+    async fn revoke_tokens_of(self: &Arc<Self>, whose: MemberOf, record: &Record) -> Result<usize, Refusal> {
+        let (mut revoked, mut after) = (0, None);
+        loop {
+            let list = keys::operators();
+            let rows = self
+                .records
+                .scan::<Operator>(list.as_bytes(), after.as_ref(), MAX_SCAN);
+            let rows = rows.await?;
+            let theirs = rows.iter().map(|(_, token)| &token.value);
+            let theirs: Vec<_> = theirs
+                .filter(|token| token.member == Some(whose) && token.revoked.is_none())
+                .collect();
+            for some in theirs.chunks(PER_COMMIT) {
+                let mut changes = Changes::default();
+                for token in some {
+                    let gone = Operator {
+                        revoked: Some(self.now()),
+                        ..Operator::clone(token)
+                    };
+                    changes = changes.put(&keys::operator(token.id), &gone);
+                }
+                let ids: Vec<_> = some.iter().map(|token| token.id.to_string()).collect();
+                self.effect(record.clone().about("operator_tokens", ids.join(",")), changes)
+                    .await?;
+                for token in some {
+                    self.streams
+                        .end(*token.id.as_bytes(), &ended("the member was removed"));
+                }
+                revoked += some.len();
+            }
+            match rows.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(revoked),
+            }
+        }
+    }
+
+    async fn end_tasks_of(
+        self: &Arc<Self>,
+        org: OrgId,
+        member: MemberId,
+        record: &Record,
+    ) -> Result<usize, Refusal> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let list = keys::tasks(org);
+            let rows = self
+                .records
+                .scan::<Task>(list.as_bytes(), after.as_ref(), MAX_SCAN)
+                .await?;
+            let theirs = rows.iter().map(|(_, task)| &task.value);
+            let theirs: Vec<_> = theirs
+                .filter(|task| task.member == member && task.ended.is_none())
+                .collect();
+            for some in theirs.chunks(PER_COMMIT) {
+                let mut changes = Changes::default();
+                for task in some {
+                    let over = Task {
+                        ended: Some(self.now()),
+                        ..Task::clone(task)
+                    };
+                    changes = changes.put(&keys::task(org, task.id), &over);
+                }
+                let ids: Vec<_> = some.iter().map(|task| task.id.to_string()).collect();
+                self.effect(record.clone().about("tasks", ids.join(",")), changes)
+                    .await?;
+                for task in some {
+                    let agents = self.task_view(org, task.id).await?.agents;
+                    self.task_ended(task, &agents);
+                }
+                count += some.len();
+            }
+            match rows.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    async fn remove_credentials_of(
+        self: &Arc<Self>,
+        org: OrgId,
+        member: MemberId,
+        record: &Record,
+    ) -> Result<Vec<RemovedCredential>, Refusal> {
+        let mut removed = Vec::new();
+        let list = keys::credential_slots(org, Owner::Member(member));
+        // As many as there are providers and kinds: one scan has them all.
+        for (slot, pointer) in self
+            .records
+            .scan::<Pointer>(list.as_bytes(), None, MAX_SCAN)
+            .await?
+        {
+            let id = CredentialId::from_bytes(*pointer.value.id);
+            let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
+            let Some(stored) = stored else {
+                let _applied = self
+                    .records
+                    .commit(Changes::default().delete::<Pointer>(&slot))
+                    .await?;
+                continue;
+            };
+            let credential = stored.value;
+            // Not guarded: an exchange under way loses its claim with the record, whenever it is.
+            let changes = removed_with(Changes::default(), &credential);
+            let provider = credential.provider.clone();
+            let about = record
+                .clone()
+                .about("credential", id)
+                .about("provider", &provider);
+            self.effect(about, changes).await?;
+            let gone = Ended::Credential(id, credential.owner);
+            self.publish(Notice::ended(org, gone, Reason::CredentialUnusable, false));
+            removed.push(RemovedCredential {
+                credential: id,
+                provider,
+                kind: credential.kind,
+            });
+        }
+        Ok(removed)
+    }
+}
