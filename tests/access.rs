@@ -64,14 +64,20 @@ fn may(kind: Kind, path: &str) -> bool {
         return true;
     }
     match kind {
-        Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => {
-            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        Kind::Operator => {
+            !["BrokerService", "EnrollmentService"].contains(&service) && method != "ReadSecret"
         }
+        Kind::Agent => match service {
+            "BrokerService" | "EnrollmentService" | "WatchService" => true,
+            "ApprovalService" => reads || method == "RequestApproval",
+            _ => ["WhoAmI", "ReadSecret"].contains(&method),
+        },
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             "LockService" => method != "RemoveLock",
+            "ApprovalService" => reads || method == "RequestApproval",
+            "SecretService" => method != "ReadSecret",
             _ => method == "WhoAmI",
         },
         _ => false,
@@ -106,7 +112,14 @@ async fn every_kind_of_caller_gets_what_it_may_and_nothing_else() {
     let operator = broker.prepare().await;
     let task = operator.make_task(ORG, MEMBER).await;
     let enrolled = broker.enroll(&operator, &task).await;
-    let (_, api_key) = operator.make_api_key(ORG).await;
+    let request = proto::CreateApiKeyRequest {
+        org: ORG.to_owned(),
+        // For every group of calls: what it may do is what no group is needed for, or there is a group for.
+        groups: (1..=10).collect(),
+        ..Default::default()
+    };
+    let made = operator.access().create_api_key(request).await.unwrap();
+    let api_key = made.into_inner().token.unwrap().value.clone();
     let enrollment = operator.enrollment_token(ORG, "").await;
     let approval = Token::<ApprovalFamily>::new(ApprovalId::from_bytes([7; 16]), [9; 32]).reveal();
     let approval = approval.expose_str(Exposure::Inspect).unwrap();

@@ -8,6 +8,8 @@
 //! differ in silence, and types that hold secrets cannot be compared otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "records_golden/approvals.rs"]
+mod approvals;
 #[path = "records_golden/bytes.rs"]
 mod bytes;
 #[path = "records_golden/directory.rs"]
@@ -315,13 +317,20 @@ fn leases_of_every_mode_and_holder() {
             expires: at(9),
             ended: Some(at(10)),
             handed: None,
+            approval: None,
         };
         older(&format!("lease-{}", mode.name()), &lease);
         lease.handed = Some(Handed {
             generation: 11,
             expires: Some(at(12)),
         });
-        check(&format!("lease-handed-{}", mode.name()), &lease, &[3, 12, 13]);
+        older(&format!("lease-handed-{}", mode.name()), &lease);
+        lease.approval = Some(id(13));
+        check(
+            &format!("lease-approved-{}", mode.name()),
+            &lease,
+            &[3, 12, 13, 14],
+        );
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let pin = Pin {

@@ -92,7 +92,8 @@ enum Command {
     /// What environments demand of their agents: asked for, granted, denied, taken back.
     Approval(agent::approval::ApprovalArgs),
     /// Secrets of extensions, in namespaces of their own.
-    Secret(agent::secret::SecretArgs),
+    #[command(name = "secret")]
+    ExtensionSecret(agent::secret::SecretArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -158,7 +159,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Approval(args) => agent::approval::run(args).await,
-        Command::Secret(args) => agent::secret::run(args).await,
+        Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
     }

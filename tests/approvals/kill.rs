@@ -22,13 +22,17 @@ async fn a_crash_never_releases_twice_and_never_loses_a_use() {
     operator.make_org(ORG).await;
     operator.set_key(ORG, "", "the-orgs-own-key-000").await;
     demand(&operator, credbroker::proto::ApprovalPosture::Required).await;
+    let (_, api_key) = operator.make_api_key(ORG).await;
     for round in 0..ROUNDS {
         let operator = daemon.operator().await;
+        let automation = daemon.caller(Some(&api_key)).await;
         // A task a round, so that no lease of an earlier one stands.
         let spec = format!("sha256:{round}");
         let task = operator
             .make_task_with(crate::support::broker::MEMBER, &spec)
             .await;
+        // Pins the task, so that it is the approval and nothing else that the agents race for.
+        automation.resolve_by(&task, "").await.unwrap();
         let mut enrolled = Vec::new();
         for _ in 0..AGENTS {
             enrolled.push(daemon.enroll(&operator, &task).await);

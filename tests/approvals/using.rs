@@ -284,7 +284,8 @@ async fn agents(scene: &Scene, count: usize) -> Vec<Caller> {
 async fn many_agents_share_as_many_uses_as_there_are() {
     let scene = Scene::start().await;
     let agents = agents(&scene, 12).await;
-    for uses in [1u32, 5] {
+    // The first lease pins the task, by a guard that would serve a broken approval too.
+    for uses in [1u32, 5, 1] {
         let asked = scene.granted(uses).await;
         let tries = agents.iter().map(|agent| agent.resolve_by("", &asked.token));
         let answers = join_all(tries).await;

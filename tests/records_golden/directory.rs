@@ -1,6 +1,7 @@
 //! Orgs, what belongs to them, and the actors that are not agents.
 
 use credbroker::domain::agent::KeyFingerprint;
+use credbroker::domain::approval::Posture;
 use credbroker::domain::directory::{
     ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
 };
@@ -67,8 +68,14 @@ fn the_directory() {
         name: "ci".into(),
         display_name: "CI".into(),
         created: at(4),
+        approval: None,
     };
-    check("environment", &environment, &[]);
+    older("environment", &environment);
+    let environment = Environment {
+        approval: Some(Posture::Required),
+        ..environment
+    };
+    check("environment-2", &environment, &[6]);
     let member = Member {
         id: id(1),
         org: id(2),
