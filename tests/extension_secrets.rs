@@ -273,6 +273,7 @@ async fn what_is_taken_back_bites_at_once() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(revoke).await.unwrap();
     assert_eq!(refused(agent.read("a", "KEY").await), "CREDENTIAL_UNKNOWN");

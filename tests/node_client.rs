@@ -48,6 +48,7 @@ async fn a_node_agent_enrolls_resolves_hears_of_rotations_and_is_ended_by_a_revo
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: begun["agent"].as_str().unwrap().to_owned(),
+        ..Default::default()
     };
     scene.operator.agents().revoke_agent(revoke).await.unwrap();
     let ended = node.line().await;

@@ -87,13 +87,13 @@ enum Command {
     Role(Noun<operator::role::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
-    /// Stops that can be lifted again.
-    Lock(Noun<operator::lock::Action>),
     /// What environments demand of their agents: asked for, granted, denied, taken back.
     Approval(agent::approval::ApprovalArgs),
     /// Secrets of extensions, in namespaces of their own.
     #[command(name = "secret")]
     ExtensionSecret(agent::secret::SecretArgs),
+    /// Stops that can be lifted again.
+    Lock(Noun<operator::lock::Action>),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }

@@ -93,8 +93,6 @@ pub struct Agent {
     pub certificates: Option<Certificates>,
     /// When it expired, for not being seen.
     pub expired: Option<Time>,
-    /// When it was stopped, because two copies of it were at work. Can be taken back.
-    pub stopped: Option<Time>,
 }
 
 /// A good runtime key, and whether its use changes the agent's record.
@@ -146,7 +144,7 @@ impl Agent {
         self.runtime_key.matches(key) || next
     }
 
-    /// Whether it may act.
+    /// Whether it has not ended. Whether it is locked is another question.
     pub fn standing(&self) -> Result<(), Refusal> {
         let refuse = |reason, message: &str| Err(Refusal::new(reason, message));
         if self.revoked.is_some() {
@@ -155,11 +153,6 @@ impl Agent {
             refuse(
                 Reason::AgentExpired,
                 "the agent was not seen for too long and has expired",
-            )
-        } else if self.stopped.is_some() {
-            refuse(
-                Reason::AgentStopped,
-                "the agent was stopped: two copies of it were at work",
             )
         } else {
             Ok(())
@@ -243,7 +236,6 @@ mod tests {
             revoked: None,
             certificates: None,
             expired: None,
-            stopped: None,
         }
     }
 
@@ -285,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_ended_or_is_stopped_is_told_which_if_it_holds_the_key() {
+    fn who_has_ended_is_told_how_if_it_holds_the_key() {
         let at = Some(Time::from_millis(1));
         let revoked = Agent {
             revoked: at,
@@ -295,21 +287,16 @@ mod tests {
             expired: at,
             ..agent()
         };
-        let stopped = Agent {
-            stopped: at,
-            ..agent()
-        };
         for (agent, expected) in [
             (&revoked, Reason::CredentialUnknown),
             (&expired, Reason::AgentExpired),
-            (&stopped, Reason::AgentStopped),
         ] {
             let told = |key| agent.authenticate(KEY, FIRST, &hash(key)).unwrap_err().reason;
             assert_eq!(told(1), expected);
             assert_eq!(told(9), Reason::CredentialUnknown);
         }
         assert_eq!(
-            (revoked.ended(), expired.ended(), stopped.ended()),
+            (revoked.ended(), expired.ended(), agent().ended()),
             (at, at, None)
         );
     }

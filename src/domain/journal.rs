@@ -74,9 +74,6 @@ actions! {
     RoleGrant, "role.grant";
     RoleRevoke, "role.revoke";
     ApiKeyRotate, "api_key.rotate";
-    LockCreate, "lock.create";
-    LockRemove, "lock.remove";
-    MemberRemove, "member.remove";
     ApprovalRequest, "approval.request";
     ApprovalCreate, "approval.create";
     ApprovalGrant, "approval.grant";
@@ -87,6 +84,9 @@ actions! {
     SecretGrant, "secret.grant";
     SecretRevoke, "secret.revoke";
     SecretRead, "secret.read";
+    LockCreate, "lock.create";
+    LockRemove, "lock.remove";
+    MemberRemove, "member.remove";
 }
 
 /// The place of a record in its journal, from 1.

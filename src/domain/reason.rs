@@ -217,8 +217,8 @@ reasons! {
         "The enrollment token may not be presented from this address. Enroll from an allowed network, or mint a token that allows this one.";
     AgentExpired, "AGENT_EXPIRED", Unauthenticated, Caller,
         "The agent was not seen for too long and has ended. Enroll again with a new enrollment token.";
-    AgentStopped, "AGENT_STOPPED", Denied, Admin,
-        "Two copies of this agent were at work, so it was stopped. Find out which is the true one, then let it go on or revoke it.";
+    AgentCloned, "AGENT_CLONED", Denied, Admin,
+        "Two copies of this agent were at work, so it was locked. Find out which is the true one, then remove the lock or revoke the agent.";
     RenewalNonceStale, "RENEWAL_NONCE_STALE", Precondition, Caller,
         "The nonce is not good any more. Ask for a new one, sign that, and try again.";
     RenewalProofInvalid, "RENEWAL_PROOF_INVALID", Unauthenticated, Caller,
@@ -235,8 +235,6 @@ reasons! {
         "The holder has as many roles as fit. Revoke one first, or give one that covers more.";
     TooManyTokens, "TOO_MANY_TOKENS", Precondition, Caller,
         "The member has as many operator tokens as one may. Revoke one first.";
-    Locked, "LOCKED", Denied, Admin,
-        "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
     ApprovalRequired, "APPROVAL_REQUIRED", Precondition, Caller,
         "The environment demands an approval. Ask for one with 'credbroker approval request' for what the metadata names, and send its token with the resolution once it is granted.";
     ApprovalUnknown, "APPROVAL_UNKNOWN", Denied, Caller,
@@ -261,6 +259,8 @@ reasons! {
         "As many approvals as may be are waiting to be decided. Wait for those, or have them decided.";
     SecretLimit, "SECRET_LIMIT", Exhausted, Admin,
         "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
+    Locked, "LOCKED", Denied, Admin,
+        "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
 }
 
 impl std::fmt::Display for Reason {

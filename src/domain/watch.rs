@@ -101,7 +101,7 @@ pub struct Notice {
 pub enum Ended {
     /// The org.
     Org,
-    /// An environment.
+    /// An environment, and its project.
     Environment(EnvironmentId, ProjectId),
     /// A member.
     Member(MemberId),

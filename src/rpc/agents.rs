@@ -33,12 +33,12 @@ fn enrollment_token(token: &EnrollmentToken) -> proto::EnrollmentToken {
     }
 }
 
-fn state(agent: &Agent) -> proto::AgentState {
-    match AgentState::of(agent) {
+fn proto_state(state: AgentState) -> proto::AgentState {
+    match state {
         AgentState::Active => proto::AgentState::Active,
         AgentState::Revoked => proto::AgentState::Revoked,
         AgentState::Expired => proto::AgentState::Expired,
-        AgentState::Stopped => proto::AgentState::Stopped,
+        AgentState::Locked => proto::AgentState::Locked,
     }
 }
 
@@ -48,14 +48,14 @@ fn wanted_state(value: i32) -> Result<Option<AgentState>, Refusal> {
         Ok(proto::AgentState::Active) => Ok(Some(AgentState::Active)),
         Ok(proto::AgentState::Revoked) => Ok(Some(AgentState::Revoked)),
         Ok(proto::AgentState::Expired) => Ok(Some(AgentState::Expired)),
-        Ok(proto::AgentState::Stopped) => Ok(Some(AgentState::Stopped)),
+        Ok(proto::AgentState::Locked) => Ok(Some(AgentState::Locked)),
         Err(_) => Err(Refusal::invalid("filter.state", "filter.state is not known")),
     }
 }
 
 fn slot(bound: &BoundTo) -> proto::EnrollmentTokenSlot {
     let agent = bound.agent.as_ref();
-    let state = agent.map_or(proto::AgentState::Unspecified, |agent| state(agent));
+    let state = bound.state.map_or(proto::AgentState::Unspecified, proto_state);
     proto::EnrollmentTokenSlot {
         agent: bound.id.to_string(),
         key_fingerprint: bound.key.to_string(),
@@ -65,13 +65,13 @@ fn slot(bound: &BoundTo) -> proto::EnrollmentTokenSlot {
     }
 }
 
-fn agent(agent: &Agent, seen: Option<&Seen>) -> proto::Agent {
+fn agent(agent: &Agent, state: AgentState, seen: Option<&Seen>) -> proto::Agent {
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     proto::Agent {
         id: agent.id.to_string(),
         org: agent.org.to_string(),
         environment: agent.environment.to_string(),
-        state: state(agent).into(),
+        state: proto_state(state).into(),
         labels: map(&agent.labels),
         attributes: map(&agent.attributes),
         create_time: Some(timestamp(agent.created)),
@@ -217,7 +217,7 @@ impl proto::agent_service_server::AgentService for AgentService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetAgentResponse {
-            agent: Some(agent(&found.agent, found.seen.as_ref())),
+            agent: Some(agent(&found.agent, found.state, found.seen.as_ref())),
         }))
     }
 
@@ -249,7 +249,10 @@ impl proto::agent_service_server::AgentService for AgentService {
             .list_agents(&caller, &message.org, filter, page)
             .await
             .map_err(status)?;
-        let agents = page.rows.iter().map(|row| agent(&row.agent, row.seen.as_ref()));
+        let agents = page
+            .rows
+            .iter()
+            .map(|row| agent(&row.agent, row.state, row.seen.as_ref()));
         Ok(Response::new(proto::ListAgentsResponse {
             agents: agents.collect(),
             next_page_token: page.next,
@@ -268,7 +271,7 @@ impl proto::agent_service_server::AgentService for AgentService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RevokeAgentResponse {
-            agent: Some(agent(&revoked.agent, None)),
+            agent: Some(agent(&revoked.agent, AgentState::Revoked, None)),
             outstanding: outstanding(&revoked.outstanding),
             outstanding_truncated: revoked.outstanding.more,
         }))

@@ -63,9 +63,9 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.AccessService",
     "credbroker.v1.JournalService",
     "credbroker.v1.WatchService",
-    "credbroker.v1.LockService",
     "credbroker.v1.ApprovalService",
     "credbroker.v1.SecretService",
+    "credbroker.v1.LockService",
 ];
 
 /// Keeps what the health service says true.

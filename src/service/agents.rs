@@ -23,6 +23,8 @@ pub struct AgentView {
     pub agent: Arc<Agent>,
     /// When it was last seen; `None`: never.
     pub seen: Option<Seen>,
+    /// What it is doing.
+    pub state: AgentState,
 }
 
 /// What an agent is doing.
@@ -34,19 +36,18 @@ pub enum AgentState {
     Revoked,
     /// It was not seen for too long.
     Expired,
-    /// Two copies of it were at work.
-    Stopped,
+    /// It is locked.
+    Locked,
 }
 
 impl AgentState {
-    /// The state of this agent.
-    pub fn of(agent: &Agent) -> Self {
+    fn of(agent: &Agent, locked: bool) -> Self {
         if agent.revoked.is_some() {
             AgentState::Revoked
         } else if agent.expired.is_some() {
             AgentState::Expired
-        } else if agent.stopped.is_some() {
-            AgentState::Stopped
+        } else if locked {
+            AgentState::Locked
         } else {
             AgentState::Active
         }
@@ -71,11 +72,11 @@ pub struct AgentFilter<'a> {
 }
 
 impl AgentFilter<'_> {
-    /// What can be told from the agent's record alone.
-    fn takes(&self, agent: &Agent, environment: Option<EnvironmentId>) -> bool {
+    /// What can be told without looking when it was seen.
+    fn takes(&self, agent: &Agent, state: AgentState, environment: Option<EnvironmentId>) -> bool {
         self.labels.iter().all(|label| agent.labels.contains(label))
             && environment.is_none_or(|environment| agent.environment == environment)
-            && self.state.is_none_or(|state| AgentState::of(agent) == state)
+            && self.state.is_none_or(|wanted| wanted == state)
     }
 
     fn takes_seen(&self, seen: Option<Time>) -> bool {
@@ -141,9 +142,15 @@ impl Broker {
         self.view(agent).await
     }
 
+    /// What the agent is doing.
+    pub fn agent_state(&self, agent: &Agent) -> AgentState {
+        AgentState::of(agent, self.unlocked(&[*agent.id.as_bytes()]).is_err())
+    }
+
     async fn view(&self, agent: Arc<Agent>) -> Result<AgentView, Refusal> {
         let seen = self.last(Present::Agent(agent.org, agent.id)).await?;
-        Ok(AgentView { agent, seen })
+        let state = self.agent_state(&agent);
+        Ok(AgentView { agent, seen, state })
     }
 
     /// Those of the org's agents that `filter` takes.
@@ -166,7 +173,10 @@ impl Broker {
         };
         let mut search = self.search::<Agent, AgentView>(keys::agents(place.id()), page)?;
         while let Some(row) = search.next().await? {
-            if !filter.takes(&row.value, environment) || !self.reaches(&place, row.value.environment).await? {
+            let state = self.agent_state(&row.value);
+            if !filter.takes(&row.value, state, environment)
+                || !self.reaches(&place, row.value.environment).await?
+            {
                 continue;
             }
             let view = self.view(row.value).await?;

@@ -87,12 +87,12 @@ fn must_not_fail(action: Action) -> bool {
             | Action::OperatorRevoke
             | Action::OperatorRecover
             | Action::RoleRevoke
-            | Action::LockCreate
-            | Action::MemberRemove
             | Action::ApprovalDeny
             | Action::ApprovalRevoke
             | Action::SecretRemove
             | Action::SecretRevoke
+            | Action::LockCreate
+            | Action::MemberRemove
     )
 }
 

@@ -207,7 +207,6 @@ impl Broker {
             revoked: None,
             certificates: Some(first_of(&certificate, now)),
             expired: None,
-            stopped: None,
         };
         let (token_key, slot_key) = (
             keys::enrollment_token(org, token.id),

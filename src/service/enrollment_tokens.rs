@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Broker;
 use super::access::checked_ttl;
-use super::agents::checked_pairs;
+use super::agents::{AgentState, checked_pairs};
 use super::effect::Undone;
 use super::outstanding::Outstanding;
 use super::page::{Page, PageRequest};
@@ -68,6 +68,8 @@ pub struct BoundTo {
     pub id: AgentId,
     /// The agent; `None` where it has been collected.
     pub agent: Option<Arc<Agent>>,
+    /// What the agent is doing.
+    pub state: Option<AgentState>,
     /// When the agent was last seen.
     pub seen: Option<Seen>,
 }
@@ -274,6 +276,7 @@ impl Broker {
         Ok(BoundTo {
             key: keys::slot_key(key).unwrap_or(KeyFingerprint([0; 32])),
             id: slot.agent,
+            state: agent.as_ref().map(|agent| self.agent_state(&agent.value)),
             agent: agent.map(|agent| agent.value),
             seen: self.last(Present::Agent(org, slot.agent)).await?,
         })

@@ -7,7 +7,7 @@
 
 use super::Broker;
 use super::scope::Place;
-use crate::domain::actor::Caller;
+use crate::domain::actor::{Actor, AgentActor, Caller};
 use crate::domain::agent::{Agent, KeyFingerprint};
 use crate::domain::id::TaskId;
 use crate::domain::refusal::Refusal;
@@ -55,6 +55,12 @@ impl Broker {
         let KeyFingerprint(enrolled) = agent.key;
         let same_key = bool::from(enrolled.ct_eq(&key));
         let good = agent.holds(&token.hash()) && same_key && agent.standing().is_ok();
+        let actor = Actor::Agent(AgentActor {
+            id: agent.id,
+            org: agent.org,
+            environment: agent.environment,
+        });
+        let good = good && self.unlocked_actor(&actor).is_ok();
         if !good || !self.reaches(&place, agent.environment).await? {
             return Ok(None);
         }

@@ -202,6 +202,19 @@ impl Broker {
         Ok(())
     }
 
+    /// Removes the locks of an agent that has ended and is removed.
+    pub(super) async fn collect_locks_of(self: &Arc<Self>, agent: AgentId) -> Result<(), Refusal> {
+        let map = self.locks.map.load_full();
+        for lock in map.get(agent.as_bytes()).into_iter().flatten() {
+            let record = Record::new(Action::LockRemove, "broker", Some(lock.org))
+                .about("lock", lock.id)
+                .about("subject", lock.target)
+                .about("collected", true);
+            self.take_lock(Arc::clone(lock), None, record).await?;
+        }
+        Ok(())
+    }
+
     /// What a request means, where the call reaches it.
     async fn lock_target(
         &self,

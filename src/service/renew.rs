@@ -1,7 +1,7 @@
 //! Keeping an agent's identity fresh: its certificate, over mTLS or after a long sleep, and its runtime key.
 //!
 //! Each certificate is renewed once; [`Agent::may_renew`] tells a lost answer from a copy of the agent. A copy is
-//! not told apart from the true one: the agent is stopped, both of it, until an admin has looked.
+//! not told apart from the true one: the agent is locked, both of it, until an admin has looked.
 //!
 //! After a long sleep the certificate has ended, and no mTLS connection is made with it. The runtime key and a
 //! signature by the enrolled key stand in for it. What is signed names a nonce that this process authenticates,
@@ -20,10 +20,10 @@ use super::effect::Undone;
 use super::enroll::checked_csr;
 use super::presence::Present;
 use super::scope::parse_id;
-use crate::domain::actor::AgentActor;
+use crate::domain::actor::{Actor, AgentActor};
 use crate::domain::agent::{Agent, Certificates, RenewalNonce, SerialNumber, renewal_proof};
 use crate::domain::id::{AgentId, OrgId};
-use crate::domain::journal::{Action, Record};
+use crate::domain::journal::{Action, Outcome, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
@@ -165,7 +165,7 @@ impl Broker {
             return Err(self.denied(record, refusal).await.into());
         }
         if agent.may_renew(from.serial).is_err() {
-            return Err(self.stop_clone(agent, from.serial).await.into());
+            return Err(self.stop_clone(agent, from.serial).await?.into());
         }
         let subject = AgentSubject {
             org: agent.org,
@@ -189,55 +189,36 @@ impl Broker {
         Ok(certificate)
     }
 
-    /// Stops an agent of which two copies are at work, and says so. When this returns, no later request of
-    /// either succeeds.
-    async fn stop_clone(self: &Arc<Self>, agent: &Agent, presented: SerialNumber) -> Refusal {
-        match self.try_stop_clone(agent, presented).await {
-            Ok(refusal) | Err(refusal) => refusal,
-        }
-    }
-
-    async fn try_stop_clone(
+    /// Locks an agent of which two copies are at work, and says so. When this returns, no later request of either
+    /// succeeds.
+    async fn stop_clone(
         self: &Arc<Self>,
         agent: &Agent,
         presented: SerialNumber,
     ) -> Result<Refusal, Refusal> {
-        let refusal = Refusal::new(
-            Reason::AgentStopped,
-            "this certificate was renewed before, and the new one is in use: there are two copies of this agent, \
-             and both are stopped",
-        )
-        .with("agent", agent.id.to_string());
-        for _ in 0..ATTEMPTS {
-            let stored = self.agent_record(agent.org, agent.id).await?;
-            if stored.value.standing().is_err() {
-                return Ok(refusal);
-            }
-            let stopped = Agent {
-                stopped: Some(self.now()),
-                ..Agent::clone(&stored.value)
-            };
-            let key = keys::agent(agent.org, agent.id);
-            // Guarded: a revocation at the same moment must not be taken back.
-            let changes = Changes::default().at(&key, stored.revision).put(&key, &stopped);
-            let mut record = Record::new(Action::AgentClone, agent.id.to_string(), Some(agent.org))
-                .about("agent", agent.id)
-                .about("environment", agent.environment)
-                .about("presented", presented);
-            if let Some(certificates) = stored.value.certificates {
-                record = record.about("newest", certificates.newest);
-            }
-            match self.effect(record, changes).await {
-                Ok(_) => {
-                    tracing::warn!(agent = %agent.id, "two copies of an agent were at work; it is stopped");
-                    self.streams.end(*agent.id.as_bytes(), &refusal);
-                    return Ok(refusal);
-                }
-                Err(Undone::Conflict) => {}
-                Err(Undone::Refused(refusal)) => return Err(refusal),
-            }
+        let lock = self
+            .lock_agent(agent.org, agent.id, "two copies of it were at work")
+            .await?;
+        tracing::warn!(agent = %agent.id, "two copies of an agent were at work; it is locked");
+        let mut alarm = Record::new(Action::AgentClone, agent.id.to_string(), Some(agent.org))
+            .about("agent", agent.id)
+            .about("environment", agent.environment)
+            .about("presented", presented)
+            .about("lock", lock.id);
+        if let Some(certificates) = agent.certificates {
+            alarm = alarm.about("newest", certificates.newest);
         }
-        Err(Undone::Conflict.into())
+        let refusal = Refusal::new(
+            Reason::AgentCloned,
+            "this certificate was renewed before, and the new one is in use: there are two copies of this agent, \
+             and both are locked",
+        )
+        .with("agent", agent.id.to_string())
+        .with("lock", lock.id.to_string());
+        self.journal
+            .append(&alarm.outcome(Outcome::Denied(refusal.reason)))
+            .await?;
+        Ok(refusal)
     }
 
     /// A nonce for [`Broker::renew_expired_certificate`].
@@ -299,6 +280,11 @@ impl Broker {
         nonce: RenewalNonce,
     ) -> Result<(), Refusal> {
         agent.standing()?;
+        self.unlocked_actor(&Actor::Agent(AgentActor {
+            id: agent.id,
+            org: agent.org,
+            environment: agent.environment,
+        }))?;
         let request = ring::digest::digest(&ring::digest::SHA256, renewal.csr_der);
         let proof = renewal_proof(renewal.nonce, request.as_ref(), renewal.serial);
         // That the key is the enrolled one is seen later; here, that the message is by the key of its request.

@@ -239,7 +239,7 @@ table!(Certificates { 0 => newest, 1 => earlier, 2 => issued, 3 => used, 4 => no
 table!(Agent {
     0 => id, 1 => org, 2 => environment, 3 => key, 4 => runtime_key, 5 => next_runtime_key, 6 => used,
     7 => enrollment_token, 8 => labels, 9 => attributes, 10 => created, 11 => certificate_expires,
-    12 => revoked, 13 => certificates, 14 => expired, 15 => stopped,
+    12 => revoked, 13 => certificates, 14 => expired,
 });
 table!(Task {
     0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,

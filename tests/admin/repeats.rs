@@ -83,7 +83,8 @@ repeats!(
     CreateEnvironmentRequest {
         project: s(PROJECT),
         name: s("new"),
-        display_name: s("")
+        display_name: s(""),
+        approval: 0
     },
     |request| request.name = s("newer")
 );

@@ -4,9 +4,10 @@
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::support::client::metadata;
 
 fn stopped<T>() -> Result<T, String> {
-    Err("AGENT_STOPPED".to_owned())
+    Err("LOCKED".to_owned())
 }
 
 // req: D5 D6
@@ -26,29 +27,35 @@ async fn two_copies_that_renew_one_certificate_are_stopped_with_an_alarm() {
     // The copy goes on unnoticed while it renews nothing: many processes use one identity.
     assert_eq!(who(&copy).await.unwrap(), enrolled.agent);
     let told = renew(&copy, &key).await.unwrap_err();
-    assert_eq!(reason(&told), "AGENT_STOPPED");
+    assert_eq!(reason(&told), "AGENT_CLONED");
     assert!(told.message().contains("two copies"), "{}", told.message());
     for caller in [&agent, &copy, &by_renewed] {
         assert_eq!(who(caller).await, stopped());
     }
-    assert_eq!(
-        reason(&renew(&by_renewed, &key).await.unwrap_err()),
-        "AGENT_STOPPED"
-    );
+    assert_eq!(reason(&renew(&by_renewed, &key).await.unwrap_err()), "LOCKED");
     assert_eq!(
         site.shown(&enrolled.agent).await.state,
-        proto::AgentState::Stopped as i32
+        proto::AgentState::Locked as i32
     );
     who(&site.broker.agent(&bystander).await).await.unwrap();
 
     let alarms = site.journaled("agent.clone_alarm").await;
-    let alarm = alarms.iter().find(|record| record.phase == "finish").unwrap();
-    assert_eq!(alarms.len(), 2, "a begin and a finish, once");
+    let [alarm] = &alarms[..] else {
+        panic!("{alarms:?}")
+    };
+    assert_eq!((&*alarm.outcome, &*alarm.reason), ("denied", "AGENT_CLONED"));
     assert_eq!(alarm.subject["agent"], enrolled.agent);
     assert_ne!(alarm.subject["presented"], alarm.subject["newest"]);
-    // It outlives a restart.
+    assert_eq!(alarm.subject["lock"], metadata(&told, "lock"));
+    // It outlives a restart, and an admin can let the agent go on.
     let broker = site.broker.restart().await;
     assert_eq!(who(&broker.agent(&renewed).await).await, stopped());
+    let remove = proto::RemoveLockRequest {
+        org: ORG.to_owned(),
+        lock: alarm.subject["lock"].clone(),
+    };
+    broker.operator().await.locks().remove_lock(remove).await.unwrap();
+    assert_eq!(who(&broker.agent(&renewed).await).await, Ok(enrolled.agent));
 }
 
 // req: D5 N3

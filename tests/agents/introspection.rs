@@ -126,6 +126,7 @@ async fn a_live_agent_is_told_from_everything_else() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     operator.agents().revoke_agent(revoke).await.unwrap();
     assert_eq!(ask(operator, ORG, &rotated, spki_hash(&key)).await.unwrap(), no);

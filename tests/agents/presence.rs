@@ -139,6 +139,7 @@ async fn agents_are_listed_by_what_is_asked_for() {
         .revoke_agent(proto::RevokeAgentRequest {
             org: ORG.to_owned(),
             agent: other.agent.clone(),
+            ..Default::default()
         })
         .await
         .unwrap();

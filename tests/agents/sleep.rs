@@ -180,6 +180,7 @@ async fn only_the_living_are_renewed_and_only_for_a_while() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: revoked.agent.clone(),
+        ..Default::default()
     };
     site.operator.agents().revoke_agent(revoke).await.unwrap();
     let caller = site.broker.caller(None).await;
@@ -231,9 +232,9 @@ async fn a_copy_that_wakes_after_the_true_one_is_found() {
     let renewed = enrolled.with_chain(chain);
     who(&site.broker.agent(&renewed).await).await.unwrap();
     let copy = send(&caller, request(&org, &enrolled, &key, nonce(&caller).await)).await;
-    assert_eq!(copy, Err("AGENT_STOPPED".to_owned()));
+    assert_eq!(copy, Err("AGENT_CLONED".to_owned()));
     assert_eq!(
         who(&site.broker.agent(&renewed).await).await,
-        Err("AGENT_STOPPED".to_owned())
+        Err("LOCKED".to_owned())
     );
 }

@@ -215,6 +215,7 @@ async fn a_key_whose_agent_was_collected_enrolls_no_second_time() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     site.operator.agents().revoke_agent(revoke).await.unwrap();
     site.clock.advance(8 * DAY);
@@ -258,6 +259,7 @@ async fn a_living_agents_leases_stay_while_their_material_is_good() {
     let revoke = proto::RevokeAgentRequest {
         org: ORG.to_owned(),
         agent: enrolled.agent.clone(),
+        ..Default::default()
     };
     let revoked = site
         .operator

@@ -193,6 +193,7 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "DirectoryService/ListMembers": ListMembersRequest { org: r().org }
         "ExecutorService/ListExecutors": ListExecutorsRequest { org: r().org }
         "ExecutorService/ListExecutors": ListExecutorsRequest { org: own(), member: r().member }
+        "WatchService/Watch": WatchRequest { org: r().org }
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
             org: r().org, project: named(PROJECT), environment: named(ENVIRONMENT) }
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {

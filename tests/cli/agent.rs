@@ -223,7 +223,7 @@ async fn a_certificate_that_ended_in_a_long_sleep_is_renewed_at_use() {
 
 // req: D5 K3
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_whose_certificate_cannot_be_renewed_says_to_enroll_again() {
+async fn an_identity_whose_certificate_has_ended_says_to_enroll_again() {
     let scene = Scene::new().await;
     let task = scene.task().await;
     let enrolled = scene.enroll(&task, "identity").await;

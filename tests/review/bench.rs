@@ -203,6 +203,7 @@ impl Bench {
             authority,
             registry: registry.unwrap(),
             connectors,
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
         })
@@ -399,10 +400,6 @@ async fn resolver(broker: &Arc<Broker>) -> Caller {
 fn settings() -> Settings {
     Settings {
         enrollment_window: Duration::from_secs(600),
-        renewal_grace: Duration::from_secs(86_400),
-        heartbeat_interval: Duration::from_secs(60),
-        unseen_expiry: Duration::from_secs(86_400),
-        collect_after: Duration::from_secs(86_400),
         certificate_lifetime: Duration::from_secs(3_600),
         lease_lifetime: Duration::from_secs(3_600),
         minimum_remaining: Duration::from_secs(60),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use credbroker::proto;
+use credbroker::proto::lock_target::Target;
 use credbroker::proto::watch_event::Event;
 use tonic::Code;
 
@@ -159,4 +160,47 @@ async fn one_actor_has_so_many_watches_and_others_have_theirs() {
         assert!(tries < 500, "the place was not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+// req: D6 N4
+#[tokio::test]
+async fn a_lock_is_told_to_those_who_depend_on_it_and_ends_the_watch_of_what_is_locked() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let credential = operator.set_key(ORG, MEMBER, "alexs-own-key-00000").await.id;
+    operator.make_member(ORG, "kim").await;
+    let (task, other) = (
+        operator.make_task(ORG, MEMBER).await,
+        operator.make_task(ORG, "kim").await,
+    );
+    let enrolled = broker.enroll(&operator, &task).await;
+    let agent = broker.agent(&enrolled).await;
+    let bystander = broker.agent(&broker.enroll(&operator, &other).await).await;
+    agent.resolve("").await.unwrap();
+    let (mut watch, mut untouched) = (agent.watch().await, bystander.watch().await);
+    let lock = async |target: Target| {
+        let request = proto::CreateLockRequest {
+            org: ORG.to_owned(),
+            target: Some(proto::LockTarget {
+                target: Some(target),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        operator.locks().create_lock(request).await.unwrap();
+    };
+    lock(Target::Credential(credential.clone())).await;
+    lock(Target::Member(MEMBER.to_owned())).await;
+    for kind in ["crd_", "mbr_"] {
+        let Event::AccessEnded(ended) = watch.event().await.unwrap() else {
+            panic!("another event")
+        };
+        assert!(ended.subject.starts_with(kind) && ended.reversible, "{ended:?}");
+        assert_eq!(ended.reason, "LOCKED");
+    }
+    lock(Target::Agent(enrolled.agent)).await;
+    assert_eq!(reason(&watch.end().await), "LOCKED");
+    assert_eq!(reason(&agent.watch_from("").await.err().unwrap()), "LOCKED");
+    broker.broker.policy_changed(None, 1);
+    assert_eq!(untouched.policy().await, 1);
 }

@@ -78,8 +78,8 @@ pub enum StateArg {
     Revoked,
     /// They were not seen for too long.
     Expired,
-    /// Two copies of them were at work.
-    Stopped,
+    /// They are locked.
+    Locked,
 }
 
 impl ListAgentsArgs {
@@ -96,7 +96,7 @@ impl ListAgentsArgs {
             Some(StateArg::Active) => proto::AgentState::Active,
             Some(StateArg::Revoked) => proto::AgentState::Revoked,
             Some(StateArg::Expired) => proto::AgentState::Expired,
-            Some(StateArg::Stopped) => proto::AgentState::Stopped,
+            Some(StateArg::Locked) => proto::AgentState::Locked,
         };
         proto::AgentFilter {
             labels: self.label.iter().cloned().collect(),

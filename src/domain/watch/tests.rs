@@ -86,6 +86,7 @@ fn lease(credential: u8) -> Lease {
         expires: Time::from_seconds(100),
         ended: None,
         handed: None,
+        approval: None,
     }
 }
 

@@ -130,8 +130,8 @@ impl Broker {
             created: now,
             expires: clearance.bound(task_end.map_or(latest, |end| end.min(latest))),
             ended: None,
-            approval: clearance.approved().map(Approved::approval),
             handed: Some(handed(&choice.credential)),
+            approval: clearance.approved().map(Approved::approval),
         })
     }
 

@@ -1,5 +1,7 @@
 //! Removing what has ended, with all that belongs to it. The record that leads to the rest goes last.
 
+use std::sync::Arc;
+
 use crate::domain::agent::Agent;
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::{OrgId, TaskId};
@@ -37,7 +39,7 @@ impl Broker {
     }
 
     /// Removes an agent that has ended. Nobody makes anything for it any more, so nothing is guarded.
-    pub(super) async fn collect_agent(&self, stored: &Stored<Agent>) -> Result<(), Refusal> {
+    pub(super) async fn collect_agent(self: &Arc<Self>, stored: &Stored<Agent>) -> Result<(), Refusal> {
         let Agent { id, org, key, .. } = *stored.value;
         let leases = keys::leases_for(org, Holder::Agent(id));
         self.clear::<LeasePointer>(&leases, |changes, _, pointer| {
@@ -51,6 +53,7 @@ impl Broker {
             }
         })
         .await?;
+        self.collect_locks_of(id).await?;
         // A token that still enrolls keeps its slots: the key of an agent that has ended enrolls no second time.
         let token = stored.value.enrollment_token;
         let minted = self

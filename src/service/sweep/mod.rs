@@ -231,6 +231,7 @@ impl Broker {
             "the agent was not seen for too long and has expired",
         );
         self.streams.end(*id.as_bytes(), &told);
+        self.agent_ended(&agent, told.reason).await;
         self.end_leases(org, Holder::Agent(id)).await?;
         Ok(true)
     }

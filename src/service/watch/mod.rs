@@ -5,6 +5,7 @@
 
 mod cursor;
 mod hub;
+mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use super::Broker;
 use super::live::ended;
 use super::streams::OpenStream;
 use crate::domain::actor::{Actor, AgentActor, Caller, Shown};
-use crate::domain::id::{AgentId, OrgId};
+use crate::domain::id::OrgId;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
 use crate::domain::time::Time;
-use crate::domain::watch::{Ended, Interest, Notice, listens_to};
+use crate::domain::watch::{Interest, listens_to};
 use crate::store::keys::{self, Key};
 use crate::store::model::{LeasePointer, Mark};
 
@@ -164,48 +165,6 @@ impl Broker {
             }
         }
         Ok(())
-    }
-}
-
-impl Broker {
-    /// Tells those who watch and may hear of it. To be called once what it tells of is committed, and before
-    /// anybody is answered. Never waits.
-    pub(super) fn publish(&self, notice: Notice) {
-        self.hub.publish(notice, self.now());
-    }
-
-    /// The policy of an org changed; `None`: that of the whole broker.
-    pub fn policy_changed(&self, org: Option<OrgId>, version: u64) {
-        self.publish(Notice::policy(org, version));
-    }
-
-    /// A lease was made: who holds it and watches hears of its credential from now on.
-    pub(super) fn lease_made(&self, lease: &Lease) {
-        self.hub
-            .gained(lease.holder.id_bytes(), &[Interest::lease(lease)], self.now());
-    }
-
-    /// A lease was ended.
-    pub(super) fn lease_ended(&self, lease: &Lease) {
-        self.hub.lost(lease.holder.id_bytes(), *lease.id.as_bytes());
-    }
-
-    /// Agents were assigned to a task: those of them that watch hear of it and of its member from now on.
-    pub(super) fn task_assigned(&self, task: &Task, agents: &[AgentId]) {
-        let interests = Interest::task(task);
-        for agent in agents {
-            self.hub.gained(*agent.as_bytes(), &interests, self.now());
-        }
-    }
-
-    /// A task was ended.
-    pub(super) fn task_ended(&self, task: &Task, agents: &[AgentId]) {
-        let (id, project, member) = (task.id, task.project, task.member);
-        let ended = Ended::Task(id, project, member);
-        self.publish(Notice::ended(task.org, ended, Reason::TaskEnded, false));
-        for agent in agents {
-            self.hub.lost(*agent.as_bytes(), *id.as_bytes());
-        }
     }
 }
 
