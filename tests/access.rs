@@ -64,10 +64,14 @@ fn may(kind: Kind, path: &str) -> bool {
         return true;
     }
     match kind {
-        Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => {
-            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        Kind::Operator => {
+            !["BrokerService", "EnrollmentService"].contains(&service) && method != "ReadSecret"
         }
+        Kind::Agent => match service {
+            "BrokerService" | "EnrollmentService" | "WatchService" => true,
+            "ApprovalService" => reads || method == "RequestApproval",
+            _ => ["WhoAmI", "ReadSecret"].contains(&method),
+        },
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,

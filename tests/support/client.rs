@@ -66,6 +66,8 @@ impl Caller {
         credentials: credential_service_client, CredentialServiceClient;
         access: access_service_client, AccessServiceClient;
         journal: journal_service_client, JournalServiceClient;
+        approvals: approval_service_client, ApprovalServiceClient;
+        secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
         locks: lock_service_client, LockServiceClient;
     }
