@@ -59,20 +59,25 @@ fn may(kind: Kind, path: &str) -> bool {
         "GetLoginConfiguration",
         "GetRenewalNonce",
         "RenewExpiredCertificate",
-        "GetLoginConfiguration",
     ];
     if public.contains(&method) {
         return true;
     }
     match kind {
-        Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
-        Kind::Agent => {
-            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+        Kind::Operator => {
+            !["BrokerService", "EnrollmentService"].contains(&service) && method != "ReadSecret"
         }
+        Kind::Agent => match service {
+            "BrokerService" | "EnrollmentService" | "WatchService" => true,
+            "ApprovalService" => reads || method == "RequestApproval",
+            _ => ["WhoAmI", "ReadSecret"].contains(&method),
+        },
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
             "DirectoryService" | "CredentialService" | "ExecutorService" => reads,
             "LockService" => method != "RemoveLock",
+            "ApprovalService" => reads || method == "RequestApproval",
+            "SecretService" => method != "ReadSecret",
             _ => method == "WhoAmI",
         },
         _ => false,
@@ -226,7 +231,7 @@ async fn a_revoked_agent_is_refused_on_its_open_connection_and_on_a_new_one() {
 async fn a_revoked_api_key_is_refused_on_its_open_connection_and_on_a_new_one() {
     let broker = TestBroker::start().await;
     let operator = broker.prepare().await;
-    let (id, key) = operator.make_api_key(ORG).await;
+    let (id, key) = operator.make_broad_api_key(ORG).await;
     let (other_id, other_key) = operator.make_api_key(ORG).await;
     let (open, other) = (
         broker.caller(Some(&key)).await,

@@ -4,6 +4,8 @@
 
 #[path = "cli/agent.rs"]
 mod agent;
+#[path = "cli/approvals.rs"]
+mod approvals;
 #[path = "cli/contexts.rs"]
 mod contexts;
 #[path = "cli/journal.rs"]

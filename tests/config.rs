@@ -264,3 +264,56 @@ fn a_reload_tells_what_it_takes_and_what_waits() {
         "the same time written otherwise is no change"
     );
 }
+
+// req: D2
+#[test]
+fn an_issuer_is_checked_before_anything_is_sent_to_it() {
+    let good =
+        "[[oidc.issuers]]\nissuer = \"https://idp.example/x\"\nclient_id = \"cli\"\norgs = [\"acme\"]\n";
+    let config = parse(&format!(
+        "{good}audiences = [\"other\", \"cli\"]\nca_file = \"idp.pem\""
+    ))
+    .unwrap();
+    let issuer = &config.issuers[0];
+    assert_eq!(issuer.audiences, ["cli", "other"]);
+    assert_eq!(issuer.clock_skew, Duration::from_secs(60));
+    assert_eq!(
+        issuer.ca_file.as_deref(),
+        Some(Path::new("/etc/credbroker/idp.pem"))
+    );
+    let names: Vec<_> = issuer
+        .algorithms
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
+    assert_eq!(names, ["RS256", "ES256", "EdDSA"]);
+    for (text, told) in [
+        (good.replace("https", "http"), "issuer is not the URL"),
+        (good.replace("/x", "/x?y"), "issuer is not the URL"),
+        (good.replace("\"cli\"", "\"\""), "client_id is empty"),
+        (good.replace("[\"acme\"]", "[]"), "orgs is not a list"),
+        (good.replace("acme", "Not A Name"), "orgs is not a list"),
+        (format!("{good}scopes = [\"email\"]"), "scopes is without"),
+        (
+            format!("{good}algorithms = [\"none\"]"),
+            "algorithms is not a list",
+        ),
+        (
+            format!("{good}algorithms = [\"HS256\"]"),
+            "algorithms is not a list",
+        ),
+        (format!("{good}algorithms = []"), "algorithms is not a list"),
+        (format!("{good}clock_skew = \"6m\""), "clock_skew is more"),
+        (format!("{good}{good}"), "stands twice"),
+        (
+            format!("{good}secret = \"x\""),
+            "there is no key 'oidc.issuers.secret'",
+        ),
+    ] {
+        let error = refusal(&text, &[]);
+        assert!(
+            error.contains(told) && error.contains("oidc.issuers"),
+            "{text}: {error}"
+        );
+    }
+}

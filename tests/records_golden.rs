@@ -8,6 +8,8 @@
 //! differ in silence, and types that hold secrets cannot be compared otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "records_golden/approvals.rs"]
+mod approvals;
 #[path = "records_golden/bytes.rs"]
 mod bytes;
 #[path = "records_golden/directory.rs"]

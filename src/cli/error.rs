@@ -47,7 +47,7 @@ impl Kind {
 }
 
 /// A failure as a person reads it. Never holds a secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Failure {
     /// What sort of failure it is.

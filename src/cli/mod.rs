@@ -90,7 +90,8 @@ enum Command {
     /// What environments demand of their agents: asked for, granted, denied, taken back.
     Approval(agent::approval::ApprovalArgs),
     /// Secrets of extensions, in namespaces of their own.
-    Secret(agent::secret::SecretArgs),
+    #[command(name = "secret")]
+    ExtensionSecret(agent::secret::SecretArgs),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
     /// What was decided and done, in order.
@@ -158,7 +159,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Approval(args) => agent::approval::run(args).await,
-        Command::Secret(args) => agent::secret::run(args).await,
+        Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
     }

@@ -317,7 +317,15 @@ fn in_file(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
 /// The dotted path of the innermost key whose name or value covers `offset`.
 fn key_at(table: &DeTable<'_>, offset: usize) -> Option<String> {
     table.iter().find_map(|(name, value)| {
-        let inner = value.get_ref().as_table().and_then(|inner| key_at(inner, offset));
+        let entries = value
+            .get_ref()
+            .as_array()
+            .into_iter()
+            .flat_map(|array| array.iter());
+        let tables = std::iter::once(value.get_ref()).chain(entries.map(|entry| entry.get_ref()));
+        let inner = tables
+            .filter_map(|value| value.as_table())
+            .find_map(|inner| key_at(inner, offset));
         match inner {
             Some(inner) => Some(format!("{}.{inner}", name.get_ref())),
             None => (name.span().contains(&offset) || value.span().contains(&offset))

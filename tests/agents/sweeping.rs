@@ -162,7 +162,6 @@ async fn who_is_seen_lives_on_and_who_is_not_expires_for_good() {
         org: ORG.to_owned(),
         task: site.operator.make_task(ORG, MEMBER).await,
         agents: vec![silent.agent.clone()],
-        ..Default::default()
     };
     let refused = site.operator.tasks().assign_task(assign).await.unwrap_err();
     assert_eq!(reason(&refused), "NOT_FOUND");
@@ -275,4 +274,39 @@ async fn a_living_agents_leases_stay_while_their_material_is_good() {
         (&outstanding.lease, &outstanding.credential),
         (&lease.id, &credential.id)
     );
+}
+
+// req: D5 D6
+#[tokio::test]
+async fn an_agents_locks_go_with_it() {
+    let site = Site::start("").await;
+    let (enrolled, _) = site.agent("").await;
+    let lock = proto::CreateLockRequest {
+        org: ORG.to_owned(),
+        target: Some(proto::LockTarget {
+            target: Some(proto::lock_target::Target::Agent(enrolled.agent.clone())),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    site.operator.locks().create_lock(lock).await.unwrap();
+    let locked = proto::AgentFilter {
+        state: proto::AgentState::Locked.into(),
+        ..Default::default()
+    };
+    assert_eq!(site.listed(locked, 0).await.0[0].id, enrolled.agent);
+    let revoke = proto::RevokeAgentRequest {
+        org: ORG.to_owned(),
+        agent: enrolled.agent,
+        ..Default::default()
+    };
+    site.operator.agents().revoke_agent(revoke).await.unwrap();
+    site.clock.advance(7 * DAY);
+    assert_eq!(site.broker.broker.sweep().await.unwrap().agents, 1);
+    let request = proto::ListLocksRequest {
+        org: ORG.to_owned(),
+        ..Default::default()
+    };
+    let locks = site.operator.locks().list_locks(request).await.unwrap();
+    assert!(locks.into_inner().locks.is_empty());
 }

@@ -203,6 +203,14 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "AgentService/CreateEnrollmentTokens": CreateEnrollmentTokensRequest {
             project: named(PROJECT), environment: named(ENVIRONMENT), task: r().task }
         "AgentService/ListEnrollmentTokens": ListEnrollmentTokensRequest { org: r().org }
+        "AgentService/GetEnrollmentToken": GetEnrollmentTokenRequest {
+            org: r().org, enrollment_token: r().enrollment_token }
+        "AgentService/GetEnrollmentToken": GetEnrollmentTokenRequest {
+            org: own(), enrollment_token: r().enrollment_token }
+        "AgentService/ListEnrollmentTokenSlots": ListEnrollmentTokenSlotsRequest {
+            org: r().org, enrollment_token: r().enrollment_token }
+        "AgentService/ListEnrollmentTokenSlots": ListEnrollmentTokenSlotsRequest {
+            org: own(), enrollment_token: r().enrollment_token }
         "AgentService/RevokeEnrollmentToken": RevokeEnrollmentTokenRequest {
             org: r().org, enrollment_token: r().enrollment_token }
         "AgentService/RevokeEnrollmentToken": RevokeEnrollmentTokenRequest {
@@ -210,6 +218,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "AgentService/GetAgent": GetAgentRequest { org: r().org, agent: r().agent }
         "AgentService/GetAgent": GetAgentRequest { org: own(), agent: r().agent }
         "AgentService/ListAgents": ListAgentsRequest { org: r().org }
+        "AgentService/IntrospectRuntimeKey": IntrospectRuntimeKeyRequest {
+            org: r().org, certificate_key_sha256: vec![7; 32] }
         "AgentService/RevokeAgent": RevokeAgentRequest { org: r().org, agent: r().agent }
         "AgentService/RevokeAgent": RevokeAgentRequest { org: own(), agent: r().agent }
         "LockService/CreateLock": CreateLockRequest { org: r().org, target: agent_lock(&r()) }
@@ -249,7 +259,7 @@ async fn another_orgs_anything_looks_like_nothing() {
     operator.set_key(ORG, "", "the-orgs-own-key-000").await;
     let own_task = operator.make_task(ORG, MEMBER).await;
     let theirs = theirs(&broker, &operator).await;
-    let (_, key) = operator.make_api_key(ORG).await;
+    let (_, key) = operator.make_broad_api_key(ORG).await;
     let caller = broker.caller(Some(&key)).await;
     let nothing = Refs::to_nothing();
 

@@ -292,7 +292,7 @@ async fn agents_are_introspected_filtered_and_go_with_their_token() {
     let agent = scene.json("agent list --seen-after 1h").await[0].clone();
     let key = text(&agent["key_fingerprint"]);
     let runtime_key = std::fs::read_to_string(scene.user.path("one").join("runtime-key")).unwrap();
-    let introspect = format!("agent introspect --certificate-key {key} -o json");
+    let introspect = format!("agent introspect --certificate-key-sha256 {key} -o json");
     let told = scene.run_with(&introspect, &runtime_key).await.json();
     assert_eq!((&told["active"], &told["agent"]), (&json!(true), &agent["id"]));
     let other = introspect.replace(key, &"ab".repeat(32));

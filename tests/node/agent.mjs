@@ -54,6 +54,8 @@ const { root: rpc } = protobuf.parse(`
 // What a failure says: its code, and the reason of `docs/errors.md`.
 function told(error) {
   const [details] = error.metadata.get("grpc-status-details-bin");
+  // One that the transport made by itself.
+  if (details === undefined) return { code: grpc.status[error.code] };
   const status = rpc.lookupType("Status").decode(details);
   const info = status.details.find((any) => any.typeUrl.endsWith("google.rpc.ErrorInfo"));
   const { reason, domain } = rpc.lookupType("ErrorInfo").decode(info.value);

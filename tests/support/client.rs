@@ -66,6 +66,8 @@ impl Caller {
         credentials: credential_service_client, CredentialServiceClient;
         access: access_service_client, AccessServiceClient;
         journal: journal_service_client, JournalServiceClient;
+        approvals: approval_service_client, ApprovalServiceClient;
+        secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
         locks: lock_service_client, LockServiceClient;
     }
@@ -79,6 +81,18 @@ impl Caller {
     pub async fn make_api_key(&self, org: &str) -> (String, String) {
         let request = proto::CreateApiKeyRequest {
             org: org.to_owned(),
+            ..Default::default()
+        };
+        let made = self.access().create_api_key(request).await.unwrap().into_inner();
+        (made.api_key.unwrap().id, made.token.unwrap().value.clone())
+    }
+
+    /// As [`Caller::make_api_key`], a key that may be used for everything a key may be used for.
+    pub async fn make_broad_api_key(&self, org: &str) -> (String, String) {
+        let groups = (1..64).filter(|group| proto::ApiKeyGroup::try_from(*group).is_ok());
+        let request = proto::CreateApiKeyRequest {
+            org: org.to_owned(),
+            groups: groups.collect(),
             ..Default::default()
         };
         let made = self.access().create_api_key(request).await.unwrap().into_inner();

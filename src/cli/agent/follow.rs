@@ -26,6 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const FIRST_SILENCE: Duration = Duration::from_secs(30);
 /// How much later than told a message may come.
 const LATE: Duration = Duration::from_secs(10);
+/// How many tries after a refusal have to fail before it is taken for final.
+const TRIES_REFUSED: u32 = 3;
 
 /// What a follower sees.
 #[derive(Debug)]
@@ -48,8 +50,9 @@ pub struct Follower {
     /// What is waited for before the next try.
     pause: Option<Duration>,
     pauses: Pauses,
-    /// Whether the last try was refused because of who calls. Once may be a key that was just replaced.
-    refused: bool,
+    /// How the caller was refused for who it is, and how many tries since then failed. Once may be a key that was
+    /// just replaced; and who is revoked may get no connection to be told so.
+    refused: Option<(Failure, u32)>,
 }
 
 /// Why there is no next message, and whether trying again may help.
@@ -121,7 +124,7 @@ impl Follower {
             silence: FIRST_SILENCE,
             pause: None,
             pauses: Pauses::default(),
-            refused: false,
+            refused: None,
         }
     }
 
@@ -135,7 +138,7 @@ impl Follower {
             match self.message().await {
                 Ok(event) => {
                     self.pauses = Pauses::default();
-                    self.refused = false;
+                    self.refused = None;
                     let first = self.cursor.is_empty();
                     self.cursor.clone_from(&event.cursor);
                     match &event.event {
@@ -189,11 +192,17 @@ impl Follower {
                 true
             }
             (_, Kind::Unavailable) => true,
-            (_, Kind::Denied) => !std::mem::replace(&mut self.refused, true),
+            (_, Kind::Denied) => self.refused.is_none(),
             _ => false,
         };
         if !again {
             return Err(broken.failure);
+        }
+        match &mut self.refused {
+            Some((_, tries)) if *tries + 1 < TRIES_REFUSED => *tries += 1,
+            Some((refused, _)) => return Err(refused.clone()),
+            None if broken.failure.kind == Kind::Denied => self.refused = Some((broken.failure.clone(), 0)),
+            None => {}
         }
         let pause = self.pauses.next(broken.retry_after);
         self.pause = Some(pause);

@@ -28,13 +28,13 @@ pub struct SecretArgs {
 
 /// Who reads a namespace.
 #[derive(Args, Debug)]
-#[group(id = "grantee", required = true, multiple = false, args = ["agent", "environment"])]
+#[group(skip)]
 struct GranteeArgs {
     /// An agent, `agt_…`.
-    #[arg(long)]
+    #[arg(long, group = "grantee")]
     agent: Option<String>,
     /// All agents of an environment: id or name.
-    #[arg(long)]
+    #[arg(long, group = "grantee")]
     environment: Option<String>,
     /// The project, where the environment is given by name.
     #[arg(long, default_value = "", requires = "environment")]
@@ -76,6 +76,7 @@ enum Action {
         yes: bool,
     },
     /// Let an agent, or all agents of an environment, read a namespace.
+    #[command(group = clap::ArgGroup::new("grantee").required(true))]
     Grant {
         /// The namespace.
         namespace: String,
@@ -85,6 +86,7 @@ enum Action {
         show: ShowArgs,
     },
     /// Take that back.
+    #[command(group = clap::ArgGroup::new("grantee").required(true))]
     Revoke {
         /// The namespace.
         namespace: String,

@@ -115,7 +115,7 @@ pub struct IntrospectArgs {
     /// The SHA-256 of the presented certificate's SubjectPublicKeyInfo, DER: 64 hex digits, with or without
     /// `sha256:` before them.
     #[arg(long, value_name = "SHA256")]
-    certificate_key: String,
+    certificate_key_sha256: String,
     /// The file of the runtime key; otherwise standard input, or a prompt.
     #[arg(long, value_name = "FILE")]
     runtime_key_file: Option<PathBuf>,
@@ -157,7 +157,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let request = proto::IntrospectRuntimeKeyRequest {
                 org,
                 runtime_key: Some(proto::Secret { value: key }),
-                certificate_key_sha256: sha256(&args.certificate_key)?,
+                certificate_key_sha256: sha256(&args.certificate_key_sha256)?,
             };
             let answer = agents.introspect_runtime_key(request).await.map_err(failed)?;
             print_named(session, Some(answer.into_inner()), args.show).await
@@ -189,7 +189,7 @@ fn sha256(text: &str) -> Result<Vec<u8>, Failure> {
         .collect();
     bytes
         .filter(|bytes| bytes.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .ok_or_else(|| Failure::usage("--certificate-key is the SHA-256 in 64 hex digits"))
+        .ok_or_else(|| Failure::usage("--certificate-key-sha256 is the SHA-256 in 64 hex digits"))
 }
 
 async fn revoked(
