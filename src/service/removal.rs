@@ -3,8 +3,8 @@
 //! The first commit decides: the member's record says so, their outside identities are free, and a mark says that
 //! there is more to do. From then on their tokens, tasks and credentials are refused, because every call and
 //! every resolution looks at that record. What follows only clears away: operator tokens are revoked, tasks,
-//! undecided approvals and leases end, credentials go with their secrets. A removal that a crash cut short is finished at the next start,
-//! or by repeating it. The member's name stays taken: it stands in the journal.
+//! undecided approvals and leases end, credentials go with their secrets. A removal that a crash cut short is
+//! finished at the next start, or by repeating it. The member's name stays taken: it stands in the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
