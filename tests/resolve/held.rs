@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use credbroker::proto;
+use credbroker::proto::lock_target::Target;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -169,4 +170,59 @@ async fn a_credential_that_is_removed_while_it_is_refreshed_is_not_handed_out() 
     assert_eq!(handed_out(&scene).await, 0);
     let after = scene.agent.resolve("").await.unwrap_err();
     assert_eq!(reason(&after), "NO_CREDENTIAL_CONFIGURED");
+}
+
+// req: D6 N1
+#[tokio::test]
+async fn what_is_locked_while_it_is_resolved_gets_nothing_until_it_is_unlocked() {
+    let scene = Scene::imported("", "").await;
+    for target in [
+        Target::Member(MEMBER.to_owned()),
+        Target::Credential(scene.credential.clone()),
+        Target::Org(true),
+    ] {
+        let waiting = held(&scene, &scene.agent).await;
+        let request = proto::CreateLockRequest {
+            org: ORG.to_owned(),
+            target: Some(proto::LockTarget {
+                target: Some(target.clone()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let locked = scene
+            .operator
+            .locks()
+            .create_lock(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(released(&scene, waiting).await, "LOCKED", "{target:?}");
+        let request = proto::RemoveLockRequest {
+            org: ORG.to_owned(),
+            lock: locked.lock.unwrap().id,
+        };
+        scene.operator.locks().remove_lock(request).await.unwrap();
+        // The exchange was not for nothing; the next round needs another.
+        let calls = scene.provider.calls();
+        scene.resolve().await.unwrap();
+        assert_eq!(scene.provider.calls(), calls);
+        scene.expire();
+    }
+    assert_eq!(scene.provider.replays(), 0);
+}
+
+// req: D6 N1
+#[tokio::test]
+async fn nothing_is_resolved_for_a_member_who_is_removed_while_it_waits() {
+    let scene = Scene::imported("", "").await;
+    let waiting = held(&scene, &scene.agent).await;
+    let request = proto::RemoveMemberRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+    };
+    scene.operator.directory().remove_member(request).await.unwrap();
+    let told = released(&scene, waiting).await;
+    assert!(told == "TASK_ENDED" || told == "NOT_FOUND", "{told}");
+    assert_eq!(handed_out(&scene).await, 0);
 }

@@ -1,5 +1,10 @@
 //! A thousand agents, each with a connection of its own and an open watch, some of them resolving: how long a
 //! revocation and locks take until nothing of their subject succeeds and the last of its streams has ended.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it measures, and prints what it measured"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
