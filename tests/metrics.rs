@@ -101,6 +101,8 @@ async fn nothing_else_is_served_there_and_nobody_holds_it_up() {
         ..Options::default()
     };
     let broker = TestBroker::start_with(options).await;
+    // Once it answers, all its ports are open.
+    broker.prepare().await;
     for (request, told) in [
         ("GET / HTTP/1.1\r\n\r\n", "404"),
         ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
