@@ -66,7 +66,9 @@ fn may(kind: Kind, path: &str) -> bool {
     match kind {
         Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
         Kind::Agent => {
-            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service) || method == "WhoAmI"
+            ["BrokerService", "EnrollmentService", "WatchService"].contains(&service)
+                || (service == "ApprovalService" && (reads || method == "RequestApproval"))
+                || ["WhoAmI", "ReadSecret"].contains(&method)
         }
         Kind::ApiKey => match service {
             "BrokerService" | "TaskService" | "AgentService" | "WatchService" => true,
