@@ -64,7 +64,9 @@ fn may(kind: Kind, path: &str) -> bool {
         return true;
     }
     match kind {
-        Kind::Operator => !["BrokerService", "EnrollmentService"].contains(&service),
+        Kind::Operator => {
+            !["BrokerService", "EnrollmentService"].contains(&service) && method != "ReadSecret"
+        }
         Kind::Agent => {
             ["BrokerService", "EnrollmentService", "WatchService"].contains(&service)
                 || (service == "ApprovalService" && (reads || method == "RequestApproval"))
