@@ -148,7 +148,7 @@ async fn a_lock_stops_what_it_says_and_nothing_else_until_it_is_removed() {
         assert!(status.message().contains("call Kim"), "{status:?}");
         assert_eq!(metadata(&status, "lock"), made.id);
         assert_eq!(metadata(&status, "subject"), made.subject);
-        assert_eq!(locks(&place.operator).await, [made.clone()]);
+        assert_eq!(locks(&place.operator).await, std::slice::from_ref(&made));
         assert_eq!(unlock(&place.operator, &made.id).await.unwrap(), made);
         assert_eq!(place.told().await, both, "{target:?} removed");
         let again = unlock(&place.operator, &made.id).await.unwrap_err();

@@ -204,7 +204,7 @@ fn without_details(kind: Kind, status: &Status) -> Failure {
     }
     let mut failure = match status.source() {
         Some(_) => Failure::new(Kind::Unavailable, "the connection to the broker broke")
-            .remedy("Try again. If it stays so, see the broker's log; an agent may have to enroll again."),
+            .remedy("Try again. If it stays so, see the broker's log; an agent that was revoked is not let in and has to enroll again."),
         None => Failure::new(
             kind,
             format!("the broker answered {:?}: {}", status.code(), status.message()),

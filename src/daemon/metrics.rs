@@ -17,6 +17,8 @@ use crate::service::Broker;
 const CONNECTIONS: usize = 8;
 const TIME: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 8 * 1024;
+/// How much more of a request is read and dropped once it was answered.
+const MAX_REST: usize = 64 * 1024;
 /// How long to wait after `accept` failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -68,7 +70,16 @@ where
         ),
     };
     peer.write_all(response.as_bytes()).await?;
-    peer.shutdown().await
+    peer.shutdown().await?;
+    // What is still on its way is read: closing over it would reset the connection under the answer.
+    let (mut rest, mut part) = (MAX_REST, [0; 1024]);
+    while rest > 0 {
+        match peer.read(&mut part).await? {
+            0 => return Ok(()),
+            read => rest = rest.saturating_sub(read),
+        }
+    }
+    Ok(())
 }
 
 /// The request line, once the whole head is in; `None` where that is longer than taken.

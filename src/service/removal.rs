@@ -2,9 +2,9 @@
 //!
 //! The first commit decides: the member's record says so, their outside identities are free, and a mark says that
 //! there is more to do. From then on their tokens, tasks and credentials are refused, because every call and
-//! every resolution looks at that record. What follows only clears away: operator tokens are revoked, tasks and
-//! leases end, credentials go with their secrets. A removal that a crash cut short is finished at the next start,
-//! or by repeating it. The member's name stays taken: it stands in the journal.
+//! every resolution looks at that record. What follows only clears away: operator tokens are revoked, tasks,
+//! undecided approvals and leases end, credentials go with their secrets. A removal that a crash cut short is
+//! finished at the next start, or by repeating it. The member's name stays taken: it stands in the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::effect::{Undone, detached};
 use super::live::ended;
 use super::outstanding::Outstanding;
 use crate::domain::actor::Caller;
+use crate::domain::approval::{Approval, Party, State};
 use crate::domain::credential::Credential;
 use crate::domain::directory::{Member, MemberOf, Operator};
 use crate::domain::id::{CredentialId, MemberId, OrgId};
@@ -153,6 +154,7 @@ impl Broker {
             .revoke_tokens_of(MemberOf { org, member: id }, record)
             .await?;
         let tasks = self.end_tasks_of(org, id, record).await?;
+        self.drop_approvals_of(org, id, record).await?;
         // Before the credentials go: what is still out there is read off them.
         let (leases, outstanding) = self.end_member_leases(org, id).await?;
         let credentials = self.remove_credentials_of(org, id, record).await?;
@@ -261,6 +263,49 @@ impl Broker {
             match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),
                 None => return Ok(count),
+            }
+        }
+    }
+
+    /// Takes back what the member asked for, or what was asked for a task of theirs, and nobody has decided.
+    async fn drop_approvals_of(
+        self: &Arc<Self>,
+        org: OrgId,
+        member: MemberId,
+        record: &Record,
+    ) -> Result<(), Refusal> {
+        let mut after = None;
+        loop {
+            let list = keys::approvals(org);
+            let rows = self
+                .records
+                .scan::<Approval>(list.as_bytes(), after.as_ref(), MAX_SCAN);
+            let rows = rows.await?;
+            let asked = |approval: &Approval| {
+                approval.member == Some(member) || approval.requester == Some(Party::Member(member))
+            };
+            let waiting = |approval: &Approval| approval.state(self.now(), 0) == State::Pending;
+            for (key, stored) in &rows {
+                if !asked(&stored.value) || !waiting(&stored.value) {
+                    continue;
+                }
+                let dropped = Approval {
+                    revoked: Some(self.now()),
+                    ..Approval::clone(&stored.value)
+                };
+                let changes = Changes::default().at(key, stored.revision).put(key, &dropped);
+                match self
+                    .effect(record.clone().about("approval", dropped.id), changes)
+                    .await
+                {
+                    // Decided at the same moment: it is for a task that has ended.
+                    Ok(_) | Err(Undone::Conflict) => {}
+                    Err(Undone::Refused(refusal)) => return Err(refusal),
+                }
+            }
+            match rows.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(()),
             }
         }
     }

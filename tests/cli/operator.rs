@@ -161,10 +161,9 @@ async fn enrollment_tokens_and_agents_are_made_listed_and_revoked() {
     let revoked = scene.json(&format!("agent revoke {id} --yes")).await;
     assert_eq!(revoked["agent"]["state"], "revoked");
     assert_eq!(revoked["outstanding"], json!([]));
-    scene
-        .run("whoami --identity identity")
-        .await
-        .bad(77, &["CREDENTIAL_UNKNOWN"]);
+    // It is not let in, which says no more than that.
+    let outside = scene.run("whoami --identity identity").await;
+    outside.bad(69, &["an agent that was revoked is not let in"]);
 }
 
 // req: D1 D3

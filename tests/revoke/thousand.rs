@@ -187,6 +187,12 @@ async fn of_a_thousand_connected_agents_the_stopped_ones_are_stopped_at_once() {
     loops.abort_all();
     while loops.join_next().await.is_some() {}
     let text = broker.broker.metrics_text().await;
+    for line in text
+        .lines()
+        .filter(|line| line.starts_with("credbroker_revoke_to"))
+    {
+        println!("{line}");
+    }
     assert!(
         text.contains("credbroker_revoke_to_deny_seconds_count 3\n"),
         "{text}"
