@@ -205,7 +205,6 @@ impl Bench {
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
-            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
             settings: settings(),
         })
         .unwrap();
@@ -410,6 +409,10 @@ fn settings() -> Settings {
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
         reserved_bytes: 0,
+        renewal_grace: Duration::from_secs(86_400),
+        heartbeat_interval: Duration::from_secs(300),
+        unseen_expiry: Duration::from_secs(30 * 86_400),
+        collect_after: Duration::from_secs(7 * 86_400),
         watch_heartbeat: Duration::from_secs(15),
     }
 }
