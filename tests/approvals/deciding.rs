@@ -121,8 +121,8 @@ async fn requesters_see_their_own_and_those_who_oversee_see_all() {
         refused(usual.ask(for_task(&scene.task)).await),
         "PERMISSION_DENIED"
     );
-    assert_eq!(scene.agent.listed(all).await, [by_agent.id.clone()]);
-    assert_eq!(key.listed(all).await, [by_key.id.clone()]);
+    assert_eq!(scene.agent.listed(all).await, std::slice::from_ref(&by_agent.id));
+    assert_eq!(key.listed(all).await, std::slice::from_ref(&by_key.id));
     let bystander = scene.broker.enroll(&scene.operator, &scene.task).await;
     let bystander = scene.broker.agent(&bystander).await;
     assert_eq!(refused(bystander.approval(&by_agent.id).await), "NOT_FOUND");

@@ -258,7 +258,7 @@ async fn what_is_taken_back_ends_what_it_was_used_for() {
     let asked = scene.granted(2).await;
     let lease = scene.agent.resolve_by("", &asked.token).await.unwrap();
     let answer = scene.approver.take_back(&asked.id).await.unwrap();
-    assert_eq!(answer.ended_leases, [lease.id.clone()]);
+    assert_eq!(answer.ended_leases, std::slice::from_ref(&lease.id));
     assert_eq!(answer.approval.unwrap().state(), ApprovalState::Revoked);
     assert_eq!(refused(scene.agent.resolve_by("", "").await), "APPROVAL_REQUIRED");
     assert_eq!(

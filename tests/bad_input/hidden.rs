@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use credbroker::proto;
+use credbroker::proto::{self, grant_secret_access_request as grant, revoke_secret_access_request as revoke};
 use credbroker::rpc::{ACCESS, Access};
 use credbroker::service::KeyAccess;
 use prost::Message;
@@ -26,6 +26,7 @@ struct Refs {
     credential: String,
     lease: String,
     enrollment_token: String,
+    approval: String,
 }
 
 impl Refs {
@@ -43,6 +44,7 @@ impl Refs {
             credential: id("crd"),
             lease: id("lse"),
             enrollment_token: id("etk"),
+            approval: id("apr"),
         }
     }
 
@@ -116,10 +118,12 @@ async fn theirs(broker: &TestBroker, operator: &Caller) -> Refs {
         .lease
         .unwrap();
     let state = State::of(operator, org).await;
+    let environment = made.environment.unwrap().id;
+    let approval = approved(operator, org, &environment).await;
     Refs {
         org: project.org,
         project: project.id,
-        environment: made.environment.unwrap().id,
+        environment,
         member: member.id,
         identity: "git:theirs".to_owned(),
         agent: enrolled.agent,
@@ -127,6 +131,7 @@ async fn theirs(broker: &TestBroker, operator: &Caller) -> Refs {
         credential,
         lease: lease.id,
         enrollment_token: state.enrollment_tokens[0].id.clone(),
+        approval,
     }
 }
 
@@ -228,7 +233,63 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "CredentialService/GetCredential": GetCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
+        "ApprovalService/RequestApproval": RequestApprovalRequest {
+            org: r().org, task: named(own_task), project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }
+        "ApprovalService/RequestApproval": RequestApprovalRequest {
+            task: r().task, project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }
+        "ApprovalService/RequestApproval": RequestApprovalRequest {
+            task: named(own_task), project: named(PROJECT), environment: r().environment, capability: any() }
+        "ApprovalService/GetApproval": GetApprovalRequest { org: r().org, approval: r().approval }
+        "ApprovalService/GetApproval": GetApprovalRequest { org: own(), approval: r().approval }
+        "ApprovalService/ListApprovals": ListApprovalsRequest { org: r().org }
+        "SecretService/SetSecret": SetSecretRequest {
+            org: r().org, namespace: named("a"), name: named("KEY"), value: Some(proto::Secret { value: named("v") }) }
+        "SecretService/ListSecrets": ListSecretsRequest { org: r().org }
+        "SecretService/RemoveSecret": RemoveSecretRequest { org: r().org, namespace: named("a"), name: named("KEY") }
+        "SecretService/RemoveSecret": RemoveSecretRequest { org: own(), namespace: named("a"), name: named("KEY") }
+        "SecretService/GrantSecretAccess": GrantSecretAccessRequest {
+            org: r().org, namespace: named("a"), grantee: Some(grant::Grantee::Agent(r().agent)) }
+        "SecretService/GrantSecretAccess": GrantSecretAccessRequest {
+            org: own(), namespace: named("a"), grantee: Some(grant::Grantee::Agent(r().agent)) }
+        "SecretService/GrantSecretAccess": GrantSecretAccessRequest { org: own(), namespace: named("a"),
+            project: named(PROJECT), grantee: Some(grant::Grantee::Environment(r().environment)) }
+        "SecretService/RevokeSecretAccess": RevokeSecretAccessRequest {
+            org: r().org, namespace: named("a"), grantee: Some(revoke::Grantee::Agent(r().agent)) }
+        "SecretService/RevokeSecretAccess": RevokeSecretAccessRequest {
+            org: own(), namespace: named("a"), grantee: Some(revoke::Grantee::Agent(r().agent)) }
+        "SecretService/ListSecretGrants": ListSecretGrantsRequest { org: r().org }
     }
+}
+
+fn any() -> Option<proto::CapabilityScope> {
+    let any = || vec!["*".to_owned()];
+    Some(proto::CapabilityScope {
+        executors: any(),
+        providers: any(),
+        modes: any(),
+    })
+}
+
+/// An approval, and a secret in the namespace `a`, of another org.
+async fn approved(operator: &Caller, org: &str, environment: &str) -> String {
+    let request = proto::SetSecretRequest {
+        org: org.to_owned(),
+        namespace: "a".to_owned(),
+        name: "KEY".to_owned(),
+        value: Some(proto::Secret {
+            value: "theirs".to_owned(),
+        }),
+    };
+    operator.secrets().set_secret(request).await.unwrap();
+    let request = proto::CreateApprovalRequest {
+        org: org.to_owned(),
+        environment: environment.to_owned(),
+        spec_hash: "theirs".to_owned(),
+        capability: any(),
+        ..Default::default()
+    };
+    let made = operator.approvals().create_approval(request).await.unwrap();
+    made.into_inner().approval.unwrap().id
 }
 
 fn agent_lock(refs: &Refs) -> Option<proto::LockTarget> {
