@@ -123,3 +123,41 @@ async fn pages_go_on_where_they_stopped_and_other_orgs_are_hidden() {
     assert_eq!(reason(&hidden.unwrap_err()), "NOT_FOUND");
     assert_eq!(reason(&absent.unwrap_err()), "NOT_FOUND");
 }
+
+// req: A9 D2
+#[tokio::test]
+async fn a_member_sees_their_own_ways_and_no_fault_that_only_an_admin_can_mend() {
+    let provider = Provider::start(std::time::Duration::from_secs(600)).await;
+    let broker = TestBroker::start_with(Options {
+        connectors: connector(&provider.token_url(), "tests", ""),
+        ..Options::default()
+    })
+    .await;
+    let operator = broker.prepare().await;
+    operator.make_member(ORG, "kim").await;
+    operator.import_grant(ORG, MEMBER, &provider.mint()).await;
+    let mut views = Vec::new();
+    for member in [MEMBER, "kim"] {
+        let request = proto::CreateOperatorTokenRequest {
+            org: ORG.to_owned(),
+            member: member.to_owned(),
+            ..Default::default()
+        };
+        let made = operator.access().create_operator_token(request).await.unwrap();
+        let caller = broker.caller(Some(&made.into_inner().token.unwrap().value)).await;
+        let listed = executors(&caller, "", "").await;
+        let ways = listed.iter().flat_map(|executor| &executor.ways);
+        assert!(ways.clone().all(|way| way.fault != "admin"));
+        assert!(ways.clone().next().is_some());
+        views.push(way(&listed, "demo-agent", proto::AuthMode::Oauth));
+        // Nobody else's state is theirs to see.
+        let other = proto::ListExecutorsRequest {
+            member: if member == MEMBER { "kim" } else { MEMBER }.to_owned(),
+            ..Default::default()
+        };
+        let hidden = caller.executors().list_executors(other).await.unwrap_err();
+        assert_eq!(reason(&hidden), "NOT_FOUND");
+    }
+    let connect = told(proto::Readiness::Connect, "CONNECT_ACCOUNT", "member");
+    assert_eq!(views, [ready(), connect]);
+}

@@ -119,7 +119,9 @@ impl Broker {
             kind: entry.kind,
             health: credential.as_ref().map(|credential| self.health(credential)),
             connector: entry.kind != CredentialKind::OAuthGrant || self.can_connect(&entry.provider),
-            locked: false,
+            locked: credential
+                .as_ref()
+                .is_some_and(|credential| self.unlocked(&[*credential.id.as_bytes()]).is_err()),
         };
         Ok(ExecutorWay {
             entry,

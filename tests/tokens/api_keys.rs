@@ -163,16 +163,23 @@ async fn a_rotated_key_and_its_certificate_go_together() {
         Ok(one.id.clone())
     );
 
-    // A revoked one is neither used nor rotated.
+    // A revoked one is neither used nor rotated: refused on the connection it has, and let into no new one.
+    let address = scene.broker.address.to_string();
+    let (trust, token) = (scene.broker.trust(), Some(two.token.as_str()));
+    let open = Caller::connect(&address, trust, Some(two.identity()), token).await;
+    assert!(open.who().await.is_ok());
     let revoke = proto::RevokeApiKeyRequest {
         org: ORG.to_owned(),
         api_key: one.id.clone(),
     };
     scene.operator.access().revoke_api_key(revoke).await.unwrap();
-    assert_eq!(
-        call(&scene, Some(two.identity()), &two.token).await,
-        error("CREDENTIAL_UNKNOWN")
-    );
+    assert_eq!(open.who().await.err(), Some("CREDENTIAL_UNKNOWN".to_owned()));
+    let trust = scene.broker.trust();
+    if let Ok(again) = Caller::try_connect(&address, trust, Some(two.identity()), token).await {
+        let answer = again.access().who_am_i(proto::WhoAmIRequest {}).await;
+        let refused = answer.unwrap_err();
+        assert!(std::error::Error::source(&refused).is_some(), "{refused:?}");
+    }
     let csr = NewKey::generate().csr();
     let again = scene.operator.access().rotate_api_key(rotate(csr, HOUR)).await;
     assert_eq!(refused(again), "TOKEN_REVOKED");
