@@ -204,7 +204,7 @@ async fn what_is_confined_to_a_project_sees_that_one_only() {
         };
         let tasks = caller.tasks().list_tasks(list).await.unwrap().into_inner().tasks;
         let tasks: Vec<_> = tasks.into_iter().map(|task| task.id).collect();
-        assert_eq!(tasks, [open.clone()]);
+        assert_eq!(tasks, std::slice::from_ref(&open));
         let get = |task: &str| proto::GetTaskRequest {
             org: ORG.to_owned(),
             task: task.to_owned(),

@@ -1,5 +1,7 @@
 //! Operator tokens: made, listed, rotated, revoked, expired.
 
+use std::time::Duration;
+
 use credbroker::proto;
 
 use super::scene::{DAY, HOUR, Minted, Scene, alex, grant, refused, span, token_apart, token_of};
@@ -135,7 +137,7 @@ async fn a_rotated_token_stays_good_for_the_overlap_and_makes_no_other() {
     let fourth = scene
         .caller(&third)
         .await
-        .rotate("", Some(HOUR * 0), None)
+        .rotate("", Some(Duration::ZERO), None)
         .await
         .unwrap();
     for old in [&second, &third] {
