@@ -86,3 +86,24 @@ async fn terms_are_bounded() {
     scene.agent.ask(ttl(7 * 86_400)).await.unwrap();
     scene.agent.ask(ask(1_000)).await.unwrap();
 }
+
+// req: D7
+#[tokio::test]
+async fn what_is_over_for_long_is_removed_with_its_uses() {
+    let scene = Scene::start().await;
+    let used = scene.granted(2).await;
+    scene.agent.resolve_by(&scene.task, &used.token).await.unwrap();
+    let waiting = scene.agent.ask(ask(1)).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    let broker = &scene.broker.broker;
+    assert_eq!(broker.sweep().await.unwrap().approvals, 0);
+    scene.clock.advance(7 * day);
+    assert_eq!(broker.sweep().await.unwrap().approvals, 0);
+    scene.approver.approval(&used.id).await.unwrap();
+    scene.clock.advance(2 * day);
+    assert_eq!(broker.sweep().await.unwrap().approvals, 2);
+    for id in [&used.id, &waiting.id] {
+        assert_eq!(refused(scene.approver.approval(id).await), "NOT_FOUND");
+    }
+    assert_eq!(broker.sweep().await.unwrap(), Default::default());
+}

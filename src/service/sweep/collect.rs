@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::agent::Agent;
+use crate::domain::approval::Approval;
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::{OrgId, TaskId};
 use crate::domain::lease::{Holder, Lease};
@@ -12,7 +13,7 @@ use crate::service::Broker;
 use crate::service::outstanding::Kept;
 use crate::service::presence::Present;
 use crate::store::keys::{self, Key};
-use crate::store::model::{Home, LeasePointer, Mark, Pin, Seen, Slot};
+use crate::store::model::{ApprovalUse, Home, LeasePointer, Mark, Pin, Seen, Slot};
 use crate::store::record::{Changes, Record as Stores, Stored};
 
 /// How many things one commit removes: two records each, within the store's limit.
@@ -118,6 +119,23 @@ impl Broker {
             .at(&key, stored.revision)
             .delete::<EnrollmentToken>(&key)
             .delete::<Home>(&keys::enrollment_token_home(id));
+        self.commits(changes).await
+    }
+
+    /// Removes an approval whose time was over long ago, however it was decided. No lease made with it stands any
+    /// more: they end with it.
+    pub(super) async fn sweep_approval(&self, stored: Stored<Approval>) -> Result<bool, Refusal> {
+        let Approval { id, org, expires, .. } = *stored.value;
+        if !self.is_due(expires) {
+            return Ok(false);
+        }
+        // The record goes last: while it is there its uses are looked for.
+        self.clear::<ApprovalUse>(&keys::approval_uses(org, id), |changes, _, _| changes)
+            .await?;
+        let key = keys::approval(org, id);
+        let changes = Changes::default()
+            .at(&key, stored.revision)
+            .delete::<Approval>(&key);
         self.commits(changes).await
     }
 

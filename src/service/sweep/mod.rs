@@ -1,8 +1,8 @@
 //! Sweeping: agents that nobody has seen for too long expire, and what has ended is removed after a while, so that
 //! a broker with thousands of sandboxes a day stays as large as what lives in it.
 //!
-//! A sweep goes through all orgs and, in each, through agents, tasks, enrollment tokens and leases, a few records a
-//! step, by a cursor of its own. It is kept in memory: after a restart it begins anew, and finds less to do. Every
+//! A sweep goes through all orgs and, in each, through agents, tasks, enrollment tokens, leases and approvals, a few
+//! records a step, by a cursor of its own. It is kept in memory: after a restart it begins anew, and finds less to do. Every
 //! step stands by itself: what a crash leaves half done, the next sweep finishes, because the record that leads to
 //! the rest goes last. What is decided about a record is committed under a guard on it, so that whoever changes it
 //! first, an agent that comes back above all, wins.
@@ -19,6 +19,7 @@ use super::Broker;
 use super::effect::Undone;
 use super::presence::Present;
 use crate::domain::agent::Agent;
+use crate::domain::approval::Approval;
 use crate::domain::directory::Org;
 use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::OrgId;
@@ -49,6 +50,7 @@ enum Table {
     Tasks,
     EnrollmentTokens,
     Leases,
+    Approvals,
 }
 
 /// Where a sweep is, and what it has done.
@@ -75,6 +77,8 @@ pub struct Swept {
     pub enrollment_tokens: usize,
     /// Leases that were removed by themselves.
     pub leases: usize,
+    /// Approvals that were removed, with the notes of their uses.
+    pub approvals: usize,
 }
 
 impl Broker {
@@ -111,9 +115,17 @@ impl Broker {
             }
             Table::Leases => {
                 let rows = self.rows::<Lease>(keys::leases(org), sweep).await?;
-                let step = Step::of(&rows, None);
+                let step = Step::of(&rows, Some(Table::Approvals));
                 for (_, lease) in rows {
                     sweep.done.leases += usize::from(self.sweep_lease(lease).await?);
+                }
+                step
+            }
+            Table::Approvals => {
+                let rows = self.rows::<Approval>(keys::approvals(org), sweep).await?;
+                let step = Step::of(&rows, None);
+                for (_, approval) in rows {
+                    sweep.done.approvals += usize::from(self.sweep_approval(approval).await?);
                 }
                 step
             }
