@@ -1,12 +1,22 @@
-//! Documents that are made from the code are as the code is now.
+//! Documents that are made from the code are as the code is now, and what they name is there.
 //!
 //! After a change of the code, `CREDBROKER_BLESS=1 cargo test --test docs` rewrites them.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+// The rules of the source tree; only one of them is used here.
+#[allow(dead_code)]
+#[path = "tidy/rules.rs"]
+mod rules;
+#[allow(dead_code)]
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
 use credbroker::domain::reason::{Class, Fault, Reason};
+use source::Source;
 
 /// The gRPC code of a class, by the name of the gRPC specification (`doc/statuscodes.md`).
 fn grpc_code(class: Class) -> &'static str {
@@ -80,5 +90,30 @@ fn errors_md_lists_every_reason_as_the_code_has_it() {
         found == expected,
         "docs/errors.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs. \
          First difference (expected, found): {first_difference:?}"
+    );
+}
+
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let named: BTreeSet<&str> = text
+        .lines()
+        .flat_map(|line| line.split('`'))
+        .filter(|word| word.starts_with("tests/"))
+        .collect();
+    assert!(named.len() > 60, "the names of tests were not found: {named:?}");
+    let files: BTreeSet<&str> = named.iter().filter_map(|test| test.split("::").next()).collect();
+    let sources: Vec<Source> = files
+        .iter()
+        .filter_map(|file| Some(Source::new(file, &std::fs::read_to_string(root.join(file)).ok()?)))
+        .collect();
+    let missing: Vec<&&str> = named
+        .iter()
+        .filter(|test| !rules::is_there(test, &sources))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/threat-model.md names what is not there: {missing:#?}"
     );
 }

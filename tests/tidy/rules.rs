@@ -344,15 +344,20 @@ pub(crate) fn requirements(table: &str, sources: &[Source]) -> Vec<String> {
             fault(format!("{id}: no test, and not marked `not yet`"));
         }
         for test in named {
-            let (file, function) = test.split_once("::").unwrap_or((test, ""));
-            let source = sources.iter().find(|source| source.path == file);
-            let name = function.rsplit("::").next().unwrap_or_default();
-            if !source.is_some_and(|source| has(&source.tokens, &["fn", name])) {
+            if !is_there(test, sources) {
                 fault(format!("{id}: there is no test {test}"));
             }
         }
     }
     faults
+}
+
+/// Whether there is such a test: `tests/file.rs::test_name`.
+pub(crate) fn is_there(test: &str, sources: &[Source]) -> bool {
+    let (file, function) = test.split_once("::").unwrap_or((test, ""));
+    let source = sources.iter().find(|source| source.path == file);
+    let name = function.rsplit("::").next().unwrap_or_default();
+    source.is_some_and(|source| has(&source.tokens, &["fn", name]))
 }
 
 fn is_row_id(text: &str) -> bool {
