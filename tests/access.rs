@@ -7,8 +7,10 @@
 mod matrix;
 mod support;
 
+use std::time::Duration;
+
 use credbroker::proto;
-use support::broker::{MEMBER, ORG};
+use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
 use support::{Caller, TestBroker, reason};
 
 async fn who(caller: &Caller) -> Result<String, String> {
@@ -115,4 +117,47 @@ async fn a_revoked_api_key_is_refused_on_its_open_connection_and_on_a_new_one() 
         .unwrap()
         .into_inner();
     assert_eq!(again, revoked);
+}
+
+// Who opens a call and holds the message back until after the revocation gets nothing done by it.
+// req: D6 N4
+#[tokio::test]
+async fn a_message_that_comes_after_the_revocation_is_refused() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let (id, key) = operator.make_api_key(ORG).await;
+    let caller = broker.caller(Some(&key)).await;
+    let mint = proto::CreateEnrollmentTokensRequest {
+        project: PROJECT.to_owned(),
+        environment: ENVIRONMENT.to_owned(),
+        ..Default::default()
+    };
+    let message = prost::Message::encode_to_vec(&mint);
+    let path = "/credbroker.v1.AgentService/CreateEnrollmentTokens";
+    // In time it is taken, however late.
+    let late = tokio::time::sleep(Duration::from_millis(100));
+    caller.raw_when(path, message.clone(), late).await.unwrap();
+
+    let (revoked, told) = tokio::sync::oneshot::channel();
+    let held_back = tokio::spawn({
+        let (caller, message) = (caller.clone(), message.clone());
+        let told = async move { told.await.unwrap() };
+        async move { caller.raw_when(path, message, told).await }
+    });
+    // The head of the call is in by then.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let request = proto::RevokeApiKeyRequest {
+        org: ORG.to_owned(),
+        api_key: id,
+    };
+    operator.access().revoke_api_key(request).await.unwrap();
+    revoked.send(()).unwrap();
+    let refused = held_back.await.unwrap().unwrap_err();
+    assert_eq!(reason(&refused), "CREDENTIAL_UNKNOWN");
+    let list = proto::ListEnrollmentTokensRequest {
+        org: ORG.to_owned(),
+        ..Default::default()
+    };
+    let listed = operator.agents().list_enrollment_tokens(list).await.unwrap();
+    assert_eq!(listed.into_inner().enrollment_tokens.len(), 1);
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::{Request, Response};
-use tokio::sync::Semaphore;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -31,8 +32,12 @@ pub(super) struct Gate {
     pub(super) broker: Arc<Broker>,
     /// A place for every request in flight.
     pub(super) places: Arc<Semaphore>,
+    /// Places among those for who has shown nothing yet: strangers who come and say nothing take no more.
+    pub(super) strangers: Arc<Semaphore>,
     /// How long a request may take, streams left out.
     pub(super) time_limit: Duration,
+    /// The longest message taken, in bytes.
+    pub(super) max_message: usize,
 }
 
 impl<S> Layer<S> for Gate {
@@ -94,7 +99,7 @@ where
             );
             let handled = async {
                 match gate.admit(&mut request, peer.as_ref()).await {
-                    Ok(caller) => {
+                    Ok((caller, _place)) => {
                         let response = inner.call(request).await.map(with_details)?;
                         Ok(gate.recorded(caller, response).await)
                     }
@@ -136,12 +141,12 @@ impl Gate {
         &self,
         request: &mut Request<Body>,
         peer: Option<&PeerInfo>,
-    ) -> Result<Option<(Caller, &'static str)>, Refusal> {
+    ) -> Result<(Option<(Caller, &'static str)>, Option<OwnedSemaphorePermit>), Refusal> {
         let Some(row) = access(request.uri().path()) else {
             return Err(Refusal::new(Reason::UnknownMethod, "there is no such call"));
         };
         let Access::Actors(accepts) = row.access else {
-            return Ok(None);
+            return Ok((None, self.stranger(row.path, request).await?));
         };
         let bearer = request.headers_mut().remove(http::header::AUTHORIZATION);
         let bearer = bearer
@@ -149,22 +154,26 @@ impl Gate {
             .and_then(|value| value.to_str().ok())
             .and_then(bearer_token);
         let certificate = peer.and_then(|peer| peer.identity.as_deref());
-        let org = request.headers().get(ORG).and_then(|value| value.to_str().ok());
+        let org = request.headers().get(ORG).cloned();
         let presented = Presented {
             bearer,
             certificate,
-            org,
+            org: org.as_ref().and_then(|value| value.to_str().ok()),
         };
-        let caller = match self.broker.authenticate(presented, accepts).await {
+        let refused = RefusedRequest {
+            call: row.path,
+            peer: peer.map(|peer| peer.remote.ip()),
+            certificate,
+        };
+        let mut shown = self.broker.authenticate(presented, accepts).await;
+        // Who is refused is told so before it sends anything. Who is let in and takes its time to send the message is
+        // looked at again when the message is there: what was revoked meanwhile gets nothing done.
+        if shown.is_ok() && self.whole(request).await? {
+            shown = self.broker.authenticate(presented, accepts).await;
+        }
+        let caller = match shown {
             Ok(caller) => caller,
-            Err(refusal) => {
-                let refused = RefusedRequest {
-                    call: row.path,
-                    peer: peer.map(|peer| peer.remote.ip()),
-                    certificate,
-                };
-                return Err(self.broker.refuse_request(refused, refusal).await);
-            }
+            Err(refusal) => return Err(self.broker.refuse_request(refused, refusal).await),
         };
         self.broker
             .touch_caller(&caller, peer.map(|peer| peer.remote.ip()));
@@ -173,7 +182,44 @@ impl Gate {
         }
         let recorded = (!row.path.starts_with(RECORDS_ITSELF)).then(|| (caller.clone(), row.path));
         request.extensions_mut().insert(caller);
-        Ok(recorded)
+        Ok((recorded, None))
+    }
+
+    /// Takes the whole message in; every call of ours has one. Says whether it was waited for.
+    async fn whole(&self, request: &mut Request<Body>) -> Result<bool, Refusal> {
+        let body = std::mem::replace(request.body_mut(), Body::empty());
+        let mut all = std::pin::pin!(Limited::new(body, self.max_message + FRAME).collect());
+        let (waited, got) = match (&mut all).now_or_never() {
+            Some(got) => (false, got),
+            None => (true, all.await),
+        };
+        let bytes = got.map_err(|error| match error.is::<LengthLimitError>() {
+            true => Refusal::new(
+                Reason::MessageTooLarge,
+                "the message is larger than the broker takes",
+            ),
+            false => Refusal::new(Reason::MessageMalformed, "the message did not come through"),
+        })?;
+        *request.body_mut() = Body::new(Full::new(bytes.to_bytes()));
+        Ok(waited)
+    }
+
+    /// Lets a call in that anybody may make, with its message, which has to come at once. Health and reflection
+    /// are not ours, and some of their calls go on sending.
+    async fn stranger(
+        &self,
+        path: &str,
+        request: &mut Request<Body>,
+    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let Ok(place) = Arc::clone(&self.strangers).try_acquire_owned() else {
+            let refusal = Refusal::new(Reason::Overloaded, "too many strangers are calling");
+            return Err(refusal.retry_after(Duration::from_millis(200)));
+        };
+        if path.starts_with("/credbroker.") {
+            let whole = tokio::time::timeout(STRANGERS_MESSAGE, self.whole(request)).await;
+            let _waited = whole.map_err(|_| late())??;
+        }
+        Ok(Some(place))
     }
 
     /// Records that the handler found its caller to have no right to what was asked for.
@@ -204,6 +250,12 @@ impl Gate {
 
 /// The service whose use cases record their refusals with all that they are about.
 const RECORDS_ITSELF: &str = "/credbroker.v1.BrokerService/";
+
+/// What gRPC puts before a message.
+const FRAME: usize = 5;
+
+/// How long the message of a call by a stranger may take.
+const STRANGERS_MESSAGE: Duration = Duration::from_secs(5);
 
 /// The metadata that says which org is meant.
 const ORG: &str = "credbroker-org";

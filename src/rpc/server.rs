@@ -128,7 +128,9 @@ pub async fn serve(
     let gate = Gate {
         broker: Arc::clone(&broker),
         places: Arc::clone(&places),
+        strangers: Arc::new(Semaphore::new(limits.max_requests_in_flight.div_ceil(4))),
         time_limit: limits.request_timeout,
+        max_message: limits.max_message_bytes,
     };
     let max = limits.max_message_bytes;
     macro_rules! service {

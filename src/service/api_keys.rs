@@ -258,10 +258,9 @@ impl Broker {
             .about("expires", key.expires.seconds())
             .about("certificate", key.certificate.is_some());
         self.effect(record, changes).await?;
-        if overlap.is_zero() {
-            let streams = ended("the API key was rotated");
-            self.streams.end(*key.id.as_bytes(), &streams);
-        }
+        // Streams opened with the old token do not outlive its overlap: they are opened anew, with either.
+        let streams = ended("the API key was rotated");
+        self.streams.end(*key.id.as_bytes(), &streams);
         Ok(MintedApiKey {
             key: self.listed_api_key(Arc::new(key)).await?,
             token: token.reveal(),

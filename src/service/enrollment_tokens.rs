@@ -17,7 +17,7 @@ use super::scope::parse_id;
 use crate::domain::actor::Caller;
 use crate::domain::agent::{Agent, KeyFingerprint};
 use crate::domain::enrollment::EnrollmentToken;
-use crate::domain::id::{AgentId, EnrollmentTokenId, OrgId, TaskId};
+use crate::domain::id::{AgentId, EnrollmentTokenId, OrgId, ProjectId, TaskId};
 use crate::domain::journal::Action;
 use crate::domain::network::Network;
 use crate::domain::refusal::Refusal;
@@ -130,10 +130,10 @@ impl Broker {
         let org = place.id();
         let environment = self.environment(org, new.project, new.environment).await?;
         place.admit("environment", Some(environment.value.project), None)?;
-        let environment = environment.value.id;
+        let (environment, project) = (environment.value.id, environment.value.project);
         let task = match new.task {
             "" => None,
-            text => Some(self.runnable_task(org, parse_id("task", text)?).await?),
+            text => Some(self.runnable_task(org, project, parse_id("task", text)?).await?),
         };
         let (count, max_agents) = (new.count.max(1), new.max_agents.max(1));
         if count > MAX_TOKENS {
@@ -171,7 +171,8 @@ impl Broker {
             });
         }
         for some in minted.chunks(TOKENS_PER_COMMIT) {
-            let mut changes = Changes::default();
+            let (maker, revision) = self.still_live(caller).await?;
+            let mut changes = Changes::default().at(&maker, revision);
             for MintedEnrollmentToken { enrollment_token, .. } in some {
                 let key = keys::enrollment_token(org, enrollment_token.id);
                 changes = changes.absent(&key);
@@ -191,12 +192,13 @@ impl Broker {
         Ok(minted)
     }
 
-    /// A task of the org that has not ended.
-    async fn runnable_task(&self, org: OrgId, id: TaskId) -> Result<TaskId, Refusal> {
+    /// A task of the project that has not ended: no token leads from one project into another.
+    async fn runnable_task(&self, org: OrgId, project: ProjectId, id: TaskId) -> Result<TaskId, Refusal> {
         let task: Stored<Task> = self
             .records
             .get(&keys::task(org, id))
             .await?
+            .filter(|task: &Stored<Task>| task.value.project == project)
             .ok_or_else(|| Refusal::not_found("task"))?;
         task.value.live(self.now(), TaskClaims::default())?;
         Ok(id)

@@ -225,9 +225,10 @@ impl Broker {
             GranteeRef::Agent(agent) => {
                 let id = parse_id("agent", agent)?;
                 let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
-                agent
-                    .filter(|agent| !live || agent.value.revoked.is_none())
-                    .ok_or_else(|| Refusal::not_found("agent"))?;
+                // What was granted to an agent that is gone can be taken back.
+                if live && agent.is_none_or(|agent| agent.value.ended().is_some()) {
+                    return Err(Refusal::not_found("agent"));
+                }
                 Ok(Grantee::Agent(id))
             }
             GranteeRef::Environment(project, environment) => {

@@ -95,3 +95,15 @@ fn gone() -> Refusal {
 pub(super) fn ended(what: &str) -> Refusal {
     Refusal::new(Reason::CredentialUnknown, what)
 }
+
+/// What ends when it expires, as the caller would be told from then on.
+pub(super) fn expired(shown: Shown) -> Refusal {
+    match shown {
+        Shown::RuntimeKey(_) => Refusal::new(
+            Reason::ClientCertificateRequired,
+            "the client certificate has expired",
+        ),
+        Shown::OperatorToken(_) | Shown::ApiKey(_) => ended("the token has expired"),
+        Shown::IdToken(_) => Refusal::new(Reason::IdTokenExpired, "the ID token has expired"),
+    }
+}

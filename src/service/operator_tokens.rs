@@ -121,10 +121,10 @@ impl Broker {
         let operator: Stored<Operator> = self.read(&keys::operator(id), "operator token").await?;
         let previous = operator.value.previous.map(|previous| previous.until);
         if caller.expires() != operator.value.expires && caller.expires() == previous {
-            return Err(Refusal::new(
-                Reason::TokenReplaced,
-                "the token shown was rotated away",
-            ));
+            let refusal = Refusal::new(Reason::TokenReplaced, "the token shown was rotated away");
+            let org = operator.value.member.map(|member| member.org);
+            let record = caller.record(Action::RequestRefuse, org).about("token", id);
+            return Err(self.denied(record, refusal).await);
         }
         Ok(())
     }
@@ -325,10 +325,9 @@ impl Broker {
             .about("overlap_seconds", overlap.as_secs())
             .about("expires", expires.seconds());
         self.effect(record, changes).await?;
-        if overlap.is_zero() {
-            let streams = ended("the operator token was rotated");
-            self.streams.end(*operator.id.as_bytes(), &streams);
-        }
+        // Streams opened with the old token do not outlive its overlap: they are opened anew, with either.
+        let streams = ended("the operator token was rotated");
+        self.streams.end(*operator.id.as_bytes(), &streams);
         Ok(MintedOperatorToken {
             operator: self.listed_operator(Arc::new(operator)).await?,
             token: token.reveal(),

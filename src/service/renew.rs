@@ -138,6 +138,7 @@ impl Broker {
         for _ in 0..ATTEMPTS {
             let stored = self.agent_record(actor.org, actor.id).await?;
             stored.value.standing()?;
+            self.unlocked_actor(&Actor::Agent(*actor))?;
             match self.renew(&stored, &csr, &from, None).await {
                 Ok(certificate) => return Ok(certificate),
                 Err(Undone::Conflict) => {}
@@ -317,6 +318,7 @@ impl Broker {
         let key = keys::agent(actor.org, actor.id);
         let stored = self.agent_record(actor.org, actor.id).await?;
         stored.value.standing()?;
+        self.unlocked_actor(&Actor::Agent(*actor))?;
         let runtime_key = Token::<RuntimeKeyFamily>::new(actor.id, self.random()?);
         let agent = Agent {
             next_runtime_key: Some(runtime_key.hash()),

@@ -67,12 +67,13 @@ impl Broker {
         };
         match (found.as_slice(), org) {
             ([], _) => Err(not_linked()),
-            ([(_, only)], _) => Ok(*only),
-            (several, Some(named)) => {
+            // An org that is named is meant: another's admin may have linked the subject too.
+            (linked, Some(named)) => {
                 let id = self.org_by(named).await?;
-                let chosen = several.iter().find(|(_, member)| Some(member.org) == id);
+                let chosen = linked.iter().find(|(_, member)| Some(member.org) == id);
                 chosen.map(|(_, member)| *member).ok_or_else(not_linked)
             }
+            ([(_, only)], None) => Ok(*only),
             (several, None) => {
                 let orgs: Vec<_> = several.iter().map(|(org, _)| *org).collect();
                 let message = "you are a member of several orgs, and the call does not say which is meant";

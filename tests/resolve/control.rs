@@ -2,7 +2,7 @@
 
 use credbroker::proto;
 
-use crate::support::broker::{MEMBER, ORG, PROJECT};
+use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
 use crate::support::client::secret;
 use crate::support::{TestBroker, reason};
 use crate::{claim, resolutions};
@@ -141,12 +141,23 @@ async fn an_agent_is_assigned_within_its_own_project_only() {
         ..new
     };
     let there = operator.tasks().create_task(there).await.unwrap().into_inner();
+    let there = there.task.unwrap().id;
     let assign = |task: String| proto::AssignTaskRequest {
         org: ORG.to_owned(),
         task,
         agents: vec![agent.agent.clone()],
     };
-    let refused = operator.tasks().assign_task(assign(there.task.unwrap().id)).await;
+    let refused = operator.tasks().assign_task(assign(there.clone())).await;
     assert_eq!(reason(&refused.unwrap_err()), "NOT_FOUND");
     operator.tasks().assign_task(assign(task)).await.unwrap();
+    // Nor does an enrollment token lead there.
+    let minted = proto::CreateEnrollmentTokensRequest {
+        org: ORG.to_owned(),
+        project: PROJECT.to_owned(),
+        environment: ENVIRONMENT.to_owned(),
+        task: there,
+        ..Default::default()
+    };
+    let refused = operator.agents().create_enrollment_tokens(minted).await;
+    assert_eq!(reason(&refused.unwrap_err()), "NOT_FOUND");
 }

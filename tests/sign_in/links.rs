@@ -143,11 +143,12 @@ async fn a_person_of_several_orgs_says_which_is_meant() {
     let theirs = id_of(&scene.operator, OTHER, MEMBER).await;
     scene.link("alice").await;
     let token = scene.token("alice");
-    // As long as there is one, it is meant.
-    assert_eq!(
-        scene.who_in(&token, "elsewhere").await.unwrap().actor,
-        scene.member
-    );
+    // As long as there is one, it is meant; but not in place of another that is named.
+    assert_eq!(scene.who(&token).await.unwrap().actor, scene.member);
+    for named in [OTHER, "elsewhere"] {
+        let refused = scene.who_in(&token, named).await.unwrap_err();
+        assert_eq!(reason(&refused), "IDENTITY_NOT_LINKED");
+    }
 
     let identity = scene.identity("alice");
     set_identities(&scene.operator, OTHER, &theirs, &[&identity])

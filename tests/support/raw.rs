@@ -61,6 +61,30 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// As [`Caller::raw`], with the head of the call sent at once and the message only when `ready` is.
+    pub async fn raw_when(
+        &self,
+        path: &str,
+        message: Vec<u8>,
+        ready: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Vec<u8>, Status> {
+        let mut client = tonic::client::Grpc::new(self.transport());
+        client
+            .ready()
+            .await
+            .map_err(|error| Status::unknown(error.to_string()))?;
+        let messages = futures_util::stream::once(async move {
+            ready.await;
+            message
+        });
+        let answers = client
+            .streaming(Request::new(messages), path.parse().unwrap(), Bytes)
+            .await?;
+        Ok(answers.into_inner().message().await?.unwrap_or_default())
+    }
+}
+
 /// Every call of the API's own services: its path, and the message it takes.
 pub fn methods() -> Vec<(String, String)> {
     let files = prost_types::FileDescriptorSet::decode(credbroker::proto::DESCRIPTORS).unwrap();

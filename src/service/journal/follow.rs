@@ -14,12 +14,15 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::super::Broker;
+use super::super::live::expired;
 use super::filter::{Filter, FilterInput};
 use super::{Bounds, look};
-use crate::domain::actor::Caller;
+use crate::clock::Clock;
+use crate::domain::actor::{Caller, Shown};
 use crate::domain::journal::Position;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::time::Time;
 use crate::journal::{Journal, StoredRecord};
 
 /// How many followers there may be.
@@ -103,7 +106,10 @@ impl Broker {
             heartbeat,
             begun: false,
             silence: None,
+            overdue: None,
             ended,
+            expires: caller.expires().map(|at| (at, caller.shown())),
+            clock: Arc::clone(&self.clock),
             _place: place,
         };
         Ok(unfold(Some(follower), |follower| async {
@@ -131,7 +137,12 @@ struct Follower {
     begun: bool,
     /// Runs since the last message, once something is waited for.
     silence: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// A heartbeat that is due.
+    overdue: Option<Followed>,
     ended: BoxFuture<'static, Refusal>,
+    /// When what the caller showed is good no more.
+    expires: Option<(Time, Shown)>,
+    clock: Arc<dyn Clock>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -142,17 +153,24 @@ impl Follower {
             if let Some(refusal) = (&mut self.ended).now_or_never() {
                 return Err(refusal);
             }
+            // What the caller showed may have ended since: then at the next message, a heartbeat at the latest.
+            if let Some((expires, shown)) = self.expires
+                && self.clock.wall() >= expires
+            {
+                return Err(expired(shown));
+            }
             if !std::mem::replace(&mut self.begun, true) {
                 return Ok(self.progress());
+            }
+            if let Some(progress) = self.overdue.take() {
+                return Ok(progress);
             }
             if let Some(record) = self.found.pop_front() {
                 return Ok(Followed::Record(Box::new(record)));
             }
             let tip = *self.tip.borrow_and_update();
             if self.silence.as_ref().is_some_and(|silence| silence.is_elapsed()) || self.position >= tip {
-                if let Some(progress) = self.wait(tip).await? {
-                    return Ok(progress);
-                }
+                self.overdue = self.wait(tip).await?;
                 continue;
             }
             let looking = look(

@@ -90,7 +90,10 @@ impl Broker {
         }
         self.still_approved(caller, &lease.value).await?;
         let task = match lease.value.task {
-            Some(task) => self.records.get::<Task>(&keys::task(org, task)).await?,
+            Some(task) => {
+                let stored = self.records.get::<Task>(&keys::task(org, task)).await?;
+                Some(stored.ok_or_else(|| Refusal::not_found("task"))?)
+            }
             None => None,
         };
         if let Some(task) = &task {

@@ -4,7 +4,7 @@
 //! wakes them. Queues are short. Where one is full its watcher has fallen behind: its queue is emptied, and it is
 //! told so and goes on with what comes later. The last events are kept for those who come back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -127,10 +127,6 @@ impl Watcher {
         self.interests
             .iter()
             .any(|interest| interest.topic == *topic && interest.holds(now))
-    }
-
-    fn hears(&self, notice: &Notice, now: Time) -> bool {
-        notice.topics.iter().any(|topic| self.listens(topic, now))
     }
 }
 
@@ -340,12 +336,15 @@ impl Entered {
         let known = matches!(from, From::Now) || from == From::Event(wanted);
         lock(&slot.queue).missed = !known || wanted < oldest;
         let skipped = usize::try_from(wanted.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let topics: Vec<_> = watcher.interests.iter().map(|interest| interest.topic).collect();
+        // Looked up, not searched through: this is under the hub's one lock.
+        let live = watcher.interests.iter().filter(|interest| interest.holds(now));
+        let heard: HashSet<Topic> = live.map(|interest| interest.topic).collect();
         for event in inner.recent.iter().skip(skipped) {
-            if watcher.hears(&event.notice, now) {
+            if event.notice.topics.iter().any(|topic| heard.contains(topic)) {
                 slot.push(event);
             }
         }
-        let topics: Vec<_> = watcher.interests.iter().map(|interest| interest.topic).collect();
         for topic in topics {
             inner.listen(id, topic);
         }

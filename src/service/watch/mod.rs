@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
-use super::live::ended;
+use super::live::expired;
 use super::streams::OpenStream;
 use crate::domain::actor::{Actor, AgentActor, Caller, Shown};
 use crate::domain::id::OrgId;
 use crate::domain::lease::{Holder, Lease};
-use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
 use crate::domain::time::Time;
@@ -165,18 +164,6 @@ impl Broker {
             }
         }
         Ok(())
-    }
-}
-
-/// What ends when it expires, as the caller would be told from then on.
-fn expired(shown: Shown) -> Refusal {
-    match shown {
-        Shown::RuntimeKey(_) => Refusal::new(
-            Reason::ClientCertificateRequired,
-            "the client certificate has expired",
-        ),
-        Shown::OperatorToken(_) | Shown::ApiKey(_) => ended("the token has expired"),
-        Shown::IdToken(_) => Refusal::new(Reason::IdTokenExpired, "the ID token has expired"),
     }
 }
 
