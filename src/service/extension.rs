@@ -294,7 +294,11 @@ impl Broker {
         let key = keys::extension_grant(org, &namespace, grantee);
         for _ in 0..ATTEMPTS {
             let Some(granted) = self.records.get::<SecretGrant>(&key).await? else {
-                return Ok(());
+                // Taking back what was not given changes nothing, where there is somebody to take it from.
+                return match grantee {
+                    Grantee::Agent(id) => self.agent_record(org, id).await.map(|_| ()),
+                    Grantee::Environment(_) => Ok(()),
+                };
             };
             let counted = self.counted(org, &namespace).await?;
             let mut count = counted.now();

@@ -123,7 +123,7 @@ impl Broker {
         if caller.expires() != operator.value.expires && caller.expires() == previous {
             let refusal = Refusal::new(Reason::TokenReplaced, "the token shown was rotated away");
             let org = operator.value.member.map(|member| member.org);
-            let record = caller.record(Action::RequestRefuse, org).about("token", id);
+            let record = caller.record(Action::RequestRefuse, org);
             return Err(self.denied(record, refusal).await);
         }
         Ok(())

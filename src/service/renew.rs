@@ -120,7 +120,7 @@ impl Broker {
             })
     }
 
-    async fn agent_record(&self, org: OrgId, id: AgentId) -> Result<Stored<Agent>, Refusal> {
+    pub(super) async fn agent_record(&self, org: OrgId, id: AgentId) -> Result<Stored<Agent>, Refusal> {
         let stored = self.records.get(&keys::agent(org, id)).await?;
         stored.ok_or_else(|| Refusal::not_found("agent"))
     }
