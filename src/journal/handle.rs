@@ -182,7 +182,8 @@ impl Journal {
         }
     }
 
-    /// The durable records after a position, in order: at most `limit`, at most [`MAX_PAGE`], and fewer where
+    /// The durable records after a position, in order: at most `limit`, at most
+    /// [`MAX_PAGE`](super::read::MAX_PAGE), and fewer where
     /// they are long. Empty means the end. Reads files: not for an async task.
     pub fn read(&self, after: Position, limit: usize) -> Result<Vec<StoredRecord>, JournalError> {
         self.0.reader.read(after, limit)
