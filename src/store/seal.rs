@@ -10,7 +10,8 @@
 //! - The bytes of keys are zeroized. The exception is the expanded key inside `ring`, which does not zeroize;
 //!   there is one copy of each, for as long as the store is open.
 //!
-//! Sealing does not keep a whole store from being set back to an older copy; the epoch and the journal do.
+//! Sealing does not keep a whole store from being set back to an older copy: a head of the journal kept elsewhere
+//! shows that.
 
 mod master;
 

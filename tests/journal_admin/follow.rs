@@ -1,5 +1,7 @@
 //! Following the journal.
 
+use std::sync::Arc;
+
 use credbroker::proto::follow_records_response::Event;
 use credbroker::proto::{self, FollowRecordsRequest, RecordFilter};
 use tokio::time::timeout;
@@ -8,7 +10,8 @@ use tonic::{Status, Streaming};
 use super::{PATIENCE, fill};
 use crate::support::broker::ORG;
 use crate::support::client::retry_after;
-use crate::support::{Caller, TestBroker, reason};
+use crate::support::clock::MovedClock;
+use crate::support::{Caller, Options, TestBroker, reason};
 
 type Stream = Streaming<proto::FollowRecordsResponse>;
 
@@ -205,4 +208,61 @@ async fn there_are_only_so_many_followers() {
         }
     };
     timeout(PATIENCE, again).await.expect("the place stays taken");
+}
+
+// A follower's token ends, and with it what it follows; a rotated one's streams end at once.
+// req: N4 N6 D1
+#[tokio::test]
+async fn a_follower_is_not_served_past_its_token() {
+    let clock = Arc::new(MovedClock::default());
+    let options = Options {
+        clock: Some(Arc::clone(&clock) as _),
+        ..Options::default()
+    };
+    let broker = TestBroker::start_with(options).await;
+    let operator = broker.prepare().await;
+    let auditor = proto::RoleGrant {
+        role: proto::Role::Auditor as i32,
+        ..Default::default()
+    };
+    let request = proto::CreateOperatorTokenRequest {
+        roles: vec![auditor],
+        ttl: Some(prost_types::Duration {
+            seconds: 3_600,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let mint = async || {
+        let made = operator.access().create_operator_token(request.clone()).await;
+        let made = made.unwrap().into_inner();
+        let caller = broker.caller(Some(&made.token.unwrap().value)).await;
+        (made.operator_token.unwrap().id, caller)
+    };
+    let often = FollowRecordsRequest {
+        heartbeat: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..after(0)
+    };
+    let told = async |stream: &mut Stream| {
+        loop {
+            if let Err(status) = next(stream).await {
+                return reason(&status);
+            }
+        }
+    };
+    let (id, rotated) = mint().await;
+    let mut stream = follow(&rotated, often.clone()).await;
+    next(&mut stream).await.unwrap();
+    let rotate = proto::RotateOperatorTokenRequest {
+        operator_token: id,
+        ..Default::default()
+    };
+    operator.access().rotate_operator_token(rotate).await.unwrap();
+    assert_eq!(told(&mut stream).await, "CREDENTIAL_UNKNOWN");
+
+    let (_, expiring) = mint().await;
+    let mut stream = follow(&expiring, often).await;
+    next(&mut stream).await.unwrap();
+    clock.advance(std::time::Duration::from_secs(3_601));
+    assert_eq!(told(&mut stream).await, "CREDENTIAL_UNKNOWN");
 }
