@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use credbroker::proto;
-use support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
+use support::broker::{MEMBER, ORG, PROJECT};
 use support::{Caller, TestBroker, reason};
 
 async fn who(caller: &Caller) -> Result<String, String> {
@@ -127,13 +127,14 @@ async fn a_message_that_comes_after_the_revocation_is_refused() {
     let operator = broker.prepare().await;
     let (id, key) = operator.make_api_key(ORG).await;
     let caller = broker.caller(Some(&key)).await;
-    let mint = proto::CreateEnrollmentTokensRequest {
+    let task = proto::CreateTaskRequest {
+        member: MEMBER.to_owned(),
         project: PROJECT.to_owned(),
-        environment: ENVIRONMENT.to_owned(),
+        executor: "demo-agent".to_owned(),
         ..Default::default()
     };
-    let message = prost::Message::encode_to_vec(&mint);
-    let path = "/credbroker.v1.AgentService/CreateEnrollmentTokens";
+    let message = prost::Message::encode_to_vec(&task);
+    let path = "/credbroker.v1.TaskService/CreateTask";
     // In time it is taken, however late.
     let late = tokio::time::sleep(Duration::from_millis(100));
     caller.raw_when(path, message.clone(), late).await.unwrap();
@@ -154,10 +155,10 @@ async fn a_message_that_comes_after_the_revocation_is_refused() {
     revoked.send(()).unwrap();
     let refused = held_back.await.unwrap().unwrap_err();
     assert_eq!(reason(&refused), "CREDENTIAL_UNKNOWN");
-    let list = proto::ListEnrollmentTokensRequest {
+    let list = proto::ListTasksRequest {
         org: ORG.to_owned(),
         ..Default::default()
     };
-    let listed = operator.agents().list_enrollment_tokens(list).await.unwrap();
-    assert_eq!(listed.into_inner().enrollment_tokens.len(), 1);
+    let listed = operator.tasks().list_tasks(list).await.unwrap();
+    assert_eq!(listed.into_inner().tasks.len(), 1);
 }
