@@ -174,4 +174,8 @@ pub const KEYS: &[Key] = &[
     key("watch.heartbeat", time(seconds(1), minutes(5)), Apply::Reload),
 
     key("metrics.listen", Limit::Own, Apply::Restart),
+
+    key("metered.allow_all", Limit::Own, Apply::Reload),
+
+    key("shared.dispatches_per_day", number(0, 1_000_000_000), Apply::Reload),
 ];

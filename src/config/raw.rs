@@ -68,6 +68,8 @@ section!(Raw {
     oidc: Oidc = Oidc::default(),
     watch: Watch = Watch::default(),
     metrics: Metrics = Metrics::default(),
+    metered: Metered = Metered::default(),
+    shared: Shared = Shared::default(),
 });
 
 section!(Listen {
@@ -141,6 +143,14 @@ section!(Watch {
 
 section!(Metrics {
     listen: String = String::new(),
+});
+
+section!(Metered {
+    allow_all: bool = true,
+});
+
+section!(Shared {
+    dispatches_per_day: u32 = 200,
 });
 
 section!(Connectors {
@@ -258,6 +268,12 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
                 .trim()
                 .parse()
                 .map_err(|_| fault("not a whole number".into()))?,
+        ),
+        Some(Value::Boolean(_)) => Value::Boolean(
+            given
+                .trim()
+                .parse()
+                .map_err(|_| fault("neither true nor false".into()))?,
         ),
         Some(Value::Array(_)) => Value::Array(
             given

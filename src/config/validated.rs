@@ -50,6 +50,10 @@ pub struct Config {
     pub watch: Watch,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// The platform's keys that are paid for.
+    pub metered: Metered,
+    /// The platform's keys that are free up to a quota.
+    pub shared: Shared,
     pub(super) raw: Raw,
 }
 
@@ -204,6 +208,20 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
 }
 
+/// `[metered]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Metered {
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub allow_all: bool,
+}
+
+/// `[shared]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// Shared dispatches of an org a UTC day, where nothing else was said of it.
+    pub dispatches_per_day: u32,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -261,6 +279,12 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         },
         metrics: Metrics {
             listen: metrics_listen(&raw, origins)?,
+        },
+        metered: Metered {
+            allow_all: raw.metered.allow_all,
+        },
+        shared: Shared {
+            dispatches_per_day: raw.shared.dispatches_per_day,
         },
         raw,
     };

@@ -87,6 +87,9 @@ actions! {
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
+    AccountUpdate, "account.update";
+    CreditAdd, "credit.add";
+    UsageReport, "usage.report";
 }
 
 /// The place of a record in its journal, from 1.

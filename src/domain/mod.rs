@@ -5,7 +5,10 @@
 pub mod actor;
 pub mod agent;
 pub mod approval;
+pub mod billing;
+pub mod cost;
 pub mod credential;
+pub mod day;
 pub mod decision;
 pub mod directory;
 pub mod enrollment;

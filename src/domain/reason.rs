@@ -261,6 +261,14 @@ reasons! {
         "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
     Locked, "LOCKED", Denied, Admin,
         "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
+    MeteredNotEntitled, "METERED_NOT_ENTITLED", Precondition, Admin,
+        "The org may not use metered keys. Ask the broker's operator to grant it, or use another mode.";
+    CreditsExhausted, "CREDITS_EXHAUSTED", Precondition, Admin,
+        "The org's credit is used up. Add credit, or use another mode; running tasks keep what they have.";
+    SharedQuotaExceeded, "SHARED_QUOTA_EXCEEDED", Exhausted, Admin,
+        "The org has had as many shared dispatches as it may have a day. Wait until the time given, use another mode, or ask the broker's operator for more.";
+    SubscriptionInactive, "SUBSCRIPTION_INACTIVE", Precondition, Admin,
+        "The org's subscription is not active. Renew it, or use a mode that takes none.";
 }
 
 impl std::fmt::Display for Reason {

@@ -10,6 +10,7 @@ mod agents;
 mod api_keys;
 mod approvals;
 mod authenticate;
+mod billing;
 mod credentials;
 mod denials;
 mod directory;
@@ -28,6 +29,7 @@ mod operator_tokens;
 mod outstanding;
 mod page;
 mod presence;
+mod quota;
 mod reconcile;
 mod refresh;
 mod removal;
@@ -38,6 +40,7 @@ mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
+mod spend;
 mod streams;
 mod sweep;
 mod tasks;
@@ -96,6 +99,7 @@ pub use operator_tokens::{
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
+pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
@@ -141,6 +145,10 @@ pub struct Settings {
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
     pub watch_heartbeat: Duration,
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub metered_allow_all: bool,
+    /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
+    pub shared_per_day: u32,
 }
 
 /// What the broker is made of.
@@ -190,6 +198,8 @@ pub struct Broker {
     locks: locks::Locks,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
+    quotas: Arc<quota::Quotas>,
+    spend: spend::Projection,
 }
 
 impl Broker {
@@ -238,6 +248,8 @@ impl Broker {
             locks: locks::Locks::default(),
             metrics,
             connections: Arc::default(),
+            quotas: Arc::default(),
+            spend: spend::Projection::default(),
         }))
     }
 

@@ -12,6 +12,7 @@
 //!   operator-seen/<operator>               when an operator token was last used
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //!   leaving/<org><member>                  a member who is being removed: what was theirs is ending
+//!   spend/                                 how far the sums of spend have read the journal
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -37,6 +38,9 @@
 //!   extension-secret/<namespace>\0<name>   a secret of an extension
 //!   extension-value/<namespace>\0<name>    its value
 //!   extension-grant/<namespace>\0<grantee> who may read a namespace
+//!   account/                               the org's subscription, entitlement, credit and quota
+//!   taken/<hash>            taken-day/<day><hash>   that an event of usage or credit was taken, and when
+//!   spend/<day><mode><project><member><provider>   what was spent, by UTC day
 //! ```
 //!
 //! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
@@ -52,9 +56,11 @@ use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 
 mod approvals;
+mod billing;
 mod extensions;
 
 pub use approvals::*;
+pub use billing::*;
 pub use extensions::*;
 
 /// A key of the store.

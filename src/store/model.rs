@@ -9,6 +9,8 @@ use super::record::Record;
 use super::table::{choice, table};
 use crate::domain::agent::{Agent, Certificates};
 use crate::domain::approval::{Approval, Capability, Party, Posture, Ruling};
+use crate::domain::billing::{Account, Entitlement, Subscription};
+use crate::domain::cost::Spend;
 use crate::domain::credential::Credential;
 use crate::domain::directory::{
     ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
@@ -155,6 +157,22 @@ pub struct ExtensionSecretValue {
     pub value: Secret<ExtensionValue>,
 }
 
+/// That an event of usage or credit was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// SHA-256 of the event's content.
+    pub content: ByteArray<32>,
+    /// When.
+    pub at: crate::domain::time::Time,
+}
+
+/// How far the sums of spend have read the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct SpendCheckpoint {
+    /// All up to this position is in the sums.
+    pub position: u64,
+}
+
 macro_rules! records {
     ($($type:ty, $version:literal $(, large: $large:literal)? $(, cache: $cache:literal)?;)*) => {
         $(impl Record for $type {
@@ -196,6 +214,10 @@ records! {
     ExtensionSecretValue, 1, large: true, cache: false;
     SecretGrant, 1;
     Namespace, 1;
+    Account, 1;
+    Taken, 1, cache: false;
+    Spend, 1, cache: false;
+    SpendCheckpoint, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -298,3 +320,12 @@ table!(ExtensionSecretValue { 0 => version, 1 => value });
 table!(SecretGrant { 0 => namespace, 1 => grantee, 2 => created });
 table!(Namespace { 0 => secrets, 1 => grants });
 choice!(Grantee { 0 => Agent(id), 1 => Environment(id) });
+
+table!(Account {
+    0 => org, 1 => subscription, 2 => metered, 3 => shared_per_day, 4 => balance, 5 => updated,
+});
+table!(Taken { 0 => content, 1 => at });
+table!(Spend { 0 => dispatches, 1 => micros, 2 => events });
+table!(SpendCheckpoint { 0 => position });
+choice!(Subscription { 0 => Active, 1 => Inactive });
+choice!(Entitlement { 0 => Default, 1 => Granted, 2 => Withdrawn });

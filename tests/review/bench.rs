@@ -414,5 +414,7 @@ fn settings() -> Settings {
         unseen_expiry: Duration::from_secs(30 * 86_400),
         collect_after: Duration::from_secs(7 * 86_400),
         watch_heartbeat: Duration::from_secs(15),
+        metered_allow_all: true,
+        shared_per_day: 200,
     }
 }
