@@ -17,6 +17,7 @@ pub mod journal;
 pub mod key_shape;
 pub mod lease;
 pub mod lock;
+pub mod matrix;
 pub mod mode;
 pub mod name;
 pub mod network;
