@@ -270,11 +270,11 @@ choice!(Phase {
     5 => Dead { since, cause, message },
 });
 choice!(Death { 0 => Refused, 1 => AnswerLost });
-choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver });
+choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver, 5 => ModelProxy });
 choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });
 choice!(Group {
     0 => Tasks, 1 => Resolve, 2 => Enrollment, 3 => Agents, 4 => Directory, 5 => Credentials, 6 => Approvals,
-    7 => Introspect, 8 => Watch, 9 => Secrets,
+    7 => Introspect, 8 => Watch, 9 => Secrets, 10 => Proxy,
 });
 choice!(Capacity { 0 => Cloud, 1 => Local });
 choice!(LockTarget {
