@@ -23,6 +23,8 @@ pub mod name;
 pub mod network;
 pub mod oidc;
 pub mod owner;
+pub mod policy;
+pub mod profile;
 pub mod readiness;
 pub mod reason;
 pub mod refusal;

@@ -27,6 +27,7 @@ mod locks;
 mod operator_tokens;
 mod outstanding;
 mod page;
+mod policy;
 mod presence;
 mod reconcile;
 mod refresh;
@@ -188,6 +189,7 @@ pub struct Broker {
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
+    policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
 }
@@ -236,6 +238,7 @@ impl Broker {
             hub,
             cursors,
             locks: locks::Locks::default(),
+            policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
         }))
