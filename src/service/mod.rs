@@ -28,6 +28,7 @@ mod locks;
 mod operator_tokens;
 mod outstanding;
 mod page;
+mod policy;
 mod presence;
 mod quota;
 mod reconcile;
@@ -196,6 +197,7 @@ pub struct Broker {
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
+    policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
     quotas: Arc<quota::Quotas>,
@@ -246,6 +248,7 @@ impl Broker {
             hub,
             cursors,
             locks: locks::Locks::default(),
+            policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
             quotas: Arc::default(),

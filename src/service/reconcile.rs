@@ -34,6 +34,7 @@ impl Broker {
         }
         self.remove_marks().await?;
         self.load_locks().await?;
+        self.load_policy().await?;
         // They are refused already: what cannot be cleared away now waits for the collection.
         if let Err(refusal) = self.finish_removals().await {
             tracing::warn!(%refusal, "removals that the last run left open could not be finished yet");

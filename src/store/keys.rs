@@ -13,6 +13,10 @@
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //!   leaving/<org><member>                  a member who is being removed: what was theirs is ending
 //!   spend/                                 how far the sums of spend have read the journal
+//!   policy-head                            the version of the policy
+//!   policy/<org><project><page>            a page of a scope's cells; no org: the system's, no project: the org's
+//!   policy-pins/<org>                      the executors that an org holds to one mode
+//!   profile/<org><name>                    a profile
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -58,10 +62,12 @@ use crate::domain::owner::Owner;
 mod approvals;
 mod billing;
 mod extensions;
+mod policy;
 
 pub use approvals::*;
 pub use billing::*;
 pub use extensions::*;
+pub use policy::*;
 
 /// A key of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -20,6 +20,9 @@ use crate::domain::extension::{ExtensionSecret, Grantee, Namespace, SecretGrant}
 use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
 use crate::domain::lock::{Lock, LockTarget};
+use crate::domain::matrix::Cell;
+use crate::domain::mode::AuthMode;
+use crate::domain::profile::Profile;
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{AccessToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken, Secret};
@@ -173,6 +176,28 @@ pub struct SpendCheckpoint {
     pub position: u64,
 }
 
+/// The version of the policy. Every change of any of it changes this too, guarded by what was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyHead {
+    /// The version.
+    pub version: u64,
+}
+
+/// Some of the cells of a scope. A scope has as many pages as its cells need, so that a change of many scopes
+/// fits one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyPage {
+    /// The cells.
+    pub cells: Vec<Cell>,
+}
+
+/// The executors that an org holds to one mode each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyPins {
+    /// Executor and mode.
+    pub pins: Vec<(String, AuthMode)>,
+}
+
 macro_rules! records {
     ($($type:ty, $version:literal $(, large: $large:literal)? $(, cache: $cache:literal)?;)*) => {
         $(impl Record for $type {
@@ -218,6 +243,10 @@ records! {
     Taken, 1, cache: false;
     Spend, 1, cache: false;
     SpendCheckpoint, 1, cache: false;
+    PolicyHead, 1, cache: false;
+    PolicyPage, 1, cache: false;
+    PolicyPins, 1, cache: false;
+    Profile, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -292,11 +321,11 @@ choice!(Phase {
     5 => Dead { since, cause, message },
 });
 choice!(Death { 0 => Refused, 1 => AnswerLost });
-choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver });
+choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver, 5 => ModelProxy });
 choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });
 choice!(Group {
     0 => Tasks, 1 => Resolve, 2 => Enrollment, 3 => Agents, 4 => Directory, 5 => Credentials, 6 => Approvals,
-    7 => Introspect, 8 => Watch, 9 => Secrets,
+    7 => Introspect, 8 => Watch, 9 => Secrets, 10 => Proxy,
 });
 choice!(Capacity { 0 => Cloud, 1 => Local });
 choice!(LockTarget {
@@ -314,6 +343,12 @@ table!(Ruling { 0 => by, 1 => at, 2 => granted, 3 => message });
 table!(ApprovalUse { 0 => lease, 1 => holder, 2 => at });
 choice!(Party { 0 => Agent(id), 1 => ApiKey(id), 2 => Member(id), 3 => Operator(id) });
 choice!(Posture { 0 => None, 1 => Required });
+
+table!(PolicyHead { 0 => version });
+table!(PolicyPage { 0 => cells });
+table!(PolicyPins { 0 => pins });
+table!(Cell { 0 => mode, 1 => provider, 2 => model, 3 => verdict });
+table!(Profile { 0 => name, 1 => modes, 2 => on_rejection, 3 => credential, 4 => models });
 
 table!(ExtensionSecret { 0 => namespace, 1 => name, 2 => version, 3 => created, 4 => updated });
 table!(ExtensionSecretValue { 0 => version, 1 => value });
