@@ -22,6 +22,7 @@ pub mod name;
 pub mod network;
 pub mod oidc;
 pub mod owner;
+pub mod pool;
 pub mod readiness;
 pub mod reason;
 pub mod refusal;
