@@ -24,6 +24,7 @@ use crate::rpc;
 use crate::service::{Broker, Parts, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -87,6 +88,7 @@ impl App {
             journal,
         } = inputs;
         let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
+        let prober = Prober::new(&config.local.probe_endpoints, Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -97,6 +99,7 @@ impl App {
             connectors,
             endpoint,
             issuers,
+            prober,
             settings: settings(&config),
         })?;
         broker.recover(opened.open_effects).await?;

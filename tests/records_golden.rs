@@ -159,8 +159,14 @@ fn agents_and_tasks() {
             created: at(5),
             expires: at(6),
             ended: Some(at(7)),
+            pool: None,
         };
-        check(&format!("task-{}", capacity.name()), &task, &[5, 11]);
+        older(&format!("task-{}", capacity.name()), &task);
+        let task = Task {
+            pool: Some("team-a".into()),
+            ..task
+        };
+        check(&format!("task-2-{}", capacity.name()), &task, &[5, 11, 12]);
     }
 }
 

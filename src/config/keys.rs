@@ -167,6 +167,8 @@ pub const KEYS: &[Key] = &[
 
     key("registry.files", Limit::List(64), Apply::Restart),
 
+    key("local.probe_endpoints", Limit::List(32), Apply::Restart),
+
     key("connectors.accept_terms", Limit::List(64), Apply::Restart),
     key("connectors.files", Limit::List(64), Apply::Restart),
 

@@ -64,6 +64,7 @@ section!(Raw {
     log: Log = Log::default(),
     drain: Drain = Drain::default(),
     registry: Registry = Registry::default(),
+    local: Local = Local::default(),
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
     watch: Watch = Watch::default(),
@@ -135,6 +136,10 @@ section!(Drain {
 
 section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
+});
+
+section!(Local {
+    probe_endpoints: Vec<String> = Vec::new(),
 });
 
 section!(Watch {

@@ -14,6 +14,7 @@ use super::keys::{KEYS, Limit};
 use super::oidc;
 use super::raw::{self, Origins, Raw};
 use crate::domain::oidc::Issuer;
+use crate::upstream::base_url::checked_base_url;
 
 /// The whole configuration. Holds no secret.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub drain: Drain,
     /// More executors and providers.
     pub registry: Registry,
+    /// Model servers on members' machines.
+    pub local: Local,
     /// More connectors, and whose terms are accepted.
     pub connectors: Connectors,
     /// `[[oidc.issuers]]`: who may vouch for members.
@@ -185,6 +188,13 @@ pub struct Registry {
     pub files: Vec<PathBuf>,
 }
 
+/// `[local]`.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The base URLs of the servers that the broker itself asks whether they are there.
+    pub probe_endpoints: Vec<String>,
+}
+
 /// `[connectors]`.
 #[derive(Clone, Debug)]
 pub struct Connectors {
@@ -268,6 +278,9 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         },
         registry: Registry {
             files: files("registry.files", &raw.registry.files, folder, origins)?,
+        },
+        local: Local {
+            probe_endpoints: probe_endpoints(&raw, origins)?,
         },
         connectors: Connectors {
             accept_terms: raw.connectors.accept_terms.clone(),
@@ -466,4 +479,17 @@ fn files(
         return Err(origins.fault(key, "an empty path", "Remove the empty entry."));
     }
     Ok(files.iter().map(|file| folder.join(file)).collect())
+}
+
+fn probe_endpoints(raw: &Raw, origins: &Origins) -> Result<Vec<String>, ConfigError> {
+    let checked = raw.local.probe_endpoints.iter().map(|endpoint| {
+        checked_base_url(endpoint).map_err(|fault| {
+            origins.fault(
+                "local.probe_endpoints",
+                format!("'{}' {fault}", endpoint.escape_debug()),
+                "Name servers as \"http://10.0.0.5:11434\".",
+            )
+        })
+    });
+    checked.collect()
 }

@@ -26,6 +26,7 @@ pub mod name;
 pub mod network;
 pub mod oidc;
 pub mod owner;
+pub mod pool;
 pub mod policy;
 pub mod profile;
 pub mod readiness;

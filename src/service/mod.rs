@@ -70,6 +70,7 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::Seen;
@@ -170,6 +171,8 @@ pub struct Parts {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Issuers,
+    /// Whether model servers are there.
+    pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
 }
@@ -183,6 +186,7 @@ pub struct Broker {
     registry: Registry,
     connectors: Arc<Connectors>,
     issuers: Issuers,
+    prober: Prober,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -235,6 +239,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             issuers: parts.issuers,
+            prober: parts.prober,
             settings,
             random,
             refresher,
@@ -259,6 +264,11 @@ impl Broker {
     /// The engine that keeps grants alive.
     pub fn refresher(&self) -> &Arc<Refresher> {
         &self.refresher
+    }
+
+    /// What asks the listed model servers whether they are there.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
     }
 
     /// The CA.

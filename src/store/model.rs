@@ -294,7 +294,7 @@ table!(Agent {
 });
 table!(Task {
     0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,
-    8 => spec_hash, 9 => created, 10 => expires, 11 => ended,
+    8 => spec_hash, 9 => created, 10 => expires, 11 => ended, 12 => pool,
 });
 table!(Credential {
     0 => id, 1 => org, 2 => owner, 3 => provider, 4 => kind, 5 => connector, 6 => rotation, 7 => expires,

@@ -204,6 +204,7 @@ impl Bench {
             registry: registry.unwrap(),
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
+            prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
         })
