@@ -135,6 +135,8 @@ enum RawUse {
     Call,
     Admin,
     OauthToken,
+    AwsKeyId,
+    AwsTemporaryKeyId,
 }
 
 fn printable() -> RawAlphabet {
@@ -292,6 +294,8 @@ fn key_shape(provider: &str, raw: RawShape) -> KeyShape {
             RawUse::Call => KeyUse::Call,
             RawUse::Admin => KeyUse::Admin,
             RawUse::OauthToken => KeyUse::OAuthToken,
+            RawUse::AwsKeyId => KeyUse::AwsKeyId,
+            RawUse::AwsTemporaryKeyId => KeyUse::AwsTemporaryKeyId,
         },
     }
 }
@@ -336,8 +340,8 @@ mod tests {
             ("openai", "sk-proj-abc"),
             ("openai", "sk-svcacct-abc"),
             ("google", &gemini),
-            ("bedrock", "AKIAABCDEFGHIJKLMNOP"),
             ("bedrock", "ABSKabcdef"),
+            ("bedrock", "bedrock-api-key-abc"),
         ];
         for (provider, key) in keys {
             for stored_for in ["anthropic", "openai", "google", "bedrock"] {
@@ -351,6 +355,12 @@ mod tests {
                         "{key} for {stored_for}"
                     );
                 }
+            }
+        }
+        for id in ["AKIAABCDEFGHIJKLMNOP", "ASIAABCDEFGHIJKLMNOP"] {
+            for stored_for in ["anthropic", "openai", "bedrock", "generic"] {
+                let refused = registry.check_key(stored_for, id).unwrap_err();
+                assert!(matches!(refused, ShapeMismatch::AwsKeyId { .. }), "{stored_for}");
             }
         }
         for token in ["sk-ant-oat01-abc", "sk-ant-ort01-abc"] {

@@ -87,6 +87,7 @@ actions! {
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
+    IdentityLink, "member.link_identities";
 }
 
 /// The place of a record in its journal, from 1.
