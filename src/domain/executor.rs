@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::key_shape::{KeyShapes, ShapeMismatch};
+use super::key_shape::{AwsKeyText, AwsPart, KeyShapes, ShapeMismatch};
 use super::mode::{CredentialKind, ModeSet};
 use super::name::Name;
 use super::pool::{Pool, Pools};
@@ -150,6 +150,11 @@ impl Registry {
         self.providers.get(name)
     }
 
+    /// The kinds of credential that `provider` takes; none where it is unknown.
+    pub fn kinds(&self, provider: &str) -> &[CredentialKind] {
+        self.provider(provider).map_or(&[], |provider| &provider.kinds)
+    }
+
     /// The modes `executor` supports with `provider`; empty where either is unknown.
     pub fn modes(&self, executor: &str, provider: &str) -> ModeSet {
         self.executor(executor)
@@ -159,6 +164,15 @@ impl Registry {
     /// Whether `key` may be stored as a key of `provider`.
     pub fn check_key(&self, provider: &str, key: &str) -> Result<(), ShapeMismatch> {
         self.shapes.check(provider, key)
+    }
+
+    /// Whether `keys` may be stored as AWS keys of `provider`.
+    pub fn check_aws_keys(
+        &self,
+        provider: &str,
+        keys: AwsKeyText<'_>,
+    ) -> Result<(), (AwsPart, ShapeMismatch)> {
+        self.shapes.check_aws(provider, keys)
     }
 
     /// All executors, in the order of their names.

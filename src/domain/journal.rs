@@ -87,6 +87,7 @@ actions! {
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
+    IdentityLink, "member.link_identities";
     AccountUpdate, "account.update";
     CreditAdd, "credit.add";
     UsageReport, "usage.report";

@@ -261,6 +261,10 @@ reasons! {
         "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
     Locked, "LOCKED", Denied, Admin,
         "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
+    KindUnsupported, "CREDENTIAL_KIND_UNSUPPORTED", Invalid, Caller,
+        "The provider takes other kinds of credential; the metadata names them. Check the provider, and which key it is.";
+    KeyExpired, "KEY_EXPIRED", Precondition, Admin,
+        "The stored key has expired, or does not last as long as was asked for. Store a new one with 'credbroker credential set'.";
     MeteredNotEntitled, "METERED_NOT_ENTITLED", Precondition, Admin,
         "The org may not use metered keys. Ask the broker's operator to grant it, or use another mode.";
     CreditsExhausted, "CREDITS_EXHAUSTED", Precondition, Admin,

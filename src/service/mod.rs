@@ -73,7 +73,7 @@ use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
-pub use crate::store::model::Seen;
+pub use crate::store::model::{CredentialSecret, Seen};
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
@@ -83,7 +83,7 @@ pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
-pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;

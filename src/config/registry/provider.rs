@@ -65,6 +65,8 @@ enum RawUse {
     Call,
     Admin,
     OauthToken,
+    AwsKeyId,
+    AwsTemporaryKeyId,
 }
 
 fn printable() -> RawAlphabet {
@@ -163,6 +165,8 @@ fn key_shape(provider: &str, raw: RawShape) -> KeyShape {
             RawUse::Call => KeyUse::Call,
             RawUse::Admin => KeyUse::Admin,
             RawUse::OauthToken => KeyUse::OAuthToken,
+            RawUse::AwsKeyId => KeyUse::AwsKeyId,
+            RawUse::AwsTemporaryKeyId => KeyUse::AwsTemporaryKeyId,
         },
     }
 }
