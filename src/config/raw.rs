@@ -1,6 +1,6 @@
 //! The file as written: every key with its default, unknown keys refused, the environment laid over it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +68,9 @@ section!(Raw {
     oidc: Oidc = Oidc::default(),
     watch: Watch = Watch::default(),
     metrics: Metrics = Metrics::default(),
+    metered: Metered = Metered::default(),
+    shared: Shared = Shared::default(),
+    proxy: Proxy = Proxy::default(),
 });
 
 section!(Listen {
@@ -141,6 +144,21 @@ section!(Watch {
 
 section!(Metrics {
     listen: String = String::new(),
+});
+
+section!(Metered {
+    key_files: BTreeMap<String, PathBuf> = BTreeMap::new(),
+});
+
+section!(Shared {
+    key_files: BTreeMap<String, PathBuf> = BTreeMap::new(),
+});
+
+section!(Proxy {
+    base_url: String = String::new(),
+    base_urls: BTreeMap<String, String> = BTreeMap::new(),
+    grant_lifetime: Span = Span::seconds(15 * 60),
+    raw_keys_to: Vec<String> = vec!["control-plane".into()],
 });
 
 section!(Connectors {
@@ -267,6 +285,9 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
                 .map(|entry| Value::String(entry.to_owned()))
                 .collect(),
         ),
+        Some(Value::Table(_)) => Value::Table(
+            pairs(given).map_err(|()| fault("not a list of NAME=VALUE, separated by commas".into()))?,
+        ),
         _ => Value::String(given.to_owned()),
     };
     match key.path.split_once('.') {
@@ -284,6 +305,16 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
         .clone()
         .try_into()
         .map_err(|error: toml::de::Error| fault(error.message().to_owned()))
+}
+
+/// `NAME=VALUE,NAME=VALUE`.
+fn pairs(given: &str) -> Result<Table, ()> {
+    let entries = given.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let pair = |entry: &str| {
+        let (name, value) = entry.split_once('=').ok_or(())?;
+        Ok((name.trim().to_owned(), Value::String(value.trim().to_owned())))
+    };
+    entries.map(pair).collect()
 }
 
 /// An error of serde's about the file, with the key it is about.

@@ -12,6 +12,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use super::ConfigError;
 use super::keys::{KEYS, Limit};
 use super::oidc;
+use super::platform::{self, KeyFiles, Proxy};
 use super::raw::{self, Origins, Raw};
 use crate::domain::oidc::Issuer;
 
@@ -50,6 +51,10 @@ pub struct Config {
     pub watch: Watch,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// `metered.key_files` and `shared.key_files`: the files of the platform's own keys.
+    pub key_files: Vec<KeyFiles>,
+    /// `[proxy]`.
+    pub proxy: Proxy,
     pub(super) raw: Raw,
 }
 
@@ -262,6 +267,8 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         metrics: Metrics {
             listen: metrics_listen(&raw, origins)?,
         },
+        key_files: platform::key_files(&raw, folder, origins)?,
+        proxy: platform::proxy(&raw.proxy, origins)?,
         raw,
     };
     check_pairs(&config, origins)?;

@@ -87,6 +87,9 @@ actions! {
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
+    ManagedKeySet, "managed_key.set";
+    ManagedKeyRemove, "managed_key.remove";
+    GrantIntrospect, "proxy_grant.introspect";
 }
 
 /// The place of a record in its journal, from 1.

@@ -10,6 +10,7 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
+use crate::domain::key_shape::hint;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
@@ -408,14 +409,4 @@ fn checked_token(field: &'static str, token: &[u8]) -> Result<(), Refusal> {
         return Err(Refusal::invalid(field, message));
     }
     Ok(())
-}
-
-/// The last four characters, of a key long enough that they give nothing away.
-fn hint(key: &str) -> String {
-    let tail: Vec<char> = key.chars().rev().take(4).collect();
-    if key.len() >= 20 {
-        tail.into_iter().rev().collect()
-    } else {
-        String::new()
-    }
 }

@@ -24,11 +24,13 @@ mod journal;
 mod lease;
 mod live;
 mod locks;
+mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
 mod policy;
 mod presence;
+mod proxy_grants;
 mod reconcile;
 mod refresh;
 mod removal;
@@ -53,7 +55,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
+use crate::domain::grant_token::GrantKey;
 use crate::domain::id::{Id, Kind};
+use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
@@ -91,12 +95,14 @@ pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
+pub use managed_keys::{ManagedKeyView, ManagedSecret, SetManagedKey};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
+pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
@@ -142,6 +148,8 @@ pub struct Settings {
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
     pub watch_heartbeat: Duration,
+    /// The model proxy.
+    pub proxy: ProxySettings,
 }
 
 /// What the broker is made of.
@@ -164,6 +172,8 @@ pub struct Parts {
     pub issuers: Issuers,
     /// Times and limits.
     pub settings: Settings,
+    /// What proxy grants are made and checked with.
+    pub grant_key: GrantKey,
 }
 
 /// The broker: all use cases, over its parts.
@@ -192,6 +202,8 @@ pub struct Broker {
     policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
+    grant_key: GrantKey,
+    configured_keys: ArcSwap<ConfiguredKeys>,
 }
 
 impl Broker {
@@ -241,12 +253,19 @@ impl Broker {
             policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
+            grant_key: parts.grant_key,
+            configured_keys: ArcSwap::default(),
         }))
     }
 
     /// The engine that keeps grants alive.
     pub fn refresher(&self) -> &Arc<Refresher> {
         &self.refresher
+    }
+
+    /// The executors and providers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The CA.
