@@ -12,6 +12,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use super::ConfigError;
 use super::keys::{KEYS, Limit};
 use super::oidc;
+use super::platform::{self, KeyFiles, Proxy};
 use super::raw::{self, Origins, Raw};
 use crate::domain::oidc::Issuer;
 use crate::upstream::base_url::checked_base_url;
@@ -57,6 +58,10 @@ pub struct Config {
     pub metered: Metered,
     /// The platform's keys that are free up to a quota.
     pub shared: Shared,
+    /// `metered.key_files` and `shared.key_files`: the files of the platform's own keys.
+    pub key_files: Vec<KeyFiles>,
+    /// `[proxy]`.
+    pub proxy: Proxy,
     pub(super) raw: Raw,
 }
 
@@ -299,6 +304,8 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         shared: Shared {
             dispatches_per_day: raw.shared.dispatches_per_day,
         },
+        key_files: platform::key_files(&raw, folder, origins)?,
+        proxy: platform::proxy(&raw.proxy, origins)?,
         raw,
     };
     check_pairs(&config, origins)?;

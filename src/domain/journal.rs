@@ -91,6 +91,9 @@ actions! {
     AccountUpdate, "account.update";
     CreditAdd, "credit.add";
     UsageReport, "usage.report";
+    ManagedKeySet, "managed_key.set";
+    ManagedKeyRemove, "managed_key.remove";
+    GrantIntrospect, "proxy_grant.introspect";
 }
 
 /// The place of a record in its journal, from 1.

@@ -273,6 +273,16 @@ reasons! {
         "The org has had as many shared dispatches as it may have a day. Wait until the time given, use another mode, or ask the broker's operator for more.";
     SubscriptionInactive, "SUBSCRIPTION_INACTIVE", Precondition, Admin,
         "The org's subscription is not active. Renew it, or use a mode that takes none.";
+    MeteredKeyUnavailable, "METERED_KEY_UNAVAILABLE", Precondition, Admin,
+        "The platform has no key for metered use of this provider. Its operator sets one: 'credbroker managed-key set metered PROVIDER'.";
+    SharedKeyUnavailable, "SHARED_KEY_UNAVAILABLE", Precondition, Admin,
+        "The platform has no key for shared use of this provider. Its operator sets one: 'credbroker managed-key set shared PROVIDER'.";
+    ProxyNotConfigured, "PROXY_NOT_CONFIGURED", Precondition, Admin,
+        "There is no model proxy for this provider, and the caller does not get the key itself. The broker's operator sets proxy.base_url or proxy.base_urls, or proxy.raw_keys_to.";
+    GrantInvalid, "GRANT_INVALID", Unauthenticated, Caller,
+        "This is no proxy grant of this broker: it is cut short, mistyped or forged. Use the one from the last resolution.";
+    GrantExpired, "GRANT_EXPIRED", Unauthenticated, Caller,
+        "The proxy grant has expired. Resolve again for a new one.";
 }
 
 impl std::fmt::Display for Reason {

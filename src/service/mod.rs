@@ -25,11 +25,13 @@ mod journal;
 mod lease;
 mod live;
 mod locks;
+mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
 mod policy;
 mod presence;
+mod proxy_grants;
 mod quota;
 mod reconcile;
 mod refresh;
@@ -56,7 +58,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
+use crate::domain::grant_token::GrantKey;
 use crate::domain::id::{Id, Kind};
+use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
@@ -95,12 +99,14 @@ pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
+pub use managed_keys::{ManagedKeyView, ManagedSecret, SetManagedKey};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
+pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
@@ -151,6 +157,8 @@ pub struct Settings {
     pub metered_allow_all: bool,
     /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
     pub shared_per_day: u32,
+    /// The model proxy.
+    pub proxy: ProxySettings,
 }
 
 /// What the broker is made of.
@@ -175,6 +183,8 @@ pub struct Parts {
     pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
+    /// What proxy grants are made and checked with.
+    pub grant_key: GrantKey,
 }
 
 /// The broker: all use cases, over its parts.
@@ -206,6 +216,8 @@ pub struct Broker {
     connections: Arc<Connections>,
     quotas: Arc<quota::Quotas>,
     spend: spend::Projection,
+    grant_key: GrantKey,
+    configured_keys: ArcSwap<ConfiguredKeys>,
 }
 
 impl Broker {
@@ -258,6 +270,8 @@ impl Broker {
             connections: Arc::default(),
             quotas: Arc::default(),
             spend: spend::Projection::default(),
+            grant_key: parts.grant_key,
+            configured_keys: ArcSwap::default(),
         }))
     }
 
@@ -269,6 +283,11 @@ impl Broker {
     /// What asks the listed model servers whether they are there.
     pub fn prober(&self) -> &Prober {
         &self.prober
+    }
+
+    /// The executors and providers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The CA.

@@ -13,6 +13,8 @@
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //!   leaving/<org><member>                  a member who is being removed: what was theirs is ending
 //!   spend/                                 how far the sums of spend have read the journal
+//!   managed-key/<pool><provider>           one of the platform's own keys
+//!   grant-key                              what proxy grants are made and checked with
 //!   policy-head                            the version of the policy
 //!   policy/<org><project><page>            a page of a scope's cells; no org: the system's, no project: the org's
 //!   policy-pins/<org>                      the executors that an org holds to one mode
@@ -64,11 +66,13 @@ use crate::domain::owner::Owner;
 mod approvals;
 mod billing;
 mod extensions;
+mod platform;
 mod policy;
 
 pub use approvals::*;
 pub use billing::*;
 pub use extensions::*;
+pub use platform::*;
 pub use policy::*;
 
 /// A key of the store.

@@ -26,7 +26,8 @@ use crate::domain::profile::Profile;
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{
-    AccessToken, AwsSecretKey, AwsSessionToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken, Secret,
+    self, AccessToken, AwsSecretKey, AwsSessionToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken,
+    Secret,
 };
 use crate::domain::task::{Capacity, Task};
 
@@ -213,6 +214,30 @@ pub struct PolicyPins {
     pub pins: Vec<(String, AuthMode)>,
 }
 
+/// One of the platform's own keys, stored through the API. What is left of one that was removed counts on.
+pub struct StoredManagedKey {
+    /// The provider.
+    pub provider: String,
+    /// Counts the keys there were.
+    pub generation: u64,
+    /// The key; empty once it was removed.
+    pub key: Secret<secret::ApiKey>,
+    /// Its last characters.
+    pub hint: String,
+    /// When it was set, or removed.
+    pub updated: crate::domain::time::Time,
+    /// Until when the key before it may be in use.
+    pub previous_until: Option<crate::domain::time::Time>,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// What proxy grants are made and checked with.
+pub struct StoredGrantKey {
+    /// The key of the MAC.
+    pub key: Secret<KeyMaterial>,
+}
+
 macro_rules! records {
     ($($type:ty, $version:literal $(, large: $large:literal)? $(, cache: $cache:literal)?;)*) => {
         $(impl Record for $type {
@@ -262,10 +287,16 @@ records! {
     PolicyPage, 1, cache: false;
     PolicyPins, 1, cache: false;
     Profile, 1, cache: false;
+    StoredManagedKey, 1, large: true;
+    StoredGrantKey, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
 table!(StoredJournalKey { 0 => key, 1 => journal });
+table!(StoredManagedKey {
+    0 => provider, 1 => generation, 2 => key, 3 => hint, 4 => updated, 5 => previous_until, 6 => removed,
+});
+table!(StoredGrantKey { 0 => key });
 table!(Home { 0 => org });
 table!(Pointer { 0 => id });
 table!(Mark { 0 => since });
