@@ -12,6 +12,8 @@ mod contexts;
 mod journal;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/platform.rs"]
+mod platform;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;

@@ -14,6 +14,8 @@ mod approvals;
 mod bytes;
 #[path = "records_golden/directory.rs"]
 mod directory;
+#[path = "records_golden/platform.rs"]
+mod platform;
 
 use bytes::{check, older};
 use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonce, SerialNumber};

@@ -18,6 +18,7 @@ mod executors;
 mod gate;
 mod journal;
 mod locks;
+mod platform;
 mod material;
 mod secrets;
 mod server;
