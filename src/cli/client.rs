@@ -455,6 +455,8 @@ stubs! {
     broker: broker_service_client::BrokerServiceClient;
     /// Locks.
     locks: lock_service_client::LockServiceClient;
+    /// Accounts and spend.
+    billing: billing_service_client::BillingServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

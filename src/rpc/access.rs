@@ -73,6 +73,8 @@ const ANY_ROLE: &[Rule] = &[
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// The platform's model proxy.
+const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 /// Those who approve.
 const APPROVERS: &[Rule] = &[(Approver, All)];
 /// Those who take approvals back.
@@ -157,6 +159,12 @@ table! {
             RevokeSecretAccess;
         row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
         AGENT => ReadSecret;
+    }
+    "credbroker.v1.BillingService" {
+        humans(READERS) => GetAccount;
+        SYSTEM => UpdateAccount AddCredit;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => ReportUsage;
+        row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => ListCostEvents StreamCostEvents SummarizeSpend;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

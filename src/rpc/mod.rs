@@ -8,6 +8,7 @@ mod access_convert;
 mod access_service;
 mod agents;
 mod approvals;
+mod billing;
 mod broker;
 mod convert;
 mod credentials;
