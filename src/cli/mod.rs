@@ -94,6 +94,9 @@ enum Command {
     ExtensionSecret(agent::secret::SecretArgs),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
+    /// An org's prepaid credit.
+    Credit(Noun<operator::credit::Action>),
+    Spend(operator::spend::SpendArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -162,6 +165,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
+        Command::Credit(noun) => noun!(credit, noun),
+        Command::Spend(args) => operator::spend::run(args).await,
     }
 }
 
