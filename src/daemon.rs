@@ -4,6 +4,7 @@ pub mod commands;
 mod error;
 pub mod folder;
 mod inputs;
+mod managed_keys;
 mod metrics;
 pub mod process;
 
@@ -21,9 +22,10 @@ use crate::journal::Journal;
 use crate::pki::accept::{AcceptLimits, listen};
 use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
-use crate::service::{Broker, Parts, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
+use crate::service::{Broker, Parts, ProxySettings, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -72,6 +74,13 @@ fn settings(config: &Config) -> Settings {
         watch_heartbeat: config.watch.heartbeat,
         metered_allow_all: config.metered.allow_all,
         shared_per_day: config.shared.dispatches_per_day,
+        proxy: ProxySettings {
+            base_url: config.proxy.base_url.clone(),
+            base_urls: config.proxy.base_urls.clone(),
+            grant_lifetime: config.proxy.grant_lifetime,
+            raw_to_control_plane: config.proxy.raw_to_control_plane,
+            raw_to_agents: config.proxy.raw_to_agents,
+        },
     }
 }
 
@@ -86,7 +95,9 @@ impl App {
             clock,
             journal,
         } = inputs;
+        let given = managed_keys::read(&config, &registry)?;
         let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
+        let prober = Prober::new(&config.local.probe_endpoints, Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -97,8 +108,11 @@ impl App {
             connectors,
             endpoint,
             issuers,
+            prober,
             settings: settings(&config),
+            grant_key: opened.grant_key,
         })?;
+        broker.configure_keys(given);
         broker.recover(opened.open_effects).await?;
         broker.record_lifecycle(Action::BrokerStart).await?;
         let tls = Arc::new(TlsConfig::new(certificate(&broker, &config, &clock)?));

@@ -139,6 +139,11 @@ impl CredentialKind {
             CredentialKind::BedrockBearer => "bedrock-bearer",
         }
     }
+
+    /// Whether it is a key that somebody brought, and not a grant that the broker keeps alive.
+    pub const fn is_key(self) -> bool {
+        !matches!(self, CredentialKind::OAuthGrant)
+    }
 }
 
 /// One way in which the task may be served.

@@ -85,11 +85,15 @@ impl Broker {
                 provider,
                 model: "",
                 supported: executor.modes(provider),
+                kinds: self.registry.kinds(provider),
                 allowed: AuthMode::ORDER.into_iter().collect(),
                 policy_version: 0,
             });
             for entry in permit.iter().flat_map(|permit| permit.entries()) {
-                ways.push(self.executor_way(org, member, entry.clone()).await?);
+                ways.push(
+                    self.executor_way(org, member, executor.name.as_str(), entry.clone())
+                        .await?,
+                );
             }
         }
         Ok(ExecutorView {
@@ -103,6 +107,7 @@ impl Broker {
         &self,
         org: OrgId,
         member: Option<MemberId>,
+        executor: &str,
         entry: PermitEntry,
     ) -> Result<ExecutorWay, Refusal> {
         let owners = match member {
@@ -112,7 +117,9 @@ impl Broker {
         let mut credential = None;
         for owner in owners {
             if credential.is_none() {
-                credential = self.held(org, owner, &entry.provider, entry.kind).await?;
+                credential = self
+                    .held(org, owner, &entry.provider, entry.kind, executor)
+                    .await?;
             }
         }
         let found = Found {

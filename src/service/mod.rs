@@ -25,11 +25,13 @@ mod journal;
 mod lease;
 mod live;
 mod locks;
+mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
 mod policy;
 mod presence;
+mod proxy_grants;
 mod quota;
 mod reconcile;
 mod refresh;
@@ -56,7 +58,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
+use crate::domain::grant_token::GrantKey;
 use crate::domain::id::{Id, Kind};
+use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
@@ -70,9 +74,10 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
-pub use crate::store::model::Seen;
+pub use crate::store::model::{CredentialSecret, Seen};
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
@@ -85,7 +90,7 @@ pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
 };
-pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
@@ -97,12 +102,14 @@ pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
+pub use managed_keys::{ManagedKeyView, ManagedSecret, SetManagedKey};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
+pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
@@ -157,6 +164,8 @@ pub struct Settings {
     pub metered_allow_all: bool,
     /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
     pub shared_per_day: u32,
+    /// The model proxy.
+    pub proxy: ProxySettings,
 }
 
 /// What the broker is made of.
@@ -177,8 +186,12 @@ pub struct Parts {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Issuers,
+    /// Whether model servers are there.
+    pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
+    /// What proxy grants are made and checked with.
+    pub grant_key: GrantKey,
 }
 
 /// The broker: all use cases, over its parts.
@@ -190,6 +203,7 @@ pub struct Broker {
     registry: Registry,
     connectors: Arc<Connectors>,
     issuers: Issuers,
+    prober: Prober,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -210,6 +224,8 @@ pub struct Broker {
     quotas: Arc<quota::Quotas>,
     turns: billing::Turns,
     spend: spend::Projection,
+    grant_key: GrantKey,
+    configured_keys: ArcSwap<ConfiguredKeys>,
 }
 
 impl Broker {
@@ -243,6 +259,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             issuers: parts.issuers,
+            prober: parts.prober,
             settings,
             random,
             refresher,
@@ -262,12 +279,24 @@ impl Broker {
             quotas: Arc::default(),
             turns: billing::Turns::default(),
             spend: spend::Projection::default(),
+            grant_key: parts.grant_key,
+            configured_keys: ArcSwap::default(),
         }))
     }
 
     /// The engine that keeps grants alive.
     pub fn refresher(&self) -> &Arc<Refresher> {
         &self.refresher
+    }
+
+    /// What asks the listed model servers whether they are there.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
+    }
+
+    /// The executors and providers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The CA.

@@ -25,7 +25,10 @@ use crate::domain::mode::AuthMode;
 use crate::domain::profile::Profile;
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
-use crate::domain::secret::{AccessToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken, Secret};
+use crate::domain::secret::{
+    self, AccessToken, AwsSecretKey, AwsSessionToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken,
+    Secret,
+};
 use crate::domain::task::{Capacity, Task};
 
 /// The CA: certificates and the keys that sign.
@@ -81,10 +84,23 @@ pub struct Slot {
 pub struct CredentialSecret {
     /// The generation it belongs to.
     pub generation: u64,
-    /// The access token, or the API key. `None` where only a refresh token is known yet.
+    /// The access token, the API key or the bearer key. `None` where only a refresh token is known yet, and of
+    /// AWS keys.
     pub access: Option<Secret<AccessToken>>,
     /// The refresh token of a grant.
     pub refresh: Option<Secret<RefreshToken>>,
+    /// AWS keys.
+    pub aws: Option<AwsSecret>,
+}
+
+/// AWS keys: the pair, and the session token of temporary ones.
+pub struct AwsSecret {
+    /// The access key id; not a secret by itself.
+    pub access_key_id: String,
+    /// The secret access key.
+    pub secret_access_key: Secret<AwsSecretKey>,
+    /// The session token.
+    pub session_token: Option<Secret<AwsSessionToken>>,
 }
 
 /// A token endpoint's answer, stored before it is looked at.
@@ -198,6 +214,30 @@ pub struct PolicyPins {
     pub pins: Vec<(String, AuthMode)>,
 }
 
+/// One of the platform's own keys, stored through the API. What is left of one that was removed counts on.
+pub struct StoredManagedKey {
+    /// The provider.
+    pub provider: String,
+    /// Counts the keys there were.
+    pub generation: u64,
+    /// The key; empty once it was removed.
+    pub key: Secret<secret::ApiKey>,
+    /// Its last characters.
+    pub hint: String,
+    /// When it was set, or removed.
+    pub updated: crate::domain::time::Time,
+    /// Until when the key before it may be in use.
+    pub previous_until: Option<crate::domain::time::Time>,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// What proxy grants are made and checked with.
+pub struct StoredGrantKey {
+    /// The key of the MAC.
+    pub key: Secret<KeyMaterial>,
+}
+
 macro_rules! records {
     ($($type:ty, $version:literal $(, large: $large:literal)? $(, cache: $cache:literal)?;)*) => {
         $(impl Record for $type {
@@ -247,10 +287,16 @@ records! {
     PolicyPage, 1, cache: false;
     PolicyPins, 1, cache: false;
     Profile, 1, cache: false;
+    StoredManagedKey, 1, large: true;
+    StoredGrantKey, 1, cache: false;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
 table!(StoredJournalKey { 0 => key, 1 => journal });
+table!(StoredManagedKey {
+    0 => provider, 1 => generation, 2 => key, 3 => hint, 4 => updated, 5 => previous_until, 6 => removed,
+});
+table!(StoredGrantKey { 0 => key });
 table!(Home { 0 => org });
 table!(Pointer { 0 => id });
 table!(Mark { 0 => since });
@@ -259,7 +305,8 @@ table!(Pin { 0 => credential, 1 => position });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
 table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });
-table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
+table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh, 3 => aws });
+table!(AwsSecret { 0 => access_key_id, 1 => secret_access_key, 2 => session_token });
 table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
 
 table!(Operator {
@@ -294,11 +341,12 @@ table!(Agent {
 });
 table!(Task {
     0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,
-    8 => spec_hash, 9 => created, 10 => expires, 11 => ended,
+    8 => spec_hash, 9 => created, 10 => expires, 11 => ended, 12 => pool,
 });
 table!(Credential {
     0 => id, 1 => org, 2 => owner, 3 => provider, 4 => kind, 5 => connector, 6 => rotation, 7 => expires,
     8 => created, 9 => refreshed, 10 => hint, 11 => scopes, 12 => token_type, 13 => account,
+    14 => executor, 15 => region,
 });
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
