@@ -12,7 +12,7 @@ use credbroker::config::registry::{Extra, load as load_registry};
 use credbroker::domain::actor::{Actor, Caller, Shown};
 use credbroker::domain::credential::Credential;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
-use credbroker::domain::journal::Position;
+use credbroker::domain::journal::{Position, Record};
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
@@ -160,10 +160,16 @@ pub struct Bench {
     endpoint: Arc<Endpoint>,
     /// Who resolves: an API key of the org.
     pub resolver: Caller,
+    log: Journal,
     _dir: TempDir,
 }
 
 impl Bench {
+    /// Writes a record as if something had happened.
+    pub async fn append(&self, record: &Record) {
+        self.log.append(record).await.unwrap();
+    }
+
     /// An org with a project and a member.
     pub async fn start(script: impl Fn(usize) -> Delivery + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -198,7 +204,7 @@ impl Bench {
         });
         let broker = Broker::new(Parts {
             records: Arc::clone(&records),
-            journal,
+            journal: journal.clone(),
             clock: clock.clone(),
             authority,
             registry: registry.unwrap(),
@@ -218,6 +224,7 @@ impl Bench {
             clock,
             endpoint,
             resolver,
+            log: journal,
             _dir: dir,
         }
     }
