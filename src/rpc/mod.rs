@@ -12,6 +12,7 @@ mod billing;
 mod broker;
 mod convert;
 mod credentials;
+mod decision;
 mod directory;
 mod enrollment;
 mod executors;

@@ -114,7 +114,7 @@ pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
-pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use spend::{
