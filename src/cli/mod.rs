@@ -96,6 +96,9 @@ enum Command {
     Lock(Noun<operator::lock::Action>),
     /// The platform's own keys, for metered and shared use.
     ManagedKey(Noun<operator::managed_key::Action>),
+    /// An org's prepaid credit.
+    Credit(Noun<operator::credit::Action>),
+    Spend(operator::spend::SpendArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -165,6 +168,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
         Command::ManagedKey(noun) => noun!(managed_key, noun),
+        Command::Credit(noun) => noun!(credit, noun),
+        Command::Spend(args) => operator::spend::run(args).await,
     }
 }
 

@@ -73,6 +73,8 @@ const ANY_ROLE: &[Rule] = &[
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// The platform's model proxy.
+const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 /// Those who approve.
 const APPROVERS: &[Rule] = &[(Approver, All)];
 /// Those who take approvals back.
@@ -80,8 +82,6 @@ const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
 /// Those who see approvals; members those for their own tasks.
 const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
-/// The platform's model proxy.
-const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
@@ -167,6 +167,12 @@ table! {
     "credbroker.v1.PlatformService" {
         SYSTEM => SetManagedKey ListManagedKeys RemoveManagedKey;
         row(Some(MODEL_PROXIES), of(Group::Proxy), false) => IntrospectGrant;
+    }
+    "credbroker.v1.BillingService" {
+        humans(READERS) => GetAccount;
+        SYSTEM => UpdateAccount AddCredit;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => ReportUsage;
+        row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => ListCostEvents StreamCostEvents SummarizeSpend;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;
