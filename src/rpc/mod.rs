@@ -15,6 +15,7 @@ mod directory;
 mod enrollment;
 mod executors;
 mod gate;
+mod identity_links;
 mod journal;
 mod locks;
 mod material;
