@@ -55,6 +55,9 @@ impl ModeSet {
     /// No mode.
     pub const EMPTY: ModeSet = ModeSet(0);
 
+    /// Every mode.
+    pub const ALL: ModeSet = ModeSet((1 << AuthMode::ORDER.len()) - 1);
+
     /// The set with `mode` added.
     #[must_use]
     pub const fn with(self, mode: AuthMode) -> ModeSet {
@@ -72,6 +75,28 @@ impl ModeSet {
         ModeSet(self.0 & other.0)
     }
 
+    /// What is in either.
+    #[must_use]
+    pub const fn union(self, other: ModeSet) -> ModeSet {
+        ModeSet(self.0 | other.0)
+    }
+
+    /// What is in this one and not in `other`.
+    #[must_use]
+    pub const fn difference(self, other: ModeSet) -> ModeSet {
+        ModeSet(self.0 & !other.0)
+    }
+
+    /// Whether all of it is in `other`.
+    pub const fn is_subset(self, other: ModeSet) -> bool {
+        self.difference(other).is_empty()
+    }
+
+    /// How many modes it has.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
     /// Whether it has no mode.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -82,6 +107,19 @@ impl ModeSet {
         AuthMode::ORDER
             .into_iter()
             .filter(move |mode| self.contains(*mode))
+    }
+}
+
+/// The names in the fixed order, or `nothing`.
+impl std::fmt::Display for ModeSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (index, mode) in self.iter().enumerate() {
+            write!(f, "{}{}", if index == 0 { "" } else { ", " }, mode.name())?;
+        }
+        Ok(())
     }
 }
 
@@ -128,8 +166,8 @@ pub struct PermitEntry {
     pub mode: AuthMode,
     /// The provider.
     pub provider: String,
-    /// The kind of credential.
-    pub kind: CredentialKind,
+    /// The kind of credential; `None` in the modes that use none of the org's or a member's.
+    pub kind: Option<CredentialKind>,
     /// The model as this provider names it; empty where none was asked for.
     pub model: String,
 }

@@ -75,3 +75,5 @@ pub enum KeyMaterial {}
 pub enum ActorToken {}
 /// The value of an extension's secret.
 pub enum ExtensionValue {}
+/// A proxy grant.
+pub enum ProxyGrantToken {}

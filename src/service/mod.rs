@@ -10,6 +10,7 @@ mod agents;
 mod api_keys;
 mod approvals;
 mod authenticate;
+mod billing;
 mod credentials;
 mod denials;
 mod directory;
@@ -24,10 +25,14 @@ mod journal;
 mod lease;
 mod live;
 mod locks;
+mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
+mod policy;
 mod presence;
+mod proxy_grants;
+mod quota;
 mod reconcile;
 mod refresh;
 mod removal;
@@ -38,6 +43,7 @@ mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
+mod spend;
 mod streams;
 mod sweep;
 mod tasks;
@@ -52,7 +58,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
+use crate::domain::grant_token::GrantKey;
 use crate::domain::id::{Id, Kind};
+use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
@@ -66,6 +74,7 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
 pub use crate::store::model::{CredentialSecret, Seen};
@@ -90,16 +99,19 @@ pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
+pub use managed_keys::{ManagedKeyView, ManagedSecret, SetManagedKey};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
+pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
+pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
-pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
@@ -141,6 +153,12 @@ pub struct Settings {
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
     pub watch_heartbeat: Duration,
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub metered_allow_all: bool,
+    /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
+    pub shared_per_day: u32,
+    /// The model proxy.
+    pub proxy: ProxySettings,
 }
 
 /// What the broker is made of.
@@ -161,8 +179,12 @@ pub struct Parts {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Issuers,
+    /// Whether model servers are there.
+    pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
+    /// What proxy grants are made and checked with.
+    pub grant_key: GrantKey,
 }
 
 /// The broker: all use cases, over its parts.
@@ -174,6 +196,7 @@ pub struct Broker {
     registry: Registry,
     connectors: Arc<Connectors>,
     issuers: Issuers,
+    prober: Prober,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -188,8 +211,13 @@ pub struct Broker {
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
+    policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
+    quotas: Arc<quota::Quotas>,
+    spend: spend::Projection,
+    grant_key: GrantKey,
+    configured_keys: ArcSwap<ConfiguredKeys>,
 }
 
 impl Broker {
@@ -223,6 +251,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             issuers: parts.issuers,
+            prober: parts.prober,
             settings,
             random,
             refresher,
@@ -236,14 +265,29 @@ impl Broker {
             hub,
             cursors,
             locks: locks::Locks::default(),
+            policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
+            quotas: Arc::default(),
+            spend: spend::Projection::default(),
+            grant_key: parts.grant_key,
+            configured_keys: ArcSwap::default(),
         }))
     }
 
     /// The engine that keeps grants alive.
     pub fn refresher(&self) -> &Arc<Refresher> {
         &self.refresher
+    }
+
+    /// What asks the listed model servers whether they are there.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
+    }
+
+    /// The executors and providers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The CA.

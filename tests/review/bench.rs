@@ -204,6 +204,7 @@ impl Bench {
             registry: registry.unwrap(),
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
+            prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
         })
@@ -416,5 +417,7 @@ fn settings() -> Settings {
         unseen_expiry: Duration::from_secs(30 * 86_400),
         collect_after: Duration::from_secs(7 * 86_400),
         watch_heartbeat: Duration::from_secs(15),
+        metered_allow_all: true,
+        shared_per_day: 200,
     }
 }
