@@ -33,7 +33,7 @@ fn way(broker: &Broker, way: &ExecutorWay) -> proto::ExecutorWay {
         reason: reason.map(|it| it.code().to_owned()).unwrap_or_default(),
         fault: reason.map(|it| it.fault().name().to_owned()).unwrap_or_default(),
         remedy: reason.map(|it| it.remedy().to_owned()).unwrap_or_default(),
-        kind: kind(way.entry.kind),
+        kind: way.entry.kind.map(kind).unwrap_or_default(),
     }
 }
 
