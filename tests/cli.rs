@@ -14,6 +14,8 @@ mod journal;
 mod kinds;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/platform.rs"]
+mod platform;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;

@@ -94,6 +94,8 @@ enum Command {
     ExtensionSecret(agent::secret::SecretArgs),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
+    /// The platform's own keys, for metered and shared use.
+    ManagedKey(Noun<operator::managed_key::Action>),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -162,6 +164,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
+        Command::ManagedKey(noun) => noun!(managed_key, noun),
     }
 }
 

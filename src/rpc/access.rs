@@ -80,6 +80,9 @@ const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
 /// Those who see approvals; members those for their own tasks.
 const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// The platform's model proxy.
+const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
+
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
         /// The table.
@@ -160,6 +163,10 @@ table! {
             RevokeSecretAccess;
         row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
         AGENT => ReadSecret;
+    }
+    "credbroker.v1.PlatformService" {
+        SYSTEM => SetManagedKey ListManagedKeys RemoveManagedKey;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => IntrospectGrant;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

@@ -19,6 +19,7 @@ mod gate;
 mod identity_links;
 mod journal;
 mod locks;
+mod platform;
 mod material;
 mod secrets;
 mod server;

@@ -28,8 +28,6 @@ pub(super) struct Choice {
     pub(super) source: Source,
     /// The secret of a stored credential, of the same generation; none where nothing is to be handed out.
     pub(super) secret: Option<Arc<CredentialSecret>>,
-    /// Whether an exchange with the provider was waited for.
-    pub(super) exchanged: bool,
 }
 
 /// What a walk is for.
@@ -102,7 +100,6 @@ impl Broker {
                 position,
                 source,
                 secret: None,
-                exchanged: false,
             });
         };
         let need = Need {
@@ -114,7 +111,6 @@ impl Broker {
             position,
             source: Source::Stored(fresh.credential),
             secret: Some(fresh.secret),
-            exchanged: fresh.exchanged,
         })
     }
 
