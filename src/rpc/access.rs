@@ -111,7 +111,7 @@ table! {
     "credbroker.v1.DirectoryService" {
         SYSTEM => CreateOrg;
         ADMIN => UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment CreateMember
-            UpdateMember RemoveMember;
+            UpdateMember RemoveMember LinkIdentities;
         row(Some(EVERYONE), of(Group::Directory), false) => GetOrg ListOrgs GetProject ListProjects
             GetEnvironment ListEnvironments;
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => GetMember ListMembers;

@@ -17,6 +17,7 @@ mod directory;
 mod enrollment;
 mod executors;
 mod gate;
+mod identity_links;
 mod journal;
 mod locks;
 mod material;
