@@ -115,7 +115,8 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
     "credbroker.v1.ExecutorService" {
-        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools;
     }
     "credbroker.v1.AccessService" {
         PUBLIC => GetLoginConfiguration;

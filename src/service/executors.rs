@@ -9,7 +9,7 @@ use crate::domain::credential::Credential;
 use crate::domain::executor::Executor;
 use crate::domain::gate::{GateInput, gate};
 use crate::domain::id::{MemberId, OrgId};
-use crate::domain::mode::{AuthMode, CredentialKind, PermitEntry};
+use crate::domain::mode::{AuthMode, CredentialKind, ModeSet, PermitEntry};
 use crate::domain::owner::Owner;
 use crate::domain::readiness::{Found, Readiness, readiness};
 use crate::domain::refusal::Refusal;
@@ -34,6 +34,16 @@ pub struct ExecutorView {
     pub native_provider: String,
     /// The native provider's ways first, each provider's in the fixed order of modes.
     pub ways: Vec<ExecutorWay>,
+    /// What the registry says it can do with each provider, the native one first.
+    pub providers: Vec<(String, ModeSet)>,
+}
+
+/// Whose state is shown.
+struct Audience {
+    org: OrgId,
+    member: Option<MemberId>,
+    /// Whether the caller sees what only an admin can mend.
+    whole: bool,
 }
 
 impl Broker {
@@ -45,57 +55,70 @@ impl Broker {
         member: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<ExecutorView>, Refusal> {
-        let place = self.place(caller, org).await?;
-        let org = place.id();
-        let member = match (member, caller.member_of(org)) {
-            ("", me) if !place.within.is_whole() => me,
-            ("", _) => None,
-            (named, _) => Some(self.member(org, named).await?.value.id),
-        };
-        place.admit("member", None, member)?;
+        let audience = self.audience(caller, org, member).await?;
         let names = self.registry.executors().map(|executor| executor.name.as_str());
         let Page { rows, next } = page_of("executors", names, page)?;
         let mut views = Vec::with_capacity(rows.len());
         for name in rows {
             if let Some(executor) = self.registry.executor(name) {
-                views.push(self.executor_view(org, member, executor).await?);
-            }
-        }
-        if !place.within.is_whole() {
-            for view in &mut views {
-                view.ways.retain(|way| way.readiness.is_for_members());
+                views.push(self.executor_view(&audience, executor).await?);
             }
         }
         Ok(Page { rows: views, next })
     }
 
-    async fn executor_view(
+    /// One executor, as in the list.
+    pub async fn get_executor(
         &self,
-        org: OrgId,
-        member: Option<MemberId>,
-        executor: &Executor,
+        caller: &Caller,
+        org: &str,
+        executor: &str,
+        member: &str,
     ) -> Result<ExecutorView, Refusal> {
-        let native = executor.native_provider.as_str();
-        let others = executor.providers.keys().filter(|name| *name != native);
+        let audience = self.audience(caller, org, member).await?;
+        let executor = self.registry.executor(executor);
+        let executor = executor.ok_or_else(|| Refusal::not_found("executor"))?;
+        self.executor_view(&audience, executor).await
+    }
+
+    async fn audience(&self, caller: &Caller, org: &str, member: &str) -> Result<Audience, Refusal> {
+        let place = self.place(caller, org).await?;
+        let (org, whole) = (place.id(), place.within.is_whole());
+        let member = match (member, caller.member_of(org)) {
+            ("", me) if !whole => me,
+            ("", _) => None,
+            (named, _) => Some(self.member(org, named).await?.value.id),
+        };
+        place.admit("member", None, member)?;
+        Ok(Audience { org, member, whole })
+    }
+
+    async fn executor_view(&self, audience: &Audience, executor: &Executor) -> Result<ExecutorView, Refusal> {
         let mut ways = Vec::new();
-        for provider in std::iter::once(native).chain(others.map(String::as_str)) {
+        for (provider, supported) in executor.usable() {
             // The same gate as a resolution's, so that nothing shows as ready that it would not pass.
             let permit = gate(GateInput {
                 executor: executor.name.as_str(),
                 provider,
                 model: "",
-                supported: executor.modes(provider),
+                supported,
                 allowed: AuthMode::ORDER.into_iter().collect(),
                 policy_version: 0,
             });
             for entry in permit.iter().flat_map(|permit| permit.entries()) {
-                ways.push(self.executor_way(org, member, entry.clone()).await?);
+                let way = self.executor_way(audience.org, audience.member, entry.clone());
+                ways.push(way.await?);
             }
         }
+        ways.retain(|way| audience.whole || way.readiness.is_for_members());
         Ok(ExecutorView {
             name: executor.name.to_string(),
-            native_provider: native.to_owned(),
+            native_provider: executor.native_provider.clone(),
             ways,
+            providers: executor
+                .usable()
+                .map(|(provider, modes)| (provider.to_owned(), modes))
+                .collect(),
         })
     }
 
