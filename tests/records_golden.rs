@@ -30,8 +30,8 @@ use credbroker::domain::task::{Capacity, Task};
 use credbroker::domain::time::Time;
 use credbroker::domain::token::TokenHash;
 use credbroker::store::model::{
-    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot, StagedAnswer,
-    StoredAuthority, StoredJournalKey,
+    AwsSecret, CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot,
+    StagedAnswer, StoredAuthority, StoredJournalKey,
 };
 
 fn id<K: credbroker::domain::id::Kind>(byte: u8) -> Id<K> {
@@ -191,6 +191,17 @@ fn credential(kind: CredentialKind, owner: Owner, phase: Phase) -> Credential {
         scopes: vec!["openid".into(), "offline_access".into()],
         token_type: "Bearer".into(),
         account: pairs("email", "alex@example.org"),
+        executor: None,
+        region: None,
+    }
+}
+
+/// As [`credential`], with what was added later.
+fn credential_2(kind: CredentialKind, owner: Owner, phase: Phase) -> Credential {
+    Credential {
+        executor: Some("claude-code".into()),
+        region: Some("us-east-1".into()),
+        ..credential(kind, owner, phase)
     }
 }
 
@@ -262,8 +273,10 @@ fn credentials_in_every_phase() {
             | Phase::Quarantined { .. }
             | Phase::Dead { .. } => {}
         }
-        let value = credential(CredentialKind::OAuthGrant, member, phase);
-        check(&format!("credential-{name}"), &value, &[7]);
+        let value = credential(CredentialKind::OAuthGrant, member, phase.clone());
+        older(&format!("credential-{name}"), &value);
+        let value = credential_2(CredentialKind::OAuthGrant, member, phase);
+        check(&format!("credential-2-{name}"), &value, &[7, 14, 15]);
     }
 }
 
@@ -276,7 +289,13 @@ fn credentials_of_every_kind() {
         CredentialKind::BedrockBearer,
     ] {
         let value = credential(kind, Owner::Org, Phase::rested());
-        check(&format!("credential-of-org-{}", kind.name()), &value, &[7]);
+        older(&format!("credential-of-org-{}", kind.name()), &value);
+        let value = credential_2(kind, Owner::Org, Phase::rested());
+        check(
+            &format!("credential-2-of-org-{}", kind.name()),
+            &value,
+            &[7, 14, 15],
+        );
     }
 }
 
@@ -286,8 +305,25 @@ fn secrets_and_staged_answers() {
         generation: 3,
         access: Some(fake("access-token")),
         refresh: Some(fake("refresh-token")),
+        aws: None,
     };
-    check("credential-secret", &secret, &[1, 2]);
+    older("credential-secret", &secret);
+    let keys = |session_token| AwsSecret {
+        access_key_id: "AKIAABCDEFGHIJKLMNOP".into(),
+        secret_access_key: fake("secret-access-key"),
+        session_token,
+    };
+    for (name, session_token) in [("", None), ("-temporary", Some(fake("session-token")))] {
+        let secret = CredentialSecret {
+            generation: 3,
+            access: None,
+            refresh: None,
+            aws: Some(keys(session_token)),
+        };
+        check(&format!("credential-secret-2-aws{name}"), &secret, &[1, 2, 3]);
+    }
+    let secret = CredentialSecret { aws: None, ..secret };
+    check("credential-secret-2", &secret, &[1, 2, 3]);
     let answer = StagedAnswer {
         fence: 4,
         status: 200,

@@ -12,6 +12,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use super::ConfigError;
 use super::keys::{KEYS, Limit};
 use super::oidc;
+use super::platform::{self, KeyFiles, Proxy};
 use super::raw::{self, Origins, Raw};
 use crate::domain::oidc::Issuer;
 use crate::upstream::base_url::checked_base_url;
@@ -53,6 +54,14 @@ pub struct Config {
     pub watch: Watch,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// The platform's keys that are paid for.
+    pub metered: Metered,
+    /// The platform's keys that are free up to a quota.
+    pub shared: Shared,
+    /// `metered.key_files` and `shared.key_files`: the files of the platform's own keys.
+    pub key_files: Vec<KeyFiles>,
+    /// `[proxy]`.
+    pub proxy: Proxy,
     pub(super) raw: Raw,
 }
 
@@ -214,6 +223,20 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
 }
 
+/// `[metered]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Metered {
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub allow_all: bool,
+}
+
+/// `[shared]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// Shared dispatches of an org a UTC day, where nothing else was said of it.
+    pub dispatches_per_day: u32,
+}
+
 /// Checks every key, then what two keys demand of each other.
 pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, ConfigError> {
     check_limits(&raw.to_table(), origins)?;
@@ -275,6 +298,14 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         metrics: Metrics {
             listen: metrics_listen(&raw, origins)?,
         },
+        metered: Metered {
+            allow_all: raw.metered.allow_all,
+        },
+        shared: Shared {
+            dispatches_per_day: raw.shared.dispatches_per_day,
+        },
+        key_files: platform::key_files(&raw, folder, origins)?,
+        proxy: platform::proxy(&raw.proxy, origins)?,
         raw,
     };
     check_pairs(&config, origins)?;

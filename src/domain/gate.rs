@@ -34,6 +34,8 @@ pub struct GateInput<'a> {
     pub model: &'a str,
     /// What the registry says the executor can do with the provider.
     pub supported: ModeSet,
+    /// The kinds of credential that the provider takes, the preferred one first.
+    pub kinds: &'a [CredentialKind],
     /// What the policy in force allows.
     pub allowed: ModeSet,
     /// The version of that policy.
@@ -47,16 +49,14 @@ pub fn gate(input: GateInput<'_>) -> Result<Permit, Refusal> {
         .supported
         .intersection(input.allowed)
         .iter()
-        .filter_map(|mode| {
-            let kind = match mode {
-                AuthMode::OAuth => CredentialKind::OAuthGrant,
-                AuthMode::Byok => CredentialKind::ApiKey,
+        .flat_map(|mode| {
+            let kinds = input.kinds.iter().copied().filter(move |kind| match mode {
+                AuthMode::OAuth => !kind.is_key(),
+                AuthMode::Byok => kind.is_key(),
                 // Vending for these modes is not built; the gate keeps them out rather than promise it.
-                AuthMode::Metered | AuthMode::Shared | AuthMode::HostSession | AuthMode::Local => {
-                    return None;
-                }
-            };
-            Some(PermitEntry {
+                AuthMode::Metered | AuthMode::Shared | AuthMode::HostSession | AuthMode::Local => false,
+            });
+            kinds.map(move |kind| PermitEntry {
                 mode,
                 provider: input.provider.to_owned(),
                 kind,
@@ -91,6 +91,7 @@ mod tests {
             provider: "p",
             model: "",
             supported,
+            kinds: &[CredentialKind::OAuthGrant, CredentialKind::ApiKey],
             allowed,
             policy_version: 1,
         }

@@ -55,6 +55,9 @@ impl ModeSet {
     /// No mode.
     pub const EMPTY: ModeSet = ModeSet(0);
 
+    /// Every mode.
+    pub const ALL: ModeSet = ModeSet((1 << AuthMode::ORDER.len()) - 1);
+
     /// The set with `mode` added.
     #[must_use]
     pub const fn with(self, mode: AuthMode) -> ModeSet {
@@ -70,6 +73,28 @@ impl ModeSet {
     #[must_use]
     pub const fn intersection(self, other: ModeSet) -> ModeSet {
         ModeSet(self.0 & other.0)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn union(self, other: ModeSet) -> ModeSet {
+        ModeSet(self.0 | other.0)
+    }
+
+    /// What is in this one and not in `other`.
+    #[must_use]
+    pub const fn difference(self, other: ModeSet) -> ModeSet {
+        ModeSet(self.0 & !other.0)
+    }
+
+    /// Whether all of it is in `other`.
+    pub const fn is_subset(self, other: ModeSet) -> bool {
+        self.difference(other).is_empty()
+    }
+
+    /// How many modes it has.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
     }
 
     /// Whether it has no mode.
@@ -113,6 +138,11 @@ impl CredentialKind {
             CredentialKind::Aws => "aws",
             CredentialKind::BedrockBearer => "bedrock-bearer",
         }
+    }
+
+    /// Whether it is a key that somebody brought, and not a grant that the broker keeps alive.
+    pub const fn is_key(self) -> bool {
+        !matches!(self, CredentialKind::OAuthGrant)
     }
 }
 

@@ -66,6 +66,7 @@ pub fn readiness(found: Found) -> Readiness {
         None => Readiness::Fault(Reason::NoCredentialConfigured),
         Some(Health::Ok | Health::Expiring | Health::Refreshing) => Readiness::Ready,
         Some(Health::Ambiguous) => Readiness::Fault(Reason::RefreshAmbiguous),
+        Some(Health::Expired) => Readiness::Fault(Reason::KeyExpired),
         Some(Health::Quarantined | Health::ReauthRequired) if grant => {
             Readiness::Connect(Reason::ReauthRequired)
         }

@@ -261,6 +261,28 @@ reasons! {
         "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
     Locked, "LOCKED", Denied, Admin,
         "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
+    KindUnsupported, "CREDENTIAL_KIND_UNSUPPORTED", Invalid, Caller,
+        "The provider takes other kinds of credential; the metadata names them. Check the provider, and which key it is.";
+    KeyExpired, "KEY_EXPIRED", Precondition, Admin,
+        "The stored key has expired, or does not last as long as was asked for. Store a new one with 'credbroker credential set'.";
+    MeteredNotEntitled, "METERED_NOT_ENTITLED", Precondition, Admin,
+        "The org may not use metered keys. Ask the broker's operator to grant it, or use another mode.";
+    CreditsExhausted, "CREDITS_EXHAUSTED", Precondition, Admin,
+        "The org's credit is used up. Add credit, or use another mode; running tasks keep what they have.";
+    SharedQuotaExceeded, "SHARED_QUOTA_EXCEEDED", Exhausted, Admin,
+        "The org has had as many shared dispatches as it may have a day. Wait until the time given, use another mode, or ask the broker's operator for more.";
+    SubscriptionInactive, "SUBSCRIPTION_INACTIVE", Precondition, Admin,
+        "The org's subscription is not active. Renew it, or use a mode that takes none.";
+    MeteredKeyUnavailable, "METERED_KEY_UNAVAILABLE", Precondition, Admin,
+        "The platform has no key for metered use of this provider. Its operator sets one: 'credbroker managed-key set metered PROVIDER'.";
+    SharedKeyUnavailable, "SHARED_KEY_UNAVAILABLE", Precondition, Admin,
+        "The platform has no key for shared use of this provider. Its operator sets one: 'credbroker managed-key set shared PROVIDER'.";
+    ProxyNotConfigured, "PROXY_NOT_CONFIGURED", Precondition, Admin,
+        "There is no model proxy for this provider, and the caller does not get the key itself. The broker's operator sets proxy.base_url or proxy.base_urls, or proxy.raw_keys_to.";
+    GrantInvalid, "GRANT_INVALID", Unauthenticated, Caller,
+        "This is no proxy grant of this broker: it is cut short, mistyped or forged. Use the one from the last resolution.";
+    GrantExpired, "GRANT_EXPIRED", Unauthenticated, Caller,
+        "The proxy grant has expired. Resolve again for a new one.";
 }
 
 impl std::fmt::Display for Reason {

@@ -1,5 +1,4 @@
-//! `BrokerService`: resolution and rejection, between message and use case. The only place where a provider's
-//! secret goes into a message.
+//! `BrokerService`: resolution and rejection, between message and use case.
 
 use std::sync::Arc;
 
@@ -8,10 +7,9 @@ use tonic::{Request, Response, Status};
 use super::convert::{caller, capacity, duration, kind, mode, owner, proto_duration, secret_text, timestamp};
 use super::status::status;
 use crate::domain::decision::Decision;
-use crate::domain::mode::{CredentialKind, PermitEntry};
-use crate::domain::reason::Reason;
+use crate::domain::mode::PermitEntry;
 use crate::domain::refusal::Refusal;
-use crate::domain::secret::{Exposure, Secret};
+use crate::domain::secret::Secret;
 use crate::proto;
 use crate::service::{Broker, RefreshInput, ResolveInput, Vended};
 
@@ -86,26 +84,10 @@ impl proto::broker_service_server::BrokerService for BrokerService {
     }
 }
 
-/// The lease with its material. The only place where a provider's secret goes into a message.
+/// The lease with its material.
 fn lease(vended: &Vended) -> Result<proto::Lease, Refusal> {
     let (lease, credential) = (&vended.lease, &vended.material.credential);
-    let unusable = || Refusal::new(Reason::CredentialUnusable, "the credential has no usable secret");
-    let access = vended.material.secret.access.as_ref().ok_or_else(unusable)?;
-    let secret = proto::Secret {
-        value: access.expose_str(Exposure::Vend).ok_or_else(unusable)?.to_owned(),
-    };
-    let material = match credential.kind {
-        CredentialKind::OAuthGrant => proto::material::Material::OauthAccessToken(proto::OAuthAccessToken {
-            token: Some(secret),
-            token_type: credential.token_type.clone(),
-            scopes: credential.scopes.clone(),
-            account: super::convert::map(&credential.account),
-        }),
-        CredentialKind::ApiKey => {
-            proto::material::Material::ApiKey(proto::ApiKeyMaterial { key: Some(secret) })
-        }
-        CredentialKind::Aws | CredentialKind::BedrockBearer => return Err(unusable()),
-    };
+    let material = super::material::of(credential, &vended.material.secret)?;
     Ok(proto::Lease {
         id: lease.id.to_string(),
         task: lease.task.map(|task| task.to_string()).unwrap_or_default(),

@@ -83,7 +83,7 @@ fn provider(view: ProviderView) -> proto::Provider {
         kinds: provider.kinds.into_iter().map(kind).collect(),
         credential: expectation as i32,
         base_url: provider.base_url.unwrap_or_default(),
-        models: provider.models,
+        models: provider.models.iter().map(ToString::to_string).collect(),
         model_ids: provider.model_ids.into_iter().collect(),
         executors: executors
             .map(|(executor, modes)| supported(executor, &name, *modes))

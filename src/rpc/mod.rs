@@ -17,6 +17,7 @@ mod executors;
 mod gate;
 mod journal;
 mod locks;
+mod material;
 mod secrets;
 mod server;
 mod status;

@@ -102,11 +102,12 @@ impl Broker {
                 provider,
                 model: "",
                 supported,
+                kinds: self.registry.kinds(provider),
                 allowed: AuthMode::ORDER.into_iter().collect(),
                 policy_version: 0,
             });
             for entry in permit.iter().flat_map(|permit| permit.entries()) {
-                let way = self.executor_way(audience.org, audience.member, entry.clone());
+                let way = self.executor_way(audience, executor.name.as_str(), entry.clone());
                 ways.push(way.await?);
             }
         }
@@ -124,18 +125,19 @@ impl Broker {
 
     async fn executor_way(
         &self,
-        org: OrgId,
-        member: Option<MemberId>,
+        audience: &Audience,
+        executor: &str,
         entry: PermitEntry,
     ) -> Result<ExecutorWay, Refusal> {
-        let owners = match member {
+        let owners = match audience.member {
             Some(member) => Owner::precedence(member).to_vec(),
             None => vec![Owner::Org],
         };
         let mut credential = None;
         for owner in owners {
             if credential.is_none() {
-                credential = self.held(org, owner, &entry.provider, entry.kind).await?;
+                let held = self.held(audience.org, owner, &entry.provider, entry.kind, executor);
+                credential = held.await?;
             }
         }
         let found = Found {

@@ -10,6 +10,7 @@ mod agents;
 mod api_keys;
 mod approvals;
 mod authenticate;
+mod billing;
 mod credentials;
 mod denials;
 mod directory;
@@ -24,10 +25,14 @@ mod journal;
 mod lease;
 mod live;
 mod locks;
+mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
+mod policy;
 mod presence;
+mod proxy_grants;
+mod quota;
 mod reconcile;
 mod refresh;
 mod registry;
@@ -39,6 +44,7 @@ mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
+mod spend;
 mod streams;
 mod sweep;
 mod tasks;
@@ -53,7 +59,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
+use crate::domain::grant_token::GrantKey;
 use crate::domain::id::{Id, Kind};
+use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
@@ -70,7 +78,7 @@ use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
-pub use crate::store::model::Seen;
+pub use crate::store::model::{CredentialSecret, Seen};
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
@@ -80,7 +88,7 @@ pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
-pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
@@ -92,12 +100,15 @@ pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
+pub use managed_keys::{ManagedKeyView, ManagedSecret, SetManagedKey};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
+pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
+pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use registry::{ConnectorView, PoolView, ProviderView};
 pub use removal::{RemovedCredential, RemovedMember};
@@ -144,6 +155,12 @@ pub struct Settings {
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
     pub watch_heartbeat: Duration,
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub metered_allow_all: bool,
+    /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
+    pub shared_per_day: u32,
+    /// The model proxy.
+    pub proxy: ProxySettings,
 }
 
 /// What the broker is made of.
@@ -168,6 +185,8 @@ pub struct Parts {
     pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
+    /// What proxy grants are made and checked with.
+    pub grant_key: GrantKey,
 }
 
 /// The broker: all use cases, over its parts.
@@ -194,8 +213,13 @@ pub struct Broker {
     hub: Arc<watch::Hub>,
     cursors: watch::Cursors,
     locks: locks::Locks,
+    policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
+    quotas: Arc<quota::Quotas>,
+    spend: spend::Projection,
+    grant_key: GrantKey,
+    configured_keys: ArcSwap<ConfiguredKeys>,
 }
 
 impl Broker {
@@ -243,8 +267,13 @@ impl Broker {
             hub,
             cursors,
             locks: locks::Locks::default(),
+            policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
+            quotas: Arc::default(),
+            spend: spend::Projection::default(),
+            grant_key: parts.grant_key,
+            configured_keys: ArcSwap::default(),
         }))
     }
 
@@ -256,6 +285,11 @@ impl Broker {
     /// What asks the listed model servers whether they are there.
     pub fn prober(&self) -> &Prober {
         &self.prober
+    }
+
+    /// The executors and providers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The CA.

@@ -157,12 +157,15 @@ impl Broker {
             .map_or(lease.mode == AuthMode::OAuth, |credential| {
                 credential.kind == CredentialKind::OAuthGrant
             });
+        let expired = handed.expires.is_some_and(|expires| now >= expires);
+        if expired {
+            return Ok(None);
+        }
         let fate = if is_grant {
             let replaced = current.is_some_and(|current| current.generation > handed.generation);
             let ended_by_rotation =
                 credential.is_some_and(|credential| !self.old_access_survives(&credential));
-            let expired = handed.expires.is_some_and(|expires| now >= expires);
-            if expired || (replaced && ended_by_rotation) {
+            if replaced && ended_by_rotation {
                 return Ok(None);
             }
             Fate::Expires

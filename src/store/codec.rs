@@ -7,10 +7,14 @@ use zeroize::Zeroizing;
 
 use crate::domain::agent::{KeyFingerprint, RenewalNonce, SerialNumber};
 use crate::domain::approval::Listed;
+use crate::domain::billing::Micros;
 use crate::domain::id::{Id, Kind, Member};
-use crate::domain::mode::{AuthMode, CredentialKind};
+use crate::domain::matrix::{Pattern, Verdict};
+use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
+use crate::domain::name::Name;
 use crate::domain::network::Network;
 use crate::domain::owner::Owner;
+use crate::domain::profile::OnRejection;
 use crate::domain::rotation::{Fence, Incarnation};
 use crate::domain::secret::{Exposure, Secret};
 use crate::domain::time::Time;
@@ -43,6 +47,18 @@ impl<C> Encode<C> for Time {
 impl<'b, C> Decode<'b, C> for Time {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
         d.i64().map(Time::from_millis)
+    }
+}
+
+impl<C> Encode<C> for Micros {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.i64(self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Micros {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        d.i64().map(Micros)
     }
 }
 
@@ -182,6 +198,52 @@ stable!(CredentialKind {
     Aws = 3,
     BedrockBearer = 4,
 });
+
+stable!(Verdict {
+    Inherit = 1,
+    Allow = 2,
+    Deny = 3,
+});
+
+stable!(OnRejection {
+    Fail = 1,
+    Next = 2,
+});
+
+/// The modes, in the fixed order.
+impl<C> Encode<C> for ModeSet {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Encoded<W> {
+        self.iter().collect::<Vec<_>>().encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for ModeSet {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
+        Ok(Vec::<AuthMode>::decode(d, ctx)?.into_iter().collect())
+    }
+}
+
+/// Types that are a text with a form.
+macro_rules! texts {
+    ($($type:ty, $fault:literal;)*) => {$(
+        impl<C> Encode<C> for $type {
+            fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+                e.str(self.as_str())?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $type {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+                d.str()?.parse().map_err(|_| DecodeError::message($fault))
+            }
+        }
+    )*};
+}
+
+texts! {
+    Name, "not a name";
+    Pattern, "not a pattern of models";
+}
 
 /// A growing buffer that leaves no copy of its bytes behind, as a reallocating `Vec` would.
 pub(super) struct Buffer(Zeroizing<Vec<u8>>);

@@ -12,6 +12,13 @@
 //!   operator-seen/<operator>               when an operator token was last used
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //!   leaving/<org><member>                  a member who is being removed: what was theirs is ending
+//!   spend/                                 how far the sums of spend have read the journal
+//!   managed-key/<pool><provider>           one of the platform's own keys
+//!   grant-key                              what proxy grants are made and checked with
+//!   policy-head                            the version of the policy
+//!   policy/<org><project><page>            a page of a scope's cells; no org: the system's, no project: the org's
+//!   policy-pins/<org>                      the executors that an org holds to one mode
+//!   profile/<org><name>                    a profile
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -24,7 +31,9 @@
 //!   credential/<credential>                its account, rotation and expiry
 //!   credential-secret/<credential>         its secret
 //!   credential-answer/<credential>         a token endpoint's answer, staged
-//!   credential-slot/<owner><provider>\0<kind>   which credential it is, by owner, provider and kind
+//!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
+//!                                          which credential it is, by owner, provider and kind; of a key for one
+//!                                          executor by that too
 //!   lease/<lease>           lease-for/<holder><task><credential>
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
@@ -37,6 +46,9 @@
 //!   extension-secret/<namespace>\0<name>   a secret of an extension
 //!   extension-value/<namespace>\0<name>    its value
 //!   extension-grant/<namespace>\0<grantee> who may read a namespace
+//!   account/                               the org's subscription, entitlement, credit and quota
+//!   taken/<hash>            taken-day/<day><hash>   that an event of usage or credit was taken, and when
+//!   spend/<day><mode><project><member><provider>   what was spent, by UTC day
 //! ```
 //!
 //! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
@@ -52,10 +64,16 @@ use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 
 mod approvals;
+mod billing;
 mod extensions;
+mod platform;
+mod policy;
 
 pub use approvals::*;
+pub use billing::*;
 pub use extensions::*;
+pub use platform::*;
+pub use policy::*;
 
 /// A key of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -379,18 +397,21 @@ pub fn credential_slots(org: OrgId, owner: Owner) -> Key {
     of(org, "credential-slot", &[&owner_part(owner)])
 }
 
-/// Which credential an owner has for a provider and kind.
-pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: CredentialKind) -> Key {
-    of(
-        org,
-        "credential-slot",
-        &[
-            &owner_part(owner),
-            provider.as_bytes(),
-            b"\0",
-            kind.name().as_bytes(),
-        ],
-    )
+/// Which credential an owner has for a provider and kind: for this executor, or for all. No name has a zero
+/// byte in it, so that no two slots are the same.
+pub fn credential_slot(
+    org: OrgId,
+    owner: Owner,
+    provider: &str,
+    kind: CredentialKind,
+    executor: Option<&str>,
+) -> Key {
+    let owner = owner_part(owner);
+    let mut parts: Vec<&[u8]> = vec![&owner, provider.as_bytes(), b"\0", kind.name().as_bytes()];
+    if let Some(executor) = executor {
+        parts.extend([b"\0".as_slice(), executor.as_bytes()]);
+    }
+    of(org, "credential-slot", &parts)
 }
 
 /// All leases of an org.

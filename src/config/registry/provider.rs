@@ -6,14 +6,11 @@ use serde::Deserialize;
 use toml::Table;
 
 use super::check::{count, name, text};
-use super::fault::{MAX_TEXT, RegistryError, RegistryFault, error, form};
+use super::fault::{RegistryError, RegistryFault, error, form};
 use crate::domain::executor::{Expectation, Provider};
 use crate::domain::key_shape::{Alphabet, KeyShape, KeyUse};
 use crate::domain::mode::CredentialKind;
 use crate::upstream::base_url::checked_provider_url;
-
-/// The most stars of a pattern.
-const MAX_STARS: usize = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +62,8 @@ enum RawUse {
     Call,
     Admin,
     OauthToken,
+    AwsKeyId,
+    AwsTemporaryKeyId,
 }
 
 fn printable() -> RawAlphabet {
@@ -96,9 +95,12 @@ pub(super) fn provider(
     if !raw.models.is_empty() {
         count(file, || at("models"), raw.models.len())?;
     }
-    if let Some(bad) = raw.models.iter().find(|pattern| !is_pattern(pattern)) {
-        return Err(error(file, at("models"), RegistryFault::BadPattern(bad.clone())));
-    }
+    let models = raw.models.iter().map(|text| {
+        let bad = |fault| RegistryFault::BadPattern(text.clone(), fault);
+        text.parse()
+            .map_err(|fault| error(file, at("models"), bad(fault)))
+    });
+    let models = models.collect::<Result<_, _>>()?;
     if !raw.model_ids.is_empty() {
         count(file, || at("model_ids"), raw.model_ids.len())?;
     }
@@ -118,7 +120,7 @@ pub(super) fn provider(
         kinds,
         credential,
         base_url,
-        models: raw.models,
+        models,
         model_ids: raw.model_ids,
     };
     Ok((provider, shapes))
@@ -143,12 +145,6 @@ fn kind_of(name: &str) -> Option<CredentialKind> {
         .find(|kind| kind.name() == name)
 }
 
-fn is_pattern(text: &str) -> bool {
-    (1..=MAX_TEXT).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic())
-        && text.matches('*').count() <= MAX_STARS
-}
-
 fn key_shape(provider: &str, raw: RawShape) -> KeyShape {
     KeyShape {
         provider: provider.to_owned(),
@@ -163,6 +159,8 @@ fn key_shape(provider: &str, raw: RawShape) -> KeyShape {
             RawUse::Call => KeyUse::Call,
             RawUse::Admin => KeyUse::Admin,
             RawUse::OauthToken => KeyUse::OAuthToken,
+            RawUse::AwsKeyId => KeyUse::AwsKeyId,
+            RawUse::AwsTemporaryKeyId => KeyUse::AwsTemporaryKeyId,
         },
     }
 }

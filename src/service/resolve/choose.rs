@@ -66,6 +66,7 @@ impl Broker {
             provider,
             model: input.model,
             supported,
+            kinds: self.registry.kinds(provider),
             allowed: AuthMode::ORDER.into_iter().collect(),
             policy_version: 0,
         })
@@ -102,7 +103,9 @@ impl Broker {
     ) -> Result<Choice, Refusal> {
         for (position, entry) in permit.entries().iter().enumerate() {
             for owner in Owner::precedence(subject.member) {
-                let found = self.held(subject.org, owner, &entry.provider, entry.kind).await?;
+                let found = self
+                    .held(subject.org, owner, &entry.provider, entry.kind, &subject.executor)
+                    .await?;
                 let passed_over = match (&found, entry.kind) {
                     (Some(_), _) => None,
                     (None, CredentialKind::OAuthGrant) => Some(Reason::ConnectAccount),
@@ -132,15 +135,25 @@ impl Broker {
         .with("provider", provider))
     }
 
+    /// What an owner has of this kind for the provider: the key for this executor before the one for all.
     pub(in crate::service) async fn held(
         &self,
         org: OrgId,
         owner: Owner,
         provider: &str,
         kind: CredentialKind,
+        executor: &str,
     ) -> Result<Option<Arc<Credential>>, Refusal> {
-        let slot = keys::credential_slot(org, owner, provider, kind);
-        let Some(pointer) = self.records.get::<Pointer>(&slot).await? else {
+        let slot = |executor| keys::credential_slot(org, owner, provider, kind, executor);
+        let mut pointer = None;
+        // Grants are for every executor.
+        if kind.is_key() {
+            pointer = self.records.get::<Pointer>(&slot(Some(executor))).await?;
+        }
+        if pointer.is_none() {
+            pointer = self.records.get::<Pointer>(&slot(None)).await?;
+        }
+        let Some(pointer) = pointer else {
             return Ok(None);
         };
         let id = CredentialId::from_bytes(*pointer.value.id);

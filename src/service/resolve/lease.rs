@@ -56,7 +56,10 @@ impl Broker {
             None => changes = changes.absent(&filed.file),
         }
         changes = changes.put(&filed.file, &LeasePointer { lease: lease.id });
-        let mut record = record.about("lease", lease.id).about("first", true);
+        let mut record = record
+            .about("lease", lease.id)
+            .about("first", true)
+            .about("dispatch", true);
         if let Some(approved) = clearance.approved() {
             let slot = keys::approval_use(org, approved.approval(), approved.slot());
             let used = ApprovalUse {

@@ -1,0 +1,40 @@
+//! The policy: matrices of three scopes, executors held to one mode, profiles.
+//!
+//! The store has the rows; what is in force is one immutable [`Policy`], compiled from them, that a request takes
+//! hold of and keeps: it sees one version from start to end, and reading it waits for nobody. It is loaded
+//! before anything is served and replaced after each commit. Changes come one at a time, and each commits
+//! guarded by the version that it was made from.
+
+mod load;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Broker;
+use crate::domain::policy::Policy;
+use crate::store::Revision;
+
+/// The policy in force, and who may change it.
+#[derive(Default)]
+pub(super) struct Policies {
+    current: ArcSwap<Policy>,
+    /// Held over each commit and the change of the snapshot that follows it.
+    writer: tokio::sync::Mutex<Writer>,
+}
+
+/// What only one who changes the policy looks at.
+#[derive(Default)]
+struct Writer {
+    /// The revision of the stored version; `None`: there is none yet.
+    head: Option<Revision>,
+    /// Whether the snapshot may be behind the store: a change ended without telling whether it was made.
+    behind: bool,
+}
+
+impl Broker {
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policies.current.load_full()
+    }
+}
