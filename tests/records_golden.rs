@@ -348,7 +348,7 @@ fn leases_of_every_mode_and_holder() {
             holder,
             task: Some(id(4)),
             member: id(5),
-            credential: id(6),
+            credential: Some(id(6)),
             mode,
             provider: "anthropic".into(),
             model: "claude".into(),
@@ -366,13 +366,24 @@ fn leases_of_every_mode_and_holder() {
         });
         lease.approval = Some(id(13));
         check(&format!("lease-2-{}", mode.name()), &lease, &[3, 12, 13, 14]);
+        lease.credential = None;
+        check(&format!("lease-3-{}", mode.name()), &lease, &[3, 5, 12, 13, 14]);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
-    let pin = Pin {
-        credential: id(1),
+    let mut pin = Pin {
+        credential: Some(id(1)),
         position: 2,
+        runs: None,
     };
-    check("pin", &pin, &[]);
+    older("pin", &pin);
+    pin.runs = Some(Runs {
+        mode: AuthMode::Byok,
+        provider: "anthropic".into(),
+        modes: ModeSet::ALL,
+        on_rejection: OnRejection::Next,
+        named: Some(id(3)),
+    });
+    check("pin-2", &pin, &[0, 2]);
 }
 
 #[test]

@@ -227,8 +227,12 @@ impl ConfiguredKeys {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::executor::Provider;
+    use std::collections::BTreeMap;
+
+    use crate::domain::executor::{Expectation, Provider};
     use crate::domain::key_shape::KeyShapes;
+    use crate::domain::pool;
+    use crate::domain::task::Capacity;
 
     fn given(provider: &str, source: Source, key: &str) -> GivenKey {
         GivenKey {
@@ -284,13 +288,27 @@ mod tests {
             name: name.parse().unwrap(),
             title: String::new(),
             kinds: kinds.to_vec(),
+            credential: Expectation::Required,
+            base_url: None,
+            models: Vec::new(),
+            model_ids: BTreeMap::new(),
         };
         let providers = [
             provider("keyed", &[CredentialKind::OAuthGrant, CredentialKind::ApiKey]),
             provider("bedrock", &[CredentialKind::Aws, CredentialKind::BedrockBearer]),
             provider("signed", &[CredentialKind::Aws]),
         ];
-        let registry = Registry::new([], providers, KeyShapes::default());
+        let pools = [("c", Capacity::Cloud), ("l", Capacity::Local)].map(|(name, capacity)| {
+            let (name, title) = (name.parse().unwrap(), String::new());
+            let pool = pool::Pool {
+                name,
+                title,
+                capacity,
+            };
+            (pool, true)
+        });
+        let pools = pool::Pools::new(pools.to_vec()).unwrap();
+        let registry = Registry::new([], providers, KeyShapes::default(), pools);
         let check = |provider| given(provider, Source::File, "a-key").check(&registry);
         assert_eq!((check("keyed"), check("bedrock")), (Ok(()), Ok(())));
         assert!(matches!(check("signed"), Err(KeyProblem::TakesNone { .. })));

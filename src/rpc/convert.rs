@@ -211,7 +211,7 @@ fn outstanding_lease(held: &OutstandingLease) -> proto::OutstandingLease {
     };
     proto::OutstandingLease {
         lease: held.lease.to_string(),
-        credential: held.credential.to_string(),
+        credential: held.credential.map(|id| id.to_string()).unwrap_or_default(),
         generation: held.generation,
         material_expire_time: held.expires.map(timestamp),
         holder: held.holder.to_string(),

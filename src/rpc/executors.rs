@@ -10,7 +10,9 @@ use crate::domain::executor::Expectation;
 use crate::domain::mode::ModeSet;
 use crate::domain::readiness::Readiness;
 use crate::proto;
-use crate::service::{Broker, ConnectorView, ExecutorView, ExecutorWay, PageRequest, PoolView, ProviderView};
+use crate::service::{
+    Broker, ConnectorView, ExecutorView, ExecutorWay, PageRequest, PoolView, ProviderView, StateOf,
+};
 
 pub(super) struct ExecutorService(pub(super) Arc<Broker>);
 
@@ -114,10 +116,13 @@ impl proto::executor_service_server::ExecutorService for ExecutorService {
             size: message.page_size,
             token: &message.page_token,
         };
-        let listed = self
-            .0
-            .list_executors(&caller, &message.org, &message.member, page);
-        let page = listed.await.map_err(status)?;
+        let of = StateOf {
+            org: &message.org,
+            member: &message.member,
+            project: &message.project,
+        };
+        let listed = self.0.list_executors(&caller, of, page).await;
+        let page = listed.map_err(status)?;
         Ok(Response::new(proto::ListExecutorsResponse {
             executors: page.rows.iter().map(|view| executor(&self.0, view)).collect(),
             next_page_token: page.next,
@@ -130,10 +135,13 @@ impl proto::executor_service_server::ExecutorService for ExecutorService {
     ) -> Result<Response<proto::GetExecutorResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.get_ref();
-        let view = self
-            .0
-            .get_executor(&caller, &message.org, &message.executor, &message.member);
-        let view = view.await.map_err(status)?;
+        let of = StateOf {
+            org: &message.org,
+            member: &message.member,
+            project: &message.project,
+        };
+        let view = self.0.get_executor(&caller, of, &message.executor).await;
+        let view = view.map_err(status)?;
         Ok(Response::new(proto::GetExecutorResponse {
             executor: Some(executor(&self.0, &view)),
         }))

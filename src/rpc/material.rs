@@ -8,10 +8,36 @@ use crate::domain::refusal::Refusal;
 use crate::domain::secret::{Exposure, Secret};
 use crate::proto;
 use crate::proto::material::Material;
-use crate::service::CredentialSecret;
+use crate::service::{CredentialSecret, Material as Handed};
+
+/// What a lease hands out.
+pub(super) fn of(material: &Handed) -> Result<Material, Refusal> {
+    Ok(match material {
+        Handed::Stored { credential, secret } => stored(credential, secret)?,
+        Handed::Managed(key, CredentialKind::BedrockBearer) => {
+            Material::BedrockBearer(proto::BedrockBearer {
+                token: Some(vended(key.key())?),
+                region: String::new(),
+            })
+        }
+        Handed::Managed(key, _) => Material::ApiKey(proto::ApiKeyMaterial {
+            key: Some(vended(key.key())?),
+        }),
+        Handed::Proxy(grant) => Material::ProxyGrant(proto::ProxyGrant {
+            base_url: grant.base_url.clone(),
+            token: Some(vended(&grant.token)?),
+        }),
+        Handed::HostSession(executor) => Material::HostSession(proto::HostSessionDirective {
+            executor: executor.clone(),
+        }),
+        Handed::Local(base_url) => Material::LocalEndpoint(proto::LocalEndpoint {
+            base_url: base_url.clone(),
+        }),
+    })
+}
 
 /// The material of a credential, by its kind. Of a grant the access token only.
-pub(super) fn of(credential: &Credential, secret: &CredentialSecret) -> Result<Material, Refusal> {
+fn stored(credential: &Credential, secret: &CredentialSecret) -> Result<Material, Refusal> {
     let access = || secret.access.as_ref().ok_or_else(unusable).and_then(vended);
     let region = || credential.region.clone().unwrap_or_default();
     Ok(match credential.kind {

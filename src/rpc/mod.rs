@@ -11,6 +11,7 @@ mod approvals;
 mod broker;
 mod convert;
 mod credentials;
+mod decision;
 mod directory;
 mod enrollment;
 mod executors;

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::page::{Page, PageRequest, page_of};
+use super::resolve::{Facts, For, Sought, Source};
 use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
+use crate::domain::decision::Decision;
 use crate::domain::executor::Executor;
-use crate::domain::gate::{GateInput, gate};
-use crate::domain::id::{MemberId, OrgId};
-use crate::domain::mode::{AuthMode, CredentialKind, ModeSet, PermitEntry};
-use crate::domain::owner::Owner;
-use crate::domain::readiness::{Found, Readiness, readiness};
+use crate::domain::id::{MemberId, OrgId, ProjectId};
+use crate::domain::mode::{CredentialKind, ModeSet, PermitEntry};
+use crate::domain::policy::Policy;
+use crate::domain::readiness::{Readiness, readiness};
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::task::Capacity;
+use crate::domain::walk::Walk;
 
 /// One way an executor can be served.
 #[derive(Clone, Debug)]
@@ -38,30 +42,46 @@ pub struct ExecutorView {
     pub providers: Vec<(String, ModeSet)>,
 }
 
-/// Whose state is shown.
-struct Audience {
+/// Whose state is asked for, by the texts of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOf<'a> {
+    /// The org.
+    pub org: &'a str,
+    /// The member; empty: the caller's own where it reaches no further, else the org's.
+    pub member: &'a str,
+    /// The project; empty: as in a project that says nothing of its own.
+    pub project: &'a str,
+}
+
+/// Whose executors are listed.
+#[derive(Clone, Copy, Debug)]
+struct Whose {
     org: OrgId,
+    /// `None`: nobody's; what is an org's own counts alone.
     member: Option<MemberId>,
+    /// `None`: as in a project that says nothing of its own.
+    project: Option<ProjectId>,
     /// Whether the caller sees what only an admin can mend.
     whole: bool,
 }
 
 impl Broker {
-    /// The executors and their state: of a member, where one is named or asks, else of the org.
+    /// The executors and their state: of a member, where one is named or asks, else of the org; in a project,
+    /// where one is named.
     pub async fn list_executors(
         &self,
         caller: &Caller,
-        org: &str,
-        member: &str,
+        of: StateOf<'_>,
         page: PageRequest<'_>,
     ) -> Result<Page<ExecutorView>, Refusal> {
-        let audience = self.audience(caller, org, member).await?;
+        let whose = self.whose(caller, of).await?;
         let names = self.registry.executors().map(|executor| executor.name.as_str());
         let Page { rows, next } = page_of("executors", names, page)?;
+        let policy = self.policy();
         let mut views = Vec::with_capacity(rows.len());
         for name in rows {
             if let Some(executor) = self.registry.executor(name) {
-                views.push(self.executor_view(&audience, executor).await?);
+                views.push(self.executor_view(&policy, whose, executor).await?);
             }
         }
         Ok(Page { rows: views, next })
@@ -71,53 +91,85 @@ impl Broker {
     pub async fn get_executor(
         &self,
         caller: &Caller,
-        org: &str,
+        of: StateOf<'_>,
         executor: &str,
-        member: &str,
     ) -> Result<ExecutorView, Refusal> {
-        let audience = self.audience(caller, org, member).await?;
+        let whose = self.whose(caller, of).await?;
         let executor = self.registry.executor(executor);
         let executor = executor.ok_or_else(|| Refusal::not_found("executor"))?;
-        self.executor_view(&audience, executor).await
+        self.executor_view(&self.policy(), whose, executor).await
     }
 
-    async fn audience(&self, caller: &Caller, org: &str, member: &str) -> Result<Audience, Refusal> {
-        let place = self.place(caller, org).await?;
+    async fn whose(&self, caller: &Caller, of: StateOf<'_>) -> Result<Whose, Refusal> {
+        let place = self.place(caller, of.org).await?;
         let (org, whole) = (place.id(), place.within.is_whole());
-        let member = match (member, caller.member_of(org)) {
+        let member = match (of.member, caller.member_of(org)) {
             ("", me) if !whole => me,
             ("", _) => None,
             (named, _) => Some(self.member(org, named).await?.value.id),
         };
-        place.admit("member", None, member)?;
-        Ok(Audience { org, member, whole })
+        let project = match of.project {
+            "" => None,
+            named => Some(self.project(org, named).await?.value.id),
+        };
+        place.admit("member", project, member)?;
+        Ok(Whose {
+            org,
+            member,
+            project,
+            whole,
+        })
     }
 
-    async fn executor_view(&self, audience: &Audience, executor: &Executor) -> Result<ExecutorView, Refusal> {
+    async fn executor_view(
+        &self,
+        policy: &Policy,
+        whose: Whose,
+        executor: &Executor,
+    ) -> Result<ExecutorView, Refusal> {
         let mut ways = Vec::new();
-        for (provider, supported) in executor.usable() {
-            // The same gate as a resolution's, so that nothing shows as ready that it would not pass.
-            let permit = gate(GateInput {
-                executor: executor.name.as_str(),
+        for (provider, _) in executor.usable() {
+            let sought = Sought {
+                org: whose.org,
+                project: whose.project,
+                executor,
                 provider,
                 model: "",
-                supported,
-                kinds: self.registry.kinds(provider),
-                allowed: AuthMode::ORDER.into_iter().collect(),
-                policy_version: 0,
-            });
-            for entry in permit.iter().flat_map(|permit| permit.entries()) {
-                let way = self.executor_way(audience, executor.name.as_str(), entry.clone());
-                ways.push(way.await?);
+                profile: "",
+                system_scope: false,
+            };
+            // The same gate as a resolution's, so that nothing shows as ready that it would not pass.
+            let gated = self.plan(policy, sought, None)?.gated;
+            let listed = match &gated.permit {
+                Ok(permit) => permit.ordinary_entries(),
+                Err(_) => &[],
+            };
+            for (position, entry) in listed.iter().enumerate() {
+                if let Ok(permit) = &gated.permit {
+                    let walk = Walk::at(permit, position);
+                    ways.push(self.executor_way(whose, executor, &walk, entry.clone()).await?);
+                }
             }
+            let denied = gated.said.registry.iter();
+            let denied = denied.filter(|mode| !listed.iter().any(|entry| entry.mode == *mode));
+            ways.extend(denied.map(|mode| ExecutorWay {
+                entry: PermitEntry {
+                    mode,
+                    provider: provider.to_owned(),
+                    kind: None,
+                    model: String::new(),
+                },
+                credential: None,
+                readiness: Readiness::Fault(Reason::AccessDenied),
+            }));
         }
-        ways.retain(|way| audience.whole || way.readiness.is_for_members());
+        ways.retain(|way| whose.whole || way.readiness.is_for_members());
+        let providers = executor.usable();
         Ok(ExecutorView {
             name: executor.name.to_string(),
             native_provider: executor.native_provider.clone(),
             ways,
-            providers: executor
-                .usable()
+            providers: providers
                 .map(|(provider, modes)| (provider.to_owned(), modes))
                 .collect(),
         })
@@ -125,33 +177,34 @@ impl Broker {
 
     async fn executor_way(
         &self,
-        audience: &Audience,
-        executor: &str,
+        whose: Whose,
+        executor: &Executor,
+        walk: &Walk<'_>,
         entry: PermitEntry,
     ) -> Result<ExecutorWay, Refusal> {
-        let owners = match audience.member {
-            Some(member) => Owner::precedence(member).to_vec(),
-            None => vec![Owner::Org],
+        let whom = For {
+            org: whose.org,
+            member: whose.member,
+            executor: executor.name.as_str(),
+            capacity: Capacity::Cloud,
+            facts: Facts::default(),
+            in_use: None,
+            named: None,
         };
-        let mut credential = None;
-        for owner in owners {
-            if credential.is_none() {
-                let held = self.held(audience.org, owner, &entry.provider, entry.kind, executor);
-                credential = held.await?;
+        let looked = self.look(whom, walk, &mut Decision::default()).await?;
+        let credential = looked.as_ref().ok().and_then(Source::credential).cloned();
+        let readiness = match (&looked, entry.kind) {
+            (_, Some(CredentialKind::OAuthGrant)) if !self.can_connect(&entry.provider) => {
+                Readiness::Fault(Reason::ConnectorDisabled)
             }
-        }
-        let found = Found {
-            kind: entry.kind,
-            health: credential.as_ref().map(|credential| self.health(credential)),
-            connector: entry.kind != CredentialKind::OAuthGrant || self.can_connect(&entry.provider),
-            locked: credential
-                .as_ref()
-                .is_some_and(|credential| self.unlocked(&[*credential.id.as_bytes()]).is_err()),
+            (Ok(Source::Stored(found)), Some(kind)) => readiness(kind, self.health(found)),
+            (Ok(_), _) => Readiness::Ready,
+            (Err(met), _) => Readiness::of(entry.mode, met.condition),
         };
         Ok(ExecutorWay {
             entry,
             credential,
-            readiness: readiness(found),
+            readiness,
         })
     }
 

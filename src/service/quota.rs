@@ -85,6 +85,16 @@ impl Quotas {
         }
     }
 
+    /// How many of the org's places of the day are taken; `None`: not known yet.
+    fn taken(&self, org: OrgId, day: Day) -> Option<u64> {
+        let counts = self.counts();
+        counts
+            .taken
+            .get(&org)
+            .copied()
+            .filter(|_| counts.day == Some(day))
+    }
+
     /// Who reads second finds what the first has counted on from, and leaves it.
     fn learn(&self, org: OrgId, day: Day, recorded: u64) {
         let mut counts = self.counts();
@@ -129,6 +139,24 @@ impl Broker {
             }
         }
         Err(Refusal::new(Reason::Overloaded, "the day keeps changing").retry_after(super::BACK_OFF))
+    }
+
+    /// Whether a place could be taken now. Takes none.
+    pub(super) async fn shared_is_free(
+        &self,
+        org: OrgId,
+        limit: u32,
+    ) -> Result<Result<(), Refusal>, Refusal> {
+        let day = Day::of(self.now());
+        let used = match self.quotas.taken(org, day) {
+            Some(used) => used,
+            None => self.shared_dispatches(org, day).await?,
+        };
+        Ok(if used < u64::from(limit) {
+            Ok(())
+        } else {
+            Err(self.quota_exceeded(day, limit, used))
+        })
     }
 
     fn quota_exceeded(&self, day: Day, limit: u32, used: u64) -> Refusal {

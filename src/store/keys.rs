@@ -34,7 +34,7 @@
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
 //!                                          which credential it is, by owner, provider and kind; of a key for one
 //!                                          executor by that too
-//!   lease/<lease>           lease-for/<holder><task><credential>
+//!   lease/<lease>           lease-for/<holder><task>…   by credential, or by <mode>\0<provider> where there is none
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
 //!   request/<day><hash>                    what a create with this request id made, by UTC day
@@ -59,7 +59,7 @@ use crate::domain::id::{
     OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
-use crate::domain::lease::Holder;
+use crate::domain::lease::{Backing, Holder};
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 
@@ -429,14 +429,23 @@ pub fn leases_for(org: OrgId, holder: Holder) -> Key {
     of(org, "lease-for", &[&holder_part(holder)])
 }
 
-/// The lease of a holder for a task and credential. `subject` is the task's id, or for a direct resolution
+/// The lease of a holder for a task and what is behind it. `subject` is the task's id, or for a direct resolution
 /// the member's.
-pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], credential: CredentialId) -> Key {
-    of(
-        org,
-        "lease-for",
-        &[&holder_part(holder), subject, credential.as_bytes()],
-    )
+pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], backing: Backing<'_>) -> Key {
+    let holder = holder_part(holder);
+    match backing {
+        Backing::Credential(id) => of(org, "lease-for", &[&holder, subject, id.as_bytes()]),
+        Backing::Mode(mode, provider) => {
+            let parts: [&[u8]; 5] = [
+                &holder,
+                subject,
+                mode.name().as_bytes(),
+                b"\0",
+                provider.as_bytes(),
+            ];
+            of(org, "lease-for", &parts)
+        }
+    }
 }
 
 /// All pins of a task.
@@ -472,6 +481,12 @@ pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
 /// The mark that an operator token is a member's.
 pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
     of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
+}
+
+/// The provider of a key made by [`pin`].
+pub fn pin_provider(key: &Key) -> Option<String> {
+    let before = of(OrgId::from_bytes([0; 16]), "pin", &[&[0; 16]]).0.len();
+    String::from_utf8(key.0.get(before..)?.to_vec()).ok()
 }
 
 fn owner_part(owner: Owner) -> [u8; 17] {

@@ -21,8 +21,8 @@ use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
 use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::matrix::Cell;
-use crate::domain::mode::AuthMode;
-use crate::domain::profile::Profile;
+use crate::domain::mode::{AuthMode, ModeSet};
+use crate::domain::profile::{OnRejection, Profile};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{
@@ -118,12 +118,29 @@ pub struct StagedAnswer {
 }
 
 /// A task's first choice. A choice, never a permission.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pin {
-    /// The credential.
-    pub credential: CredentialId,
+    /// The credential; `None` in the modes that use none of the org's or a member's.
+    pub credential: Option<CredentialId>,
     /// Which entry of the permit.
     pub position: u32,
+    /// What the task runs on. `None` in pins of the first release, which tell it by their credential.
+    pub runs: Option<Runs>,
+}
+
+/// What a task runs on, whatever its profile says by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The mode.
+    pub mode: AuthMode,
+    /// The provider.
+    pub provider: String,
+    /// The modes it started with.
+    pub modes: ModeSet,
+    /// What is to happen when the provider rejects the credential.
+    pub on_rejection: OnRejection,
+    /// The key that its profile named.
+    pub named: Option<CredentialId>,
 }
 
 /// Which lease serves a holder for a task and credential.
@@ -301,7 +318,8 @@ table!(Home { 0 => org });
 table!(Pointer { 0 => id });
 table!(Mark { 0 => since });
 table!(Slot { 0 => agent });
-table!(Pin { 0 => credential, 1 => position });
+table!(Pin { 0 => credential, 1 => position, 2 => runs });
+table!(Runs { 0 => mode, 1 => provider, 2 => modes, 3 => on_rejection, 4 => named });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
 table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });

@@ -19,6 +19,9 @@ pub enum Action {
         /// The member whose state is shown: id or name. Members see their own.
         #[arg(long, default_value = "")]
         member: String,
+        /// A project: what its access matrix denies counts too.
+        #[arg(long, default_value = "")]
+        project: String,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -29,6 +32,9 @@ pub enum Action {
         /// The member whose state is shown: id or name. Members see their own.
         #[arg(long, default_value = "")]
         member: String,
+        /// A project: what its access matrix denies counts too.
+        #[arg(long, default_value = "")]
+        project: String,
         #[command(flatten)]
         show: ShowArgs,
     },
@@ -37,16 +43,22 @@ pub enum Action {
 /// Runs the command.
 pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
     match action {
-        Action::List { member, list } => list_ways(session, member, list).await,
+        Action::List {
+            member,
+            project,
+            list,
+        } => list_ways(session, member, project, list).await,
         Action::Show {
             executor,
             member,
+            project,
             show,
         } => {
             let request = proto::GetExecutorRequest {
                 org: session.org_or_own(),
                 executor,
                 member,
+                project,
             };
             let answer = session.executors().get_executor(request).await;
             let answer = answer.map_err(|status| session.failure(status))?;
@@ -55,15 +67,21 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
     }
 }
 
-async fn list_ways(session: &Session, member: String, list: ListArgs) -> Result<(), Failure> {
+async fn list_ways(
+    session: &Session,
+    member: String,
+    project: String,
+    list: ListArgs,
+) -> Result<(), Failure> {
     let org = session.org()?;
     let items = pages(list.limit, |page_size, page_token| {
         let mut executors = session.executors();
-        let (org, member) = (org.clone(), member.clone());
+        let (org, member, project) = (org.clone(), member.clone(), project.clone());
         async move {
             let request = proto::ListExecutorsRequest {
                 org,
                 member,
+                project,
                 page_size,
                 page_token,
             };

@@ -125,7 +125,7 @@ fn the_shipped_shapes_tell_the_providers_apart() {
         ("openai", "sk-proj-abc"),
         ("openai", "sk-svcacct-abc"),
         ("google", &gemini),
-        ("bedrock", "AKIAABCDEFGHIJKLMNOP"),
+        ("bedrock", "bedrock-api-key-abc"),
         ("bedrock", "ABSKabcdef"),
     ];
     for (provider, key) in keys {

@@ -39,6 +39,7 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+pub(super) use exchange::stopped;
 use flights::{Flights, Landed, Landing};
 
 /// What the engine is made of.
