@@ -455,6 +455,8 @@ stubs! {
     broker: broker_service_client::BrokerServiceClient;
     /// Locks.
     locks: lock_service_client::LockServiceClient;
+    /// The policy.
+    policies: policy_service_client::PolicyServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

@@ -87,6 +87,13 @@ actions! {
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
+    PolicyApply, "policy.apply";
+    PolicySetCells, "policy.set_cells";
+    ExecutorPin, "executor.pin";
+    ExecutorUnpin, "executor.unpin";
+    ProfileCreate, "profile.create";
+    ProfileUpdate, "profile.update";
+    ProfileRemove, "profile.remove";
 }
 
 /// The place of a record in its journal, from 1.

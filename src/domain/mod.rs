@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod amendment;
 pub mod approval;
 pub mod credential;
 pub mod decision;
@@ -13,6 +14,7 @@ pub mod executor;
 pub mod extension;
 pub mod gate;
 pub mod id;
+pub mod impact;
 pub mod journal;
 pub mod key_shape;
 pub mod lease;

@@ -261,6 +261,10 @@ reasons! {
         "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
     Locked, "LOCKED", Denied, Admin,
         "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
+    ModeUnsupported, "MODE_UNSUPPORTED", Invalid, Caller,
+        "The executor does not have this mode with its native provider. The metadata names those it has; the registry, which the configuration can extend, says so.";
+    PolicyLimit, "POLICY_LIMIT", Exhausted, Admin,
+        "The policy, or one change of it, has more cells, pins or profiles than it may. Use patterns in place of lists, or apply in smaller parts.";
 }
 
 impl std::fmt::Display for Reason {

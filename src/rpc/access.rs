@@ -150,6 +150,11 @@ table! {
         row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
         AGENT => ReadSecret;
     }
+    "credbroker.v1.PolicyService" {
+        humans(READERS) => GetPolicy;
+        ADMIN => ApplyPolicy SetCells PinExecutor UnpinExecutor CreateProfile UpdateProfile RemoveProfile;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProfiles GetProfile;
+    }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;
     }

@@ -17,6 +17,8 @@ mod executors;
 mod gate;
 mod journal;
 mod locks;
+mod policy;
+mod policy_convert;
 mod secrets;
 mod server;
 mod status;

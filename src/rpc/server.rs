@@ -21,6 +21,7 @@ use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::locks::LockService;
+use super::policy::PolicyService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
 use super::watch::WatchService;
@@ -66,6 +67,7 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.ApprovalService",
     "credbroker.v1.SecretService",
     "credbroker.v1.LockService",
+    "credbroker.v1.PolicyService",
 ];
 
 /// Keeps what the health service says true.
@@ -192,6 +194,11 @@ pub async fn serve(
         ));
     routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     routes.add_service(service!(lock_service_server, LockServiceServer, LockService));
+    routes.add_service(service!(
+        policy_service_server,
+        PolicyServiceServer,
+        PolicyService
+    ));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);
