@@ -2,10 +2,12 @@
 
 use clap::Subcommand;
 
+use super::policy::{ChangeOutput, shown};
+use super::profile::Mode;
 use super::{pages, print_named_list};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
-use crate::cli::render::{Field, ListArgs, Resource, enum_name};
+use crate::cli::render::{self, Field, ListArgs, Resource, enum_name};
 use crate::cli::{owner_field, owner_reference};
 use crate::proto;
 
@@ -20,12 +22,59 @@ pub enum Action {
         #[command(flatten)]
         list: ListArgs,
     },
+    /// Hold an executor to one mode in the org: that one is used and no other, with no fallback.
+    Pin {
+        /// The executor.
+        executor: String,
+        /// The mode.
+        #[arg(value_enum)]
+        mode: Mode,
+        /// How the change is shown.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: ChangeOutput,
+    },
+    /// Let an executor use all of its modes again.
+    Unpin {
+        /// The executor.
+        executor: String,
+        /// How the change is shown.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: ChangeOutput,
+    },
 }
 
 /// Runs the command.
 pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
-    let Action::List { member, list } = action;
     let org = session.org()?;
+    let mut policies = session.policies();
+    let (member, list) = match action {
+        Action::List { member, list } => (member, list),
+        Action::Pin {
+            executor,
+            mode,
+            output,
+        } => {
+            let request = proto::PinExecutorRequest {
+                org,
+                executor,
+                mode: mode.message(),
+                ..Default::default()
+            };
+            let answer = policies.pin_executor(request).await;
+            let answer = answer.map_err(|status| session.failure(status))?.into_inner();
+            return render::print(&shown(&answer.change.unwrap_or_default(), output));
+        }
+        Action::Unpin { executor, output } => {
+            let request = proto::UnpinExecutorRequest {
+                org,
+                executor,
+                ..Default::default()
+            };
+            let answer = policies.unpin_executor(request).await;
+            let answer = answer.map_err(|status| session.failure(status))?.into_inner();
+            return render::print(&shown(&answer.change.unwrap_or_default(), output));
+        }
+    };
     let items = pages(list.limit, |page_size, page_token| {
         let mut executors = session.executors();
         let (org, member) = (org.clone(), member.clone());

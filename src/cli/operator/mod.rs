@@ -31,6 +31,8 @@ pub mod member;
 pub(super) mod names;
 pub mod operator_token;
 pub mod org;
+pub mod policy;
+pub mod profile;
 pub mod project;
 pub mod role;
 pub mod task;
