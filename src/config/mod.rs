@@ -10,6 +10,7 @@
 
 pub mod keys;
 mod oidc;
+mod platform;
 mod raw;
 pub mod registry;
 pub mod validated;
@@ -17,8 +18,9 @@ pub mod validated;
 use std::path::{Path, PathBuf};
 
 pub use keys::{Apply, KEYS, Key};
+pub use platform::{KeyFiles, Proxy};
 pub use validated::{
-    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Log, LogFormat, Refresh,
+    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Local, Log, LogFormat, Refresh,
     Registry, Store,
 };
 
@@ -145,6 +147,8 @@ impl Config {
         self.log.filter.clone_from(&new.log.filter);
         self.drain = new.drain.clone();
         self.watch = new.watch.clone();
+        self.key_files.clone_from(&new.key_files);
+        self.proxy = new.proxy.clone();
         self.raw = new.raw.clone();
     }
 }

@@ -1,6 +1,6 @@
 //! The file as written: every key with its default, unknown keys refused, the environment laid over it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,10 +64,14 @@ section!(Raw {
     log: Log = Log::default(),
     drain: Drain = Drain::default(),
     registry: Registry = Registry::default(),
+    local: Local = Local::default(),
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
     watch: Watch = Watch::default(),
     metrics: Metrics = Metrics::default(),
+    metered: Metered = Metered::default(),
+    shared: Shared = Shared::default(),
+    proxy: Proxy = Proxy::default(),
 });
 
 section!(Listen {
@@ -135,12 +139,33 @@ section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
 });
 
+section!(Local {
+    probe_endpoints: Vec<String> = Vec::new(),
+});
+
 section!(Watch {
     heartbeat: Span = Span::seconds(15),
 });
 
 section!(Metrics {
     listen: String = String::new(),
+});
+
+section!(Metered {
+    allow_all: bool = true,
+    key_files: BTreeMap<String, PathBuf> = BTreeMap::new(),
+});
+
+section!(Shared {
+    dispatches_per_day: u32 = 200,
+    key_files: BTreeMap<String, PathBuf> = BTreeMap::new(),
+});
+
+section!(Proxy {
+    base_url: String = String::new(),
+    base_urls: BTreeMap<String, String> = BTreeMap::new(),
+    grant_lifetime: Span = Span::seconds(15 * 60),
+    raw_keys_to: Vec<String> = vec!["control-plane".into()],
 });
 
 section!(Connectors {
@@ -259,6 +284,12 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
                 .parse()
                 .map_err(|_| fault("not a whole number".into()))?,
         ),
+        Some(Value::Boolean(_)) => Value::Boolean(
+            given
+                .trim()
+                .parse()
+                .map_err(|_| fault("neither true nor false".into()))?,
+        ),
         Some(Value::Array(_)) => Value::Array(
             given
                 .split(',')
@@ -266,6 +297,9 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
                 .filter(|entry| !entry.is_empty())
                 .map(|entry| Value::String(entry.to_owned()))
                 .collect(),
+        ),
+        Some(Value::Table(_)) => Value::Table(
+            pairs(given).map_err(|()| fault("not a list of NAME=VALUE, separated by commas".into()))?,
         ),
         _ => Value::String(given.to_owned()),
     };
@@ -284,6 +318,16 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
         .clone()
         .try_into()
         .map_err(|error: toml::de::Error| fault(error.message().to_owned()))
+}
+
+/// `NAME=VALUE,NAME=VALUE`.
+fn pairs(given: &str) -> Result<Table, ()> {
+    let entries = given.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let pair = |entry: &str| {
+        let (name, value) = entry.split_once('=').ok_or(())?;
+        Ok((name.trim().to_owned(), Value::String(value.trim().to_owned())))
+    };
+    entries.map(pair).collect()
 }
 
 /// An error of serde's about the file, with the key it is about.

@@ -11,7 +11,7 @@ use tokio::signal::unix::SignalKind;
 use super::error::DaemonError;
 use super::folder::{initialize, initialized};
 use super::process::{harden, on, say, stop_signal};
-use super::{App, Inputs, settings};
+use super::{App, Inputs, managed_keys, settings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::dev;
@@ -184,6 +184,7 @@ async fn recover_operator(args: RecoverArgs) -> Result<(), DaemonError> {
 
 fn check(args: &ConfigArgs) -> Result<(), DaemonError> {
     let inputs = Inputs::load(args.load()?)?;
+    managed_keys::read(&inputs.config, &inputs.registry)?;
     say(&format!(
         "The configuration is good. The broker would listen on {}.",
         inputs.config.listen.address
@@ -224,11 +225,20 @@ fn reload_signal(app: &App, args: ConfigArgs, telemetry: TelemetryHandle) -> Res
                 }
             };
             let difference = in_force.reloadable_diff(&new);
+            // Files are read again also where only what is in them has changed.
+            let given = match managed_keys::read(&new, broker.registry()) {
+                Ok(given) => given,
+                Err(error) => {
+                    tracing::error!(%error, "the configuration was not reloaded");
+                    continue;
+                }
+            };
             if let Err(error) = telemetry.set_filter(&new.log.filter) {
                 tracing::error!(%error, "the log filter was not reloaded");
             }
             // What waits for a restart stays as it is in force.
             in_force.take_reloadable(&new);
+            broker.configure_keys(given);
             broker.reload(settings(&in_force));
             drain.send_replace(in_force.drain.timeout);
             tracing::info!(

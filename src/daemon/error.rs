@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::ConfigError;
+use crate::cli::files::FileError;
 use crate::config::registry::RegistryError;
+use crate::config::{ConfigError, Origin};
+use crate::domain::managed::KeyProblem;
 use crate::domain::refusal::Refusal;
 use crate::journal::{JournalError, KeyError};
 use crate::pki::authority::CaError;
@@ -16,6 +18,7 @@ use crate::telemetry::TelemetryError;
 use crate::upstream::connector::load::ConnectorError;
 use crate::upstream::http::HttpSetupError;
 use crate::upstream::oidc::IssuerSetupError;
+use crate::upstream::probe::ProberSetupError;
 
 /// Why the daemon does not start or ended. The operator's to mend; each says how.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,9 @@ pub enum DaemonError {
     /// An issuer.
     #[error(transparent)]
     Issuer(#[from] IssuerSetupError),
+    /// What asks model servers whether they are there.
+    #[error(transparent)]
+    Prober(#[from] ProberSetupError),
     /// The client for token endpoints.
     #[error("the client for token endpoints: {0}")]
     Http(#[from] HttpSetupError),
@@ -135,6 +141,33 @@ pub enum DaemonError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// One of the platform's own keys will not do.
+    #[error("{origin}: {problem}")]
+    ManagedKey {
+        /// What has to be changed: a variable, or a key of the configuration.
+        origin: String,
+        /// Why.
+        problem: KeyProblem,
+    },
+    /// A file of one of the platform's own keys.
+    #[error("{origin}: {source}. {}", source.remedy())]
+    ManagedKeyFile {
+        /// The key of the configuration that names it.
+        origin: String,
+        /// Why.
+        source: FileError,
+    },
+    /// A variable of one of the platform's own keys.
+    #[error("environment variable {0}: not text. Set it to the key alone.")]
+    ManagedKeyVariable(String),
+    /// A base URL for no provider.
+    #[error("{origin}: proxy.base_urls: {problem}")]
+    ProxyProvider {
+        /// Where it is set.
+        origin: Origin,
+        /// Why.
+        problem: KeyProblem,
     },
     /// A use case refused.
     #[error("{0}")]

@@ -14,15 +14,18 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use zeroize::Zeroizing;
 
 use super::error::DaemonError;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::grant_token::{GrantKey, KEY_LENGTH};
 use crate::domain::secret::{Exposure, KeyMaterial, Secret};
 use crate::journal::{self, Journal, JournalError, OpenEffect, Options as JournalOptions, SigningKey};
 use crate::pki::authority::{Authority, AuthorityParts};
 use crate::pki::spiffe::TrustDomain;
-use crate::store::model::{StoredAuthority, StoredJournalKey};
+use crate::store::model::{StoredAuthority, StoredGrantKey, StoredJournalKey};
 use crate::store::record::{Changes, Records};
 use crate::store::reserve::Reserve;
 use crate::store::seal::{LocalMasterKey, Sealer};
@@ -41,6 +44,7 @@ pub(super) struct Opened {
     pub(super) journal: Journal,
     pub(super) open_effects: Vec<OpenEffect>,
     pub(super) authority: Authority,
+    pub(super) grant_key: GrantKey,
 }
 
 fn master_key(folder: &Path) -> PathBuf {
@@ -166,13 +170,32 @@ pub(super) async fn open(
         );
     }
     let open_effects = opened.open_effects;
+    let grant_key = grant_key(&records).await.map_err(failed)?;
     Ok(Opened {
         store,
         records,
         journal,
         open_effects,
         authority,
+        grant_key,
     })
+}
+
+/// The key of proxy grants, made at the first start that asks for it.
+async fn grant_key(records: &Records) -> Result<GrantKey, StoreError> {
+    let at = keys::grant_key();
+    if let Some(stored) = records.get::<StoredGrantKey>(&at).await? {
+        return Ok(GrantKey::new(&stored.value.key));
+    }
+    let mut bytes = Zeroizing::new([0; KEY_LENGTH]);
+    SystemRandom::new()
+        .fill(&mut *bytes)
+        .map_err(|_| StoreError::Failed("the system's random source failed".to_owned()))?;
+    let made = StoredGrantKey {
+        key: Secret::new(bytes.to_vec()),
+    };
+    let _applied = records.commit(Changes::new().absent(&at).put(&at, &made)).await?;
+    Ok(GrantKey::new(&made.key))
 }
 
 fn open_journal(

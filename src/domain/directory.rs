@@ -206,11 +206,13 @@ pub enum Group {
     Watch,
     /// Set and grant extension secrets.
     Secrets,
+    /// Have proxy grants checked, as a model proxy of the org's own.
+    Proxy,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Group; 10] = [
+    pub const ALL: [Group; 11] = [
         Group::Tasks,
         Group::Resolve,
         Group::Enrollment,
@@ -221,6 +223,7 @@ impl Group {
         Group::Introspect,
         Group::Watch,
         Group::Secrets,
+        Group::Proxy,
     ];
 
     /// What an API key may do where nothing was said: what a control plane needs to run tasks.
@@ -247,6 +250,7 @@ impl Group {
             Group::Introspect => "introspect",
             Group::Watch => "watch",
             Group::Secrets => "secrets",
+            Group::Proxy => "proxy",
         }
     }
 

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use super::id::{MemberId, OrgId, ProjectId};
 
-/// What a human may do, within a scope.
+/// What a human, or a service that acts for no org, may do within a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Everything, in every org.
@@ -23,16 +23,20 @@ pub enum Role {
     Auditor,
     /// Grants and denies approvals that somebody else asked for.
     Approver,
+    /// A service: the platform's model proxy. Has proxy grants checked, gets the key to call the provider with, and
+    /// reports usage. Nothing else.
+    ModelProxy,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Role; 5] = [
+    pub const ALL: [Role; 6] = [
         Role::SystemAdmin,
         Role::OrgAdmin,
         Role::Member,
         Role::Auditor,
         Role::Approver,
+        Role::ModelProxy,
     ];
 
     /// The name in commands, tables and the journal.
@@ -43,14 +47,16 @@ impl Role {
             Role::Member => "member",
             Role::Auditor => "auditor",
             Role::Approver => "approver",
+            Role::ModelProxy => "model-proxy",
         }
     }
 
     /// Whether the role can be held in a scope of this kind.
     pub const fn fits(self, scope: Scope) -> bool {
         match (self, scope) {
-            (Role::SystemAdmin, Scope::Broker) | (Role::OrgAdmin, Scope::Org(_)) => true,
-            (Role::SystemAdmin | Role::OrgAdmin, _) | (Role::Member | Role::Approver, Scope::Broker) => false,
+            (Role::SystemAdmin | Role::ModelProxy, Scope::Broker) | (Role::OrgAdmin, Scope::Org(_)) => true,
+            (Role::SystemAdmin | Role::OrgAdmin | Role::ModelProxy, _)
+            | (Role::Member | Role::Approver, Scope::Broker) => false,
             (Role::Member | Role::Auditor | Role::Approver, _) => true,
         }
     }
@@ -64,7 +70,7 @@ impl fmt::Display for Role {
 
 /// A text that names no role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a role is one of system-admin, org-admin, member, auditor, approver")]
+#[error("a role is one of system-admin, org-admin, member, auditor, approver, model-proxy")]
 pub struct NoRole;
 
 impl FromStr for Role {
@@ -128,7 +134,7 @@ impl Grant {
                     && other.role.fits(other.scope)
                     && self.scope.covers(other.scope)
             }
-            Role::Member | Role::Auditor | Role::Approver => false,
+            Role::Member | Role::Auditor | Role::Approver | Role::ModelProxy => false,
         }
     }
 }
@@ -399,7 +405,7 @@ mod tests {
         assert!(admin.may_give(admin) && !admin.may_give(system));
         assert!(!admin.may_give(grant(Role::OrgAdmin, Scope::Org(org(2)))));
         assert!(!admin.may_give(grant(Role::Auditor, Scope::Broker)));
-        for role in [Role::Member, Role::Auditor, Role::Approver] {
+        for role in [Role::Member, Role::Auditor, Role::Approver, Role::ModelProxy] {
             let holder = grant(role, Scope::Org(org(1)));
             assert!(!holder.may_give(holder), "{role} cannot give itself away");
         }

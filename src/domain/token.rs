@@ -34,16 +34,20 @@ pub enum FamilyName {
     RuntimeKey,
     /// An approval.
     Approval,
+    /// A proxy grant: what agents get in place of one of the platform's own keys; see
+    /// [`super::grant_token`]. No actor's: it is presented to a model proxy, never to the broker as a bearer.
+    ProxyGrant,
 }
 
 impl FamilyName {
     /// All families.
-    pub const ALL: [FamilyName; 5] = [
+    pub const ALL: [FamilyName; 6] = [
         FamilyName::Operator,
         FamilyName::ApiKey,
         FamilyName::Enrollment,
         FamilyName::RuntimeKey,
         FamilyName::Approval,
+        FamilyName::ProxyGrant,
     ];
 
     /// What its tokens begin with.
@@ -54,6 +58,7 @@ impl FamilyName {
             FamilyName::Enrollment => "cbe_",
             FamilyName::RuntimeKey => "cbr_",
             FamilyName::Approval => "cba_",
+            FamilyName::ProxyGrant => "cbg_",
         }
     }
 
@@ -65,6 +70,7 @@ impl FamilyName {
             FamilyName::Enrollment => "enrollment token",
             FamilyName::RuntimeKey => "runtime key",
             FamilyName::Approval => "approval",
+            FamilyName::ProxyGrant => "proxy grant",
         }
     }
 
@@ -121,9 +127,11 @@ pub enum TokenError {
     Malformed,
 }
 
-const DIGITS: usize = 22;
+/// How many base62 digits 16 bytes take.
+pub(super) const DIGITS: usize = 22;
 const BODY: usize = 3 * DIGITS;
-const CHECK: usize = 6;
+/// How many base62 digits the checksum takes.
+pub(super) const CHECK: usize = 6;
 
 impl<F: Family> Token<F> {
     /// A token for `id` with 32 random bytes of secret.
@@ -229,7 +237,8 @@ impl fmt::Debug for TokenHash {
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-fn encode_number(out: &mut Vec<u8>, mut number: u128, digits: usize) {
+/// Appends `number` in so many base62 digits.
+pub(super) fn encode_number(out: &mut Vec<u8>, mut number: u128, digits: usize) {
     let start = out.len();
     for _ in 0..digits {
         // The remainder is below 62.
@@ -239,7 +248,8 @@ fn encode_number(out: &mut Vec<u8>, mut number: u128, digits: usize) {
     out[start..].reverse();
 }
 
-fn decode_number(digits: &[u8]) -> Option<u128> {
+/// The number that base62 digits are; `None` where they are none, or more than 128 bits.
+pub(super) fn decode_number(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0u128, |number, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',

@@ -2,7 +2,7 @@
 
 use crate::domain::directory::Group;
 use crate::domain::role::Extent::{All, Own};
-use crate::domain::role::Role::{Approver, Auditor, Member, OrgAdmin};
+use crate::domain::role::Role::{Approver, Auditor, Member, ModelProxy, OrgAdmin};
 use crate::domain::role::Rule;
 use crate::service::{Accepts, KeyAccess};
 
@@ -46,7 +46,7 @@ const AGENT: Access = row(None, KeyAccess::No, true);
 /// Who runs the broker, and nobody else.
 const SYSTEM: Access = humans(&[]);
 const ADMIN: Access = humans(ADMINS);
-const ANYONE_KNOWN: Access = row(Some(EVERYONE), KeyAccess::Any, true);
+const ANYONE_KNOWN: Access = row(Some(ANY_ROLE), KeyAccess::Any, true);
 
 /// Those who change an org.
 const ADMINS: &[Rule] = &[(OrgAdmin, All)];
@@ -62,6 +62,14 @@ const ADMINS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, Own), (Approver, O
 const READERS_AND_SELF: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, Own), (Member, Own)];
 /// Everybody who has a role in the org.
 const EVERYONE: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, All)];
+/// Everybody who has any role, services too.
+const ANY_ROLE: &[Rule] = &[
+    (OrgAdmin, All),
+    (Auditor, All),
+    (Approver, All),
+    (Member, All),
+    (ModelProxy, All),
+];
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
@@ -83,7 +91,10 @@ macro_rules! table {
 
 table! {
     "credbroker.v1.BrokerService" {
-        row(None, of(Group::Resolve), true) => ResolveCredential RefreshToken ReleaseLease;
+        // Humans: system admins, at the scope of the system.
+        row(Some(&[]), of(Group::Resolve), true) => ResolveCredential;
+        row(Some(READERS_AND_OWNERS), of(Group::Resolve), true) => ExplainResolution;
+        row(None, of(Group::Resolve), true) => RefreshToken ReleaseLease;
     }
     "credbroker.v1.EnrollmentService" {
         PUBLIC => Enroll GetTrustBundle GetRenewalNonce RenewExpiredCertificate;

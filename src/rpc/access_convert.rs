@@ -20,6 +20,7 @@ pub(super) fn grant(grant: Grant) -> proto::RoleGrant {
         Role::Member => proto::Role::Member,
         Role::Auditor => proto::Role::Auditor,
         Role::Approver => proto::Role::Approver,
+        Role::ModelProxy => proto::Role::ModelProxy,
     };
     proto::RoleGrant {
         role: role as i32,
@@ -39,6 +40,7 @@ pub(super) fn named(grant: Option<&proto::RoleGrant>) -> Result<NamedGrant, Refu
         Ok(proto::Role::Member) => Role::Member,
         Ok(proto::Role::Auditor) => Role::Auditor,
         Ok(proto::Role::Approver) => Role::Approver,
+        Ok(proto::Role::ModelProxy) => Role::ModelProxy,
         Ok(proto::Role::Unspecified) => return Err(Refusal::invalid("role", "role is required")),
         Err(_) => return Err(Refusal::invalid("role", "role is not one this broker knows")),
     };
@@ -65,6 +67,7 @@ pub(super) fn wire_groups(groups: &[Group]) -> Vec<i32> {
         Group::Introspect => proto::ApiKeyGroup::Introspect,
         Group::Watch => proto::ApiKeyGroup::Watch,
         Group::Secrets => proto::ApiKeyGroup::Secrets,
+        Group::Proxy => proto::ApiKeyGroup::Proxy,
     };
     groups.iter().map(|one| group(one) as i32).collect()
 }

@@ -63,7 +63,7 @@ impl Accepts {
             FamilyName::Operator => self.humans.is_some(),
             FamilyName::ApiKey => self.api_key != KeyAccess::No,
             FamilyName::RuntimeKey => self.agent,
-            FamilyName::Enrollment | FamilyName::Approval => false,
+            FamilyName::Enrollment | FamilyName::Approval | FamilyName::ProxyGrant => false,
         }
     }
 
@@ -100,6 +100,7 @@ impl Broker {
                 FamilyName::Enrollment => "an enrollment token",
                 FamilyName::RuntimeKey => "a runtime key",
                 FamilyName::Approval => "an approval",
+                FamilyName::ProxyGrant => "a proxy grant",
             })),
             Some(FamilyName::Operator) => {
                 let rules = accepts.humans.unwrap_or_default();
@@ -115,7 +116,7 @@ impl Broker {
                 Some(rules) => self.member_by_id_token(text, presented.org, rules).await,
                 None => Err(wrong("an ID token")),
             },
-            Some(FamilyName::Enrollment | FamilyName::Approval) | None => {
+            Some(FamilyName::Enrollment | FamilyName::Approval | FamilyName::ProxyGrant) | None => {
                 Err(wrong("what was sent as a credential"))
             }
         }

@@ -93,6 +93,7 @@ fn must_not_fail(action: Action) -> bool {
             | Action::SecretRevoke
             | Action::LockCreate
             | Action::MemberRemove
+            | Action::ManagedKeyRemove
     )
 }
 

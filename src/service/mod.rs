@@ -10,6 +10,7 @@ mod agents;
 mod api_keys;
 mod approvals;
 mod authenticate;
+mod billing;
 mod credentials;
 mod denials;
 mod directory;
@@ -24,11 +25,14 @@ mod journal;
 mod lease;
 mod live;
 mod locks;
+mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
 mod policy;
 mod presence;
+mod proxy_grants;
+mod quota;
 mod reconcile;
 mod refresh;
 mod removal;
@@ -39,6 +43,7 @@ mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
+mod spend;
 mod streams;
 mod sweep;
 mod tasks;
@@ -53,7 +58,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
+use crate::domain::grant_token::GrantKey;
 use crate::domain::id::{Id, Kind};
+use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Incarnation;
@@ -67,9 +74,10 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
-pub use crate::store::model::Seen;
+pub use crate::store::model::{CredentialSecret, Seen};
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
@@ -79,7 +87,7 @@ pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
-pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
@@ -91,6 +99,7 @@ pub use introspect::Introspected;
 pub use journal::{FilterInput, FollowInput, Followed, JournalPage, Pruned};
 pub use lease::{Material, Vended};
 pub use locks::{LockRef, Locked, NewLock};
+pub use managed_keys::{ManagedKeyView, ManagedSecret, SetManagedKey};
 pub use operator_tokens::{
     ListedOperatorToken, MintedOperatorToken, NamedGrant, NewOperatorToken, Recovered,
 };
@@ -101,10 +110,12 @@ pub use policy::{
     PolicyNames, PolicyView, ScopeRef,
 };
 pub use presence::Present;
+pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
+pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
-pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
@@ -146,6 +157,12 @@ pub struct Settings {
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
     pub watch_heartbeat: Duration,
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub metered_allow_all: bool,
+    /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
+    pub shared_per_day: u32,
+    /// The model proxy.
+    pub proxy: ProxySettings,
 }
 
 /// What the broker is made of.
@@ -166,8 +183,12 @@ pub struct Parts {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Issuers,
+    /// Whether model servers are there.
+    pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
+    /// What proxy grants are made and checked with.
+    pub grant_key: GrantKey,
 }
 
 /// The broker: all use cases, over its parts.
@@ -179,6 +200,7 @@ pub struct Broker {
     registry: Registry,
     connectors: Arc<Connectors>,
     issuers: Issuers,
+    prober: Prober,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -196,6 +218,10 @@ pub struct Broker {
     policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
+    quotas: Arc<quota::Quotas>,
+    spend: spend::Projection,
+    grant_key: GrantKey,
+    configured_keys: ArcSwap<ConfiguredKeys>,
 }
 
 impl Broker {
@@ -229,6 +255,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             issuers: parts.issuers,
+            prober: parts.prober,
             settings,
             random,
             refresher,
@@ -245,12 +272,26 @@ impl Broker {
             policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
+            quotas: Arc::default(),
+            spend: spend::Projection::default(),
+            grant_key: parts.grant_key,
+            configured_keys: ArcSwap::default(),
         }))
     }
 
     /// The engine that keeps grants alive.
     pub fn refresher(&self) -> &Arc<Refresher> {
         &self.refresher
+    }
+
+    /// What asks the listed model servers whether they are there.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
+    }
+
+    /// The executors and providers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The CA.

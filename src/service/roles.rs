@@ -121,7 +121,7 @@ fn checked(grant: Grant) -> Result<Grant, Refusal> {
         return Ok(grant);
     }
     let scopes = match grant.role {
-        Role::SystemAdmin => "in the whole broker",
+        Role::SystemAdmin | Role::ModelProxy => "in the whole broker",
         Role::OrgAdmin => "in an org",
         Role::Auditor => "anywhere",
         Role::Member | Role::Approver => "in an org or a project",

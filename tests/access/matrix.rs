@@ -61,7 +61,7 @@ struct Kind {
 const DENIED: &str = "PERMISSION_DENIED";
 const WRONG_FAMILY: &str = "WRONG_CREDENTIAL_FAMILY";
 
-const GROUPS: [&str; 10] = [
+const GROUPS: [&str; 11] = [
     "tasks",
     "resolve",
     "enrollment",
@@ -72,6 +72,7 @@ const GROUPS: [&str; 10] = [
     "introspect",
     "watch",
     "secrets",
+    "proxy",
 ];
 
 /// A member who holds this role, and no other.
@@ -113,6 +114,23 @@ async fn human(broker: &TestBroker, operator: &Caller, role: proto::Role, word: 
         name,
         refusal: DENIED,
         lacks: None,
+    }
+}
+
+/// A service that holds the role of the model proxy in the whole broker.
+async fn model_proxy(broker: &TestBroker, operator: &Caller) -> Kind {
+    let request = proto::CreateOperatorTokenRequest {
+        roles: vec![proto::RoleGrant {
+            role: proto::Role::ModelProxy as i32,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let made = operator.access().create_operator_token(request).await.unwrap();
+    let token = made.into_inner().token.unwrap();
+    Kind {
+        words: vec!["model-proxy".to_owned()],
+        ..stranger("model-proxy", DENIED, broker.caller(Some(&token.value)).await)
     }
 }
 
@@ -160,6 +178,7 @@ async fn kinds(broker: &TestBroker) -> Vec<Kind> {
         human(broker, &operator, proto::Role::Auditor, "auditor").await,
         human(broker, &operator, proto::Role::Approver, "approver").await,
         human(broker, &operator, proto::Role::Member, "members").await,
+        model_proxy(broker, &operator).await,
     ];
     for number in 0..GROUPS.len() {
         kinds.push(key(broker, &operator, number).await);

@@ -45,7 +45,17 @@ fn the_directory() {
         previous,
         ..operator
     };
-    check("operator-2", &operator, &[4, 5, 6, 7, 8]);
+    older("operator-2", &operator);
+    let mut all_roles = grants.clone();
+    all_roles.push(Grant {
+        role: Role::ModelProxy,
+        scope: Scope::Broker,
+    });
+    let operator = Operator {
+        grants: Some(all_roles),
+        ..operator
+    };
+    check("operator-3", &operator, &[4, 5, 6, 7, 8]);
     let org = Org {
         id: id(1),
         name: "acme".into(),
@@ -110,7 +120,7 @@ fn the_directory() {
     older("api-key", &api_key);
     let api_key = ApiKey {
         projects: Some(vec![id(7)]),
-        groups: Some(Group::ALL.to_vec()),
+        groups: Some(Group::ALL[..10].to_vec()),
         certificate: Some(KeyFingerprint([8; 32])),
         previous,
         ..api_key
@@ -120,5 +130,10 @@ fn the_directory() {
         previous_certificate: Some(KeyFingerprint([9; 32])),
         ..api_key
     };
-    check("api-key-3", &api_key, &[6, 7, 8, 9, 10, 11]);
+    older("api-key-3", &api_key);
+    let api_key = ApiKey {
+        groups: Some(Group::ALL.to_vec()),
+        ..api_key
+    };
+    check("api-key-4", &api_key, &[6, 7, 8, 9, 10, 11]);
 }

@@ -22,8 +22,8 @@ use credbroker::domain::token::{OperatorFamily, Token};
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, FilterInput, ImportGrant, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved, SetKey,
-    Settings,
+    Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved,
+    SetKey, Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -204,6 +204,7 @@ impl Bench {
             registry: registry.unwrap(),
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
+            prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
         })
@@ -284,7 +285,9 @@ impl Bench {
             org: ORG,
             owner,
             provider,
-            key: Secret::from(key.to_owned()),
+            executor: "",
+            key: KeyInput::ApiKey(Secret::from(key.to_owned())),
+            expires: None,
             force: true,
         };
         self.broker.set_key(&operator(), set).await.unwrap();
@@ -414,5 +417,7 @@ fn settings() -> Settings {
         unseen_expiry: Duration::from_secs(30 * 86_400),
         collect_after: Duration::from_secs(7 * 86_400),
         watch_heartbeat: Duration::from_secs(15),
+        metered_allow_all: true,
+        shared_per_day: 200,
     }
 }

@@ -71,7 +71,7 @@ pub enum Action {
     },
 }
 
-const GROUPS: [(Group, proto::ApiKeyGroup); 10] = [
+const GROUPS: [(Group, proto::ApiKeyGroup); 11] = [
     (Group::Tasks, proto::ApiKeyGroup::Tasks),
     (Group::Resolve, proto::ApiKeyGroup::Resolve),
     (Group::Enrollment, proto::ApiKeyGroup::Enrollment),
@@ -82,6 +82,7 @@ const GROUPS: [(Group, proto::ApiKeyGroup); 10] = [
     (Group::Introspect, proto::ApiKeyGroup::Introspect),
     (Group::Watch, proto::ApiKeyGroup::Watch),
     (Group::Secrets, proto::ApiKeyGroup::Secrets),
+    (Group::Proxy, proto::ApiKeyGroup::Proxy),
 ];
 
 fn group(text: &str) -> Result<proto::ApiKeyGroup, String> {

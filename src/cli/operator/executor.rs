@@ -19,6 +19,9 @@ pub enum Action {
         /// The member whose state is shown: id or name. Members see their own.
         #[arg(long, default_value = "")]
         member: String,
+        /// A project: what its access matrix denies counts too.
+        #[arg(long, default_value = "")]
+        project: String,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -47,8 +50,12 @@ pub enum Action {
 pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
     let org = session.org()?;
     let mut policies = session.policies();
-    let (member, list) = match action {
-        Action::List { member, list } => (member, list),
+    let (member, project, list) = match action {
+        Action::List {
+            member,
+            project,
+            list,
+        } => (member, project, list),
         Action::Pin {
             executor,
             mode,
@@ -77,11 +84,12 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
     };
     let items = pages(list.limit, |page_size, page_token| {
         let mut executors = session.executors();
-        let (org, member) = (org.clone(), member.clone());
+        let (org, member, project) = (org.clone(), member.clone(), project.clone());
         async move {
             let request = proto::ListExecutorsRequest {
                 org,
                 member,
+                project,
                 page_size,
                 page_token,
             };

@@ -26,8 +26,8 @@ pub enum Action {
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("holder").required(true))]
 pub struct ChangeArgs {
-    /// One of system-admin, org-admin, member, auditor, approver, and where it holds. A member's role without @ holds
-    /// in the member's whole org, anybody else's in the whole broker.
+    /// One of system-admin, org-admin, member, auditor, approver, model-proxy, and where it holds. A member's role
+    /// without @ holds in the member's whole org, anybody else's in the whole broker.
     #[arg(value_name = "ROLE[@ORG[/PROJECT]]")]
     role: RoleArg,
     /// The member: id or name.
@@ -56,6 +56,7 @@ impl FromStr for RoleArg {
             Role::Member => proto::Role::Member,
             Role::Auditor => proto::Role::Auditor,
             Role::Approver => proto::Role::Approver,
+            Role::ModelProxy => proto::Role::ModelProxy,
         };
         Ok(Self(proto::RoleGrant {
             role: role as i32,
@@ -73,6 +74,7 @@ pub(super) fn told(grant: &proto::RoleGrant) -> String {
         proto::Role::Member => Role::Member.name(),
         proto::Role::Auditor => Role::Auditor.name(),
         proto::Role::Approver => Role::Approver.name(),
+        proto::Role::ModelProxy => Role::ModelProxy.name(),
         proto::Role::Unspecified => "unknown",
     };
     match (grant.org.as_str(), grant.project.as_str()) {

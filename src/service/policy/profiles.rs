@@ -128,7 +128,7 @@ impl Broker {
             .await?
             .is_some()
         {
-            return Ok((self.made(org, &name)?, None));
+            return Ok((self.made_profile(org, &name)?, None));
         }
         let made = self
             .amend(Change {
@@ -153,7 +153,7 @@ impl Broker {
             // A repeat that raced with the first: it lost, and what the first made is its answer.
             Err(refusal) if refusal.reason == Reason::AlreadyExists => {
                 match self.made_before::<crate::domain::id::Org>(org, create).await? {
-                    Some(_) => Ok((self.made(org, &name)?, None)),
+                    Some(_) => Ok((self.made_profile(org, &name)?, None)),
                     None => Err(refusal),
                 }
             }
@@ -162,7 +162,7 @@ impl Broker {
     }
 
     /// What an earlier call made, as it is now.
-    fn made(&self, org: OrgId, name: &str) -> Result<Arc<Profile>, Refusal> {
+    fn made_profile(&self, org: OrgId, name: &str) -> Result<Arc<Profile>, Refusal> {
         existing(&self.policy(), org, name).cloned()
     }
 
