@@ -281,8 +281,9 @@ async fn a_report_that_failed_is_reported_again() {
     let event = till.event("late", 1);
     let (is_there, go_on) = till.bench.hold("taken-day");
     let given_up = async {
+        let reporter = operator();
         tokio::select! {
-            _ = till.bench.broker.report_usage(&operator(), BENCH_ORG, std::slice::from_ref(&event)) => {}
+            _ = till.bench.broker.report_usage(&reporter, BENCH_ORG, std::slice::from_ref(&event)) => {}
             _ = is_there => {}
         }
     };
