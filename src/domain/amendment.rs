@@ -311,7 +311,9 @@ pub fn exactly(
 mod tests {
     use super::*;
     use crate::domain::id::Id;
+    use crate::domain::key_shape::KeyShapes;
     use crate::domain::mode::ModeSet;
+    use crate::domain::pool::Pools;
     use crate::domain::profile::OnRejection;
 
     fn cell(mode: AuthMode, provider: &str, model: &str, verdict: Verdict) -> Cell {
@@ -460,7 +462,12 @@ mod tests {
             })
         };
         let (after, diff) = Policy::default().amended(&amendment);
-        let told = overruled(&after, &diff, &Registry::default(), 10);
+        let told = overruled(
+            &after,
+            &diff,
+            &Registry::new([], [], KeyShapes::default(), Pools::sample()),
+            10,
+        );
         let told: Vec<_> = told
             .iter()
             .map(|told| (told.cell.mode, told.cell.model.as_str(), told.by))

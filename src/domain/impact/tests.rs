@@ -10,6 +10,7 @@ use crate::domain::executor::Executor;
 use crate::domain::id::Id;
 use crate::domain::key_shape::KeyShapes;
 use crate::domain::matrix::{Cell, Matrix, Verdict};
+use crate::domain::pool::Pools;
 use crate::domain::profile::OnRejection;
 use crate::domain::task::Capacity;
 use crate::domain::time::Time;
@@ -29,7 +30,7 @@ fn registry() -> Registry {
             ("b".to_owned(), ModeSet::EMPTY.with(AuthMode::Byok)),
         ]),
     };
-    Registry::new([executor], [], KeyShapes::default())
+    Registry::new([executor], [], KeyShapes::default(), Pools::sample())
 }
 
 fn org() -> OrgId {
@@ -182,6 +183,7 @@ fn task(profile: &str) -> Task {
         profile: profile.to_owned(),
         capacity: Capacity::Cloud,
         spec_hash: String::new(),
+        pool: None,
         created: Time::from_millis(0),
         expires: Time::from_millis(1_000),
         ended: None,
