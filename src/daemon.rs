@@ -25,6 +25,7 @@ use crate::rpc;
 use crate::service::{Broker, Parts, ProxySettings, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use error::DaemonError;
 pub use inputs::Inputs;
@@ -38,6 +39,9 @@ const DENIAL_WINDOW: Duration = Duration::from_secs(300);
 const COLLECTION: Duration = Duration::from_secs(3_600);
 /// How often it is written down who was seen.
 const PRESENCE: Duration = Duration::from_secs(60);
+
+/// How often the sums of spend are read on.
+const SPEND: Duration = Duration::from_secs(5);
 
 /// A broker that is ready to serve.
 pub struct App {
@@ -68,6 +72,8 @@ fn settings(config: &Config) -> Settings {
         forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
         reserved_bytes: config.store.reserved_bytes,
         watch_heartbeat: config.watch.heartbeat,
+        metered_allow_all: config.metered.allow_all,
+        shared_per_day: config.shared.dispatches_per_day,
         proxy: ProxySettings {
             base_url: config.proxy.base_url.clone(),
             base_urls: config.proxy.base_urls.clone(),
@@ -91,6 +97,7 @@ impl App {
         } = inputs;
         let given = managed_keys::read(&config, &registry)?;
         let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
+        let prober = Prober::new(&config.local.probe_endpoints, Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -101,6 +108,7 @@ impl App {
             connectors,
             endpoint,
             issuers,
+            prober,
             settings: settings(&config),
             grant_key: opened.grant_key,
         })?;
@@ -179,6 +187,7 @@ impl App {
             stopping.clone(),
         ));
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.broker), stopping.clone()));
+        let summing = tokio::spawn(sum_spend(Arc::clone(&self.broker), stopping.clone()));
         let limits = rpc::Limits {
             max_message_bytes: listen_config.max_message_bytes,
             max_requests_in_flight: listen_config.max_requests_in_flight,
@@ -199,11 +208,14 @@ impl App {
         };
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
-        let _ended = tokio::join!(chores, sweeper);
+        let _ended = tokio::join!(chores, sweeper, summing);
         if let Some(reading) = reading {
             let _ended = reading.await;
         }
         flush_presence(&self.broker).await;
+        if let Err(refusal) = self.broker.settle_spend().await {
+            tracing::warn!(%refusal, "the sums of spend were not read to the end; the next start does");
+        }
         self.close().await;
         Ok(served?)
     }
@@ -281,6 +293,19 @@ async fn chores(
 async fn flush_presence(broker: &Broker) {
     if let Err(refusal) = broker.flush_presence().await {
         tracing::warn!(%refusal, "who was seen could not be written down");
+    }
+}
+
+/// Keeps the sums of spend near the journal's end, so that neither a start nor a question has much to read.
+async fn sum_spend(broker: Arc<Broker>, stopping: CancellationToken) {
+    loop {
+        if let Err(refusal) = broker.catch_up_spend().await {
+            tracing::warn!(%refusal, "the sums of spend could not be read on");
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(SPEND) => {}
+        }
     }
 }
 

@@ -32,8 +32,8 @@ use credbroker::domain::task::{Capacity, Task};
 use credbroker::domain::time::Time;
 use credbroker::domain::token::TokenHash;
 use credbroker::store::model::{
-    CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot, StagedAnswer,
-    StoredAuthority, StoredJournalKey,
+    AwsSecret, CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot,
+    StagedAnswer, StoredAuthority, StoredJournalKey,
 };
 
 fn id<K: credbroker::domain::id::Kind>(byte: u8) -> Id<K> {
@@ -161,8 +161,14 @@ fn agents_and_tasks() {
             created: at(5),
             expires: at(6),
             ended: Some(at(7)),
+            pool: None,
         };
-        check(&format!("task-{}", capacity.name()), &task, &[5, 11]);
+        older(&format!("task-{}", capacity.name()), &task);
+        let task = Task {
+            pool: Some("team-a".into()),
+            ..task
+        };
+        check(&format!("task-2-{}", capacity.name()), &task, &[5, 11, 12]);
     }
 }
 
@@ -187,6 +193,17 @@ fn credential(kind: CredentialKind, owner: Owner, phase: Phase) -> Credential {
         scopes: vec!["openid".into(), "offline_access".into()],
         token_type: "Bearer".into(),
         account: pairs("email", "alex@example.org"),
+        executor: None,
+        region: None,
+    }
+}
+
+/// As [`credential`], with what was added later.
+fn credential_2(kind: CredentialKind, owner: Owner, phase: Phase) -> Credential {
+    Credential {
+        executor: Some("claude-code".into()),
+        region: Some("us-east-1".into()),
+        ..credential(kind, owner, phase)
     }
 }
 
@@ -258,8 +275,10 @@ fn credentials_in_every_phase() {
             | Phase::Quarantined { .. }
             | Phase::Dead { .. } => {}
         }
-        let value = credential(CredentialKind::OAuthGrant, member, phase);
-        check(&format!("credential-{name}"), &value, &[7]);
+        let value = credential(CredentialKind::OAuthGrant, member, phase.clone());
+        older(&format!("credential-{name}"), &value);
+        let value = credential_2(CredentialKind::OAuthGrant, member, phase);
+        check(&format!("credential-2-{name}"), &value, &[7, 14, 15]);
     }
 }
 
@@ -272,7 +291,13 @@ fn credentials_of_every_kind() {
         CredentialKind::BedrockBearer,
     ] {
         let value = credential(kind, Owner::Org, Phase::rested());
-        check(&format!("credential-of-org-{}", kind.name()), &value, &[7]);
+        older(&format!("credential-of-org-{}", kind.name()), &value);
+        let value = credential_2(kind, Owner::Org, Phase::rested());
+        check(
+            &format!("credential-2-of-org-{}", kind.name()),
+            &value,
+            &[7, 14, 15],
+        );
     }
 }
 
@@ -282,8 +307,25 @@ fn secrets_and_staged_answers() {
         generation: 3,
         access: Some(fake("access-token")),
         refresh: Some(fake("refresh-token")),
+        aws: None,
     };
-    check("credential-secret", &secret, &[1, 2]);
+    older("credential-secret", &secret);
+    let keys = |session_token| AwsSecret {
+        access_key_id: "AKIAABCDEFGHIJKLMNOP".into(),
+        secret_access_key: fake("secret-access-key"),
+        session_token,
+    };
+    for (name, session_token) in [("", None), ("-temporary", Some(fake("session-token")))] {
+        let secret = CredentialSecret {
+            generation: 3,
+            access: None,
+            refresh: None,
+            aws: Some(keys(session_token)),
+        };
+        check(&format!("credential-secret-2-aws{name}"), &secret, &[1, 2, 3]);
+    }
+    let secret = CredentialSecret { aws: None, ..secret };
+    check("credential-secret-2", &secret, &[1, 2, 3]);
     let answer = StagedAnswer {
         fence: 4,
         status: 200,
@@ -308,7 +350,7 @@ fn leases_of_every_mode_and_holder() {
             holder,
             task: Some(id(4)),
             member: id(5),
-            credential: id(6),
+            credential: Some(id(6)),
             mode,
             provider: "anthropic".into(),
             model: "claude".into(),
@@ -326,13 +368,24 @@ fn leases_of_every_mode_and_holder() {
         });
         lease.approval = Some(id(13));
         check(&format!("lease-2-{}", mode.name()), &lease, &[3, 12, 13, 14]);
+        lease.credential = None;
+        check(&format!("lease-3-{}", mode.name()), &lease, &[3, 5, 12, 13, 14]);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
-    let pin = Pin {
-        credential: id(1),
+    let mut pin = Pin {
+        credential: Some(id(1)),
         position: 2,
+        runs: None,
     };
-    check("pin", &pin, &[]);
+    older("pin", &pin);
+    pin.runs = Some(Runs {
+        mode: AuthMode::Byok,
+        provider: "anthropic".into(),
+        modes: ModeSet::ALL,
+        on_rejection: OnRejection::Next,
+        named: Some(id(3)),
+    });
+    check("pin-2", &pin, &[0, 2]);
 }
 
 #[test]

@@ -55,10 +55,11 @@ async fn set_key_of(operator: &Caller, provider: &str, key: &str) {
         org: ORG.to_owned(),
         owner: Some(owner("")),
         provider: provider.to_owned(),
-        api_key: Some(proto::Secret {
+        key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
             value: key.to_owned(),
-        }),
+        })),
         force: false,
+        ..Default::default()
     };
     operator.credentials().set_credential(request).await.unwrap();
 }

@@ -225,6 +225,7 @@ async fn a_pin_at_one_provider_outlives_the_use_of_another() {
         provider: "",
         profile: "",
         capacity: Capacity::Cloud,
+        pool: "",
         spec_hash: "",
         ttl: None,
         agents: &[],

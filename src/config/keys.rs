@@ -167,6 +167,8 @@ pub const KEYS: &[Key] = &[
 
     key("registry.files", Limit::List(64), Apply::Restart),
 
+    key("local.probe_endpoints", Limit::List(32), Apply::Restart),
+
     key("connectors.accept_terms", Limit::List(64), Apply::Restart),
     key("connectors.files", Limit::List(64), Apply::Restart),
 
@@ -175,8 +177,10 @@ pub const KEYS: &[Key] = &[
 
     key("metrics.listen", Limit::Own, Apply::Restart),
 
+    key("metered.allow_all", Limit::Own, Apply::Reload),
     key("metered.key_files", Limit::Own, Apply::Reload),
 
+    key("shared.dispatches_per_day", number(0, 1_000_000_000), Apply::Reload),
     key("shared.key_files", Limit::Own, Apply::Reload),
 
     key("proxy.base_url", Limit::Own, Apply::Reload),

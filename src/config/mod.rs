@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub use keys::{Apply, KEYS, Key};
 pub use platform::{KeyFiles, Proxy};
 pub use validated::{
-    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Log, LogFormat, Refresh,
+    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Local, Log, LogFormat, Refresh,
     Registry, Store,
 };
 

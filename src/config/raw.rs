@@ -64,6 +64,7 @@ section!(Raw {
     log: Log = Log::default(),
     drain: Drain = Drain::default(),
     registry: Registry = Registry::default(),
+    local: Local = Local::default(),
     connectors: Connectors = Connectors::default(),
     oidc: Oidc = Oidc::default(),
     watch: Watch = Watch::default(),
@@ -138,6 +139,10 @@ section!(Registry {
     files: Vec<PathBuf> = Vec::new(),
 });
 
+section!(Local {
+    probe_endpoints: Vec<String> = Vec::new(),
+});
+
 section!(Watch {
     heartbeat: Span = Span::seconds(15),
 });
@@ -147,10 +152,12 @@ section!(Metrics {
 });
 
 section!(Metered {
+    allow_all: bool = true,
     key_files: BTreeMap<String, PathBuf> = BTreeMap::new(),
 });
 
 section!(Shared {
+    dispatches_per_day: u32 = 200,
     key_files: BTreeMap<String, PathBuf> = BTreeMap::new(),
 });
 
@@ -276,6 +283,12 @@ fn overlay(table: &mut Table, key: &Key, given: &str, defaults: &Table) -> Resul
                 .trim()
                 .parse()
                 .map_err(|_| fault("not a whole number".into()))?,
+        ),
+        Some(Value::Boolean(_)) => Value::Boolean(
+            given
+                .trim()
+                .parse()
+                .map_err(|_| fault("neither true nor false".into()))?,
         ),
         Some(Value::Array(_)) => Value::Array(
             given

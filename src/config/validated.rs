@@ -15,6 +15,7 @@ use super::oidc;
 use super::platform::{self, KeyFiles, Proxy};
 use super::raw::{self, Origins, Raw};
 use crate::domain::oidc::Issuer;
+use crate::upstream::base_url::checked_base_url;
 
 /// The whole configuration. Holds no secret.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub drain: Drain,
     /// More executors and providers.
     pub registry: Registry,
+    /// Model servers on members' machines.
+    pub local: Local,
     /// More connectors, and whose terms are accepted.
     pub connectors: Connectors,
     /// `[[oidc.issuers]]`: who may vouch for members.
@@ -51,6 +54,10 @@ pub struct Config {
     pub watch: Watch,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// The platform's keys that are paid for.
+    pub metered: Metered,
+    /// The platform's keys that are free up to a quota.
+    pub shared: Shared,
     /// `metered.key_files` and `shared.key_files`: the files of the platform's own keys.
     pub key_files: Vec<KeyFiles>,
     /// `[proxy]`.
@@ -186,6 +193,13 @@ pub struct Registry {
     pub files: Vec<PathBuf>,
 }
 
+/// `[local]`.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The base URLs of the servers that the broker itself asks whether they are there.
+    pub probe_endpoints: Vec<String>,
+}
+
 /// `[connectors]`.
 #[derive(Clone, Debug)]
 pub struct Connectors {
@@ -207,6 +221,20 @@ pub struct Watch {
 pub struct Metrics {
     /// Where they are read; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[metered]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Metered {
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub allow_all: bool,
+}
+
+/// `[shared]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// Shared dispatches of an org a UTC day, where nothing else was said of it.
+    pub dispatches_per_day: u32,
 }
 
 /// Checks every key, then what two keys demand of each other.
@@ -256,6 +284,9 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         registry: Registry {
             files: files("registry.files", &raw.registry.files, folder, origins)?,
         },
+        local: Local {
+            probe_endpoints: probe_endpoints(&raw, origins)?,
+        },
         connectors: Connectors {
             accept_terms: raw.connectors.accept_terms.clone(),
             files: files("connectors.files", &raw.connectors.files, folder, origins)?,
@@ -266,6 +297,12 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         },
         metrics: Metrics {
             listen: metrics_listen(&raw, origins)?,
+        },
+        metered: Metered {
+            allow_all: raw.metered.allow_all,
+        },
+        shared: Shared {
+            dispatches_per_day: raw.shared.dispatches_per_day,
         },
         key_files: platform::key_files(&raw, folder, origins)?,
         proxy: platform::proxy(&raw.proxy, origins)?,
@@ -449,4 +486,17 @@ fn files(
         return Err(origins.fault(key, "an empty path", "Remove the empty entry."));
     }
     Ok(files.iter().map(|file| folder.join(file)).collect())
+}
+
+fn probe_endpoints(raw: &Raw, origins: &Origins) -> Result<Vec<String>, ConfigError> {
+    let checked = raw.local.probe_endpoints.iter().map(|endpoint| {
+        checked_base_url(endpoint).map_err(|fault| {
+            origins.fault(
+                "local.probe_endpoints",
+                format!("'{}' {fault}", endpoint.escape_debug()),
+                "Name servers as \"http://10.0.0.5:11434\".",
+            )
+        })
+    });
+    checked.collect()
 }

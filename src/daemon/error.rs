@@ -18,6 +18,7 @@ use crate::telemetry::TelemetryError;
 use crate::upstream::connector::load::ConnectorError;
 use crate::upstream::http::HttpSetupError;
 use crate::upstream::oidc::IssuerSetupError;
+use crate::upstream::probe::ProberSetupError;
 
 /// Why the daemon does not start or ended. The operator's to mend; each says how.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,9 @@ pub enum DaemonError {
     /// An issuer.
     #[error(transparent)]
     Issuer(#[from] IssuerSetupError),
+    /// What asks model servers whether they are there.
+    #[error(transparent)]
+    Prober(#[from] ProberSetupError),
     /// The client for token endpoints.
     #[error("the client for token endpoints: {0}")]
     Http(#[from] HttpSetupError),

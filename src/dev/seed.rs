@@ -61,6 +61,7 @@ pub(super) async fn seed(app: &App) -> Result<Seeded, DaemonError> {
         provider: "",
         profile: "",
         capacity: Capacity::Cloud,
+        pool: "",
         spec_hash: "",
         ttl: Some(DAY),
         agents: &[],

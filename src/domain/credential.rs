@@ -25,13 +25,13 @@ pub struct Credential {
     pub connector: String,
     /// The generation and where its rotation stands. Keys have one too: replacing a key is a generation.
     pub rotation: Rotation,
-    /// When the current access token expires; `None` where it does not or nobody knows.
+    /// When the current access token or the key expires; `None` where it does not or nobody knows.
     pub expires: Option<Time>,
     /// When it was made.
     pub created: Time,
     /// When it was last refreshed or replaced.
     pub refreshed: Time,
-    /// The last four characters of a key, to tell keys apart.
+    /// The last four characters of a key, of AWS keys those of the access key id, to tell keys apart.
     pub hint: String,
     /// The scopes of a grant.
     pub scopes: Vec<String>,
@@ -39,6 +39,10 @@ pub struct Credential {
     pub token_type: String,
     /// Non-secret facts about the account.
     pub account: Vec<(String, String)>,
+    /// The only executor it is for; `None`: all that can use the provider. Keys only.
+    pub executor: Option<String>,
+    /// The region that AWS keys and bearer keys for Bedrock are meant for.
+    pub region: Option<String>,
 }
 
 /// The health of a credential at a glance.
@@ -56,6 +60,8 @@ pub enum Health {
     Quarantined,
     /// Someone has to sign in again.
     ReauthRequired,
+    /// A key whose time is over: someone has to store another.
+    Expired,
 }
 
 impl Health {
@@ -68,6 +74,7 @@ impl Health {
             Health::Ambiguous => "ambiguous",
             Health::Quarantined => "quarantined",
             Health::ReauthRequired => "reauth-required",
+            Health::Expired => "expired",
         }
     }
 }
@@ -88,6 +95,8 @@ impl Credential {
             Phase::Quarantined { .. } => Health::Quarantined,
             Phase::Dead { .. } => Health::ReauthRequired,
             Phase::Live { .. } if self.works_for(now, lead) => Health::Ok,
+            // Only grants are refreshed.
+            Phase::Live { .. } if self.kind.is_key() => Health::Expired,
             Phase::Live { .. } => Health::Expiring,
         }
     }

@@ -1,5 +1,6 @@
 //! How a resolution was decided: one type for the reply, the explanation, the journal and the error details.
 
+use super::gate::Said;
 use super::id::CredentialId;
 use super::mode::{AuthMode, PermitEntry};
 use super::owner::Owner;
@@ -12,10 +13,26 @@ pub struct Candidate {
     pub credential: Option<CredentialId>,
     /// The mode it was looked at for.
     pub mode: AuthMode,
-    /// Its owner.
-    pub owner: Owner,
+    /// Which entry of the permit it was looked at for.
+    pub position: usize,
+    /// Its owner; `None` where the mode uses nothing of the org's or a member's.
+    pub owner: Option<Owner>,
     /// Why it was passed over; `None` for the chosen one.
     pub passed_over: Option<Reason>,
+}
+
+/// What settled which modes come into question.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SelectedBy {
+    /// Nothing: all that the registry has.
+    #[default]
+    Nothing,
+    /// The profile of this name.
+    Profile(String),
+    /// The policy of the executor, which pins one.
+    Executor,
+    /// The task, which runs on one already.
+    Task,
 }
 
 /// How a resolution was decided.
@@ -29,10 +46,16 @@ pub struct Decision {
     pub permit: Vec<PermitEntry>,
     /// Which entry of the permit was used.
     pub position: usize,
-    /// Why a mode other than the first was used; empty where the first held.
-    pub fallback_reason: String,
+    /// Why something other than the first was used; `None` where the first held.
+    pub fallback: Option<Reason>,
     /// The version of the policy.
     pub policy_version: u64,
+    /// What each scope said.
+    pub said: Option<Said>,
+    /// How the modes were selected.
+    pub selected_by: SelectedBy,
+    /// Whether it was resolved at the scope of the system, which the access matrix does not bind.
+    pub system_scope: bool,
     /// The credentials looked at.
     pub candidates: Vec<Candidate>,
 }

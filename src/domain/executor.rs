@@ -1,13 +1,16 @@
-//! The registry: which agent programs there are, which providers, and which modes a pair of them supports.
+//! The registry: which agent programs there are, which providers, which modes a pair of them supports, and the
+//! capacity pools.
 //!
 //! Data, loaded once by `config::registry` and read without locks. A pair that is not listed is not
 //! supported.
 
 use std::collections::BTreeMap;
 
-use super::key_shape::{KeyShapes, ShapeMismatch};
+use super::key_shape::{AwsKeyText, AwsPart, KeyShapes, ShapeMismatch};
 use super::mode::{CredentialKind, ModeSet};
 use super::name::Name;
+use super::pool::{Pool, Pools};
+use super::task::Capacity;
 
 /// An agent program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,34 @@ impl Executor {
     pub fn modes(&self, provider: &str) -> ModeSet {
         self.providers.get(provider).copied().unwrap_or_default()
     }
+
+    /// The providers it can use, the native one first, the others by name.
+    pub fn usable(&self) -> impl Iterator<Item = (&str, ModeSet)> {
+        let native = self.native_provider.as_str();
+        let others = self.providers.iter().filter(move |(name, _)| *name != native);
+        std::iter::once((native, self.modes(native)))
+            .chain(others.map(|(name, modes)| (name.as_str(), *modes)))
+    }
+}
+
+/// Whether calls to a provider are authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expectation {
+    /// Each call carries a credential of one of the provider's kinds.
+    #[default]
+    Required,
+    /// Calls carry none: a server on one's own machine, used in mode local only.
+    None,
+}
+
+impl Expectation {
+    /// The name in the registry's files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Expectation::Required => "required",
+            Expectation::None => "none",
+        }
+    }
 }
 
 /// Who answers model calls.
@@ -34,16 +65,57 @@ pub struct Provider {
     pub name: Name,
     /// What people call it.
     pub title: String,
-    /// The kinds of credential it takes, the preferred one first.
+    /// The kinds of credential it takes, the preferred one first; none where it takes none.
     pub kinds: Vec<CredentialKind>,
+    /// Whether it takes any.
+    pub credential: Expectation,
+    /// The root of its API, without a `/` at its end; of a local one the address it has by default. `None`: it has no
+    /// single one.
+    pub base_url: Option<String>,
+    /// Patterns of the models that are its own; none where it serves whatever it is asked for.
+    pub models: Vec<String>,
+    /// What it calls models that another provider calls otherwise: that name, and its own.
+    pub model_ids: BTreeMap<String, String>,
 }
 
-/// All executors and providers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl Provider {
+    /// Whether it says which models are its own, and `model` is one of them.
+    pub fn names(&self, model: &str) -> bool {
+        self.models.iter().any(|pattern| matches(pattern, model))
+    }
+
+    /// Whether `model` may be asked of it: one of its own, one it has another name for, or any where it does not
+    /// say which are its own.
+    pub fn serves(&self, model: &str) -> bool {
+        self.models.is_empty() || self.names(model) || self.model_ids.contains_key(model)
+    }
+
+    /// What it calls `model`: the same, unless it has another name for it.
+    pub fn model_id<'a>(&'a self, model: &'a str) -> &'a str {
+        self.model_ids.get(model).map_or(model, String::as_str)
+    }
+}
+
+/// Whether `model` matches `pattern`, in which `*` stands for any run of characters.
+fn matches(pattern: &str, model: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == model;
+    };
+    let Some(model) = model.strip_prefix(head) else {
+        return false;
+    };
+    // Every place where what follows the star could begin.
+    let mut places = model.char_indices().map(|(at, _)| at).chain([model.len()]);
+    places.any(|at| matches(rest, &model[at..]))
+}
+
+/// All executors, providers and pools.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
     executors: BTreeMap<String, Executor>,
     providers: BTreeMap<String, Provider>,
     shapes: KeyShapes,
+    pools: Pools,
 }
 
 impl Registry {
@@ -52,6 +124,7 @@ impl Registry {
         executors: impl IntoIterator<Item = Executor>,
         providers: impl IntoIterator<Item = Provider>,
         shapes: KeyShapes,
+        pools: Pools,
     ) -> Self {
         Self {
             executors: executors
@@ -63,6 +136,7 @@ impl Registry {
                 .map(|p| (p.name.as_str().to_owned(), p))
                 .collect(),
             shapes,
+            pools,
         }
     }
 
@@ -76,6 +150,11 @@ impl Registry {
         self.providers.get(name)
     }
 
+    /// The kinds of credential that `provider` takes; none where it is unknown.
+    pub fn kinds(&self, provider: &str) -> &[CredentialKind] {
+        self.provider(provider).map_or(&[], |provider| &provider.kinds)
+    }
+
     /// The modes `executor` supports with `provider`; empty where either is unknown.
     pub fn modes(&self, executor: &str, provider: &str) -> ModeSet {
         self.executor(executor)
@@ -87,6 +166,15 @@ impl Registry {
         self.shapes.check(provider, key)
     }
 
+    /// Whether `keys` may be stored as AWS keys of `provider`.
+    pub fn check_aws_keys(
+        &self,
+        provider: &str,
+        keys: AwsKeyText<'_>,
+    ) -> Result<(), (AwsPart, ShapeMismatch)> {
+        self.shapes.check_aws(provider, keys)
+    }
+
     /// All executors, in the order of their names.
     pub fn executors(&self) -> impl Iterator<Item = &Executor> {
         self.executors.values()
@@ -95,5 +183,85 @@ impl Registry {
     /// All providers, in the order of their names.
     pub fn providers(&self) -> impl Iterator<Item = &Provider> {
         self.providers.values()
+    }
+
+    /// The executors that can use `provider`, in the order of their names, and in which modes.
+    pub fn users(&self, provider: &str) -> impl Iterator<Item = (&Executor, ModeSet)> {
+        self.executors()
+            .map(move |executor| (executor, executor.modes(provider)))
+            .filter(|(_, modes)| !modes.is_empty())
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.get(name)
+    }
+
+    /// The pool of a task that names none.
+    pub fn default_pool(&self, capacity: Capacity) -> &Pool {
+        self.pools.default_for(capacity)
+    }
+
+    /// All pools, in the order of their names.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn provider(models: &[&str]) -> Provider {
+        Provider {
+            name: "p".parse().unwrap(),
+            title: "P".to_owned(),
+            kinds: vec![CredentialKind::ApiKey],
+            credential: Expectation::Required,
+            base_url: None,
+            models: models.iter().map(|&model| model.to_owned()).collect(),
+            model_ids: BTreeMap::from([("claude-x".to_owned(), "vendor.claude-x-v1:0".to_owned())]),
+        }
+    }
+
+    // req: A4
+    #[test]
+    fn a_provider_serves_its_own_models_those_it_has_a_name_for_and_any_where_it_does_not_say() {
+        let own = provider(&["gpt-*", "o3"]);
+        for (model, serves) in [
+            ("gpt-5", true),
+            ("gpt-", true),
+            ("o3", true),
+            ("o3-mini", false),
+            ("my-gpt-5", false),
+            ("claude-x", true),
+            ("claude-y", false),
+            ("", false),
+        ] {
+            assert_eq!(own.serves(model), serves, "{model}");
+        }
+        assert!(provider(&[]).serves("anything"));
+        assert!(!provider(&[]).names("anything"));
+    }
+
+    // req: A4
+    #[test]
+    fn a_model_goes_by_the_providers_own_name() {
+        assert_eq!(provider(&[]).model_id("claude-x"), "vendor.claude-x-v1:0");
+        assert_eq!(provider(&[]).model_id("claude-y"), "claude-y");
+    }
+
+    #[test]
+    fn the_native_provider_comes_first() {
+        let modes = ModeSet::EMPTY;
+        let names = ["a", "m", "z"].map(|name| (name.to_owned(), modes));
+        let executor = Executor {
+            name: "e".parse().unwrap(),
+            native_provider: "m".to_owned(),
+            providers: BTreeMap::from(names),
+        };
+        let order: Vec<_> = executor.usable().map(|(name, _)| name).collect();
+        assert_eq!(order, ["m", "a", "z"]);
     }
 }

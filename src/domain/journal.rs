@@ -87,6 +87,10 @@ actions! {
     LockCreate, "lock.create";
     LockRemove, "lock.remove";
     MemberRemove, "member.remove";
+    IdentityLink, "member.link_identities";
+    AccountUpdate, "account.update";
+    CreditAdd, "credit.add";
+    UsageReport, "usage.report";
     ManagedKeySet, "managed_key.set";
     ManagedKeyRemove, "managed_key.remove";
     GrantIntrospect, "proxy_grant.introspect";

@@ -3,6 +3,10 @@
 //! Shapes are hints, never proof: only a likely mix-up is refused, an unknown shape passes. The shapes are
 //! data (`registry/providers.toml`).
 
+mod aws;
+
+pub use aws::{AwsKeyText, AwsPart, is_region};
+
 /// What a key of some shape is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyUse {
@@ -12,6 +16,10 @@ pub enum KeyUse {
     Admin,
     /// It is an OAuth token, which belongs to a grant and ends soon.
     OAuthToken,
+    /// It names long-term AWS keys and authenticates nothing without their secret.
+    AwsKeyId,
+    /// It names temporary AWS keys, which work only with their session token.
+    AwsTemporaryKeyId,
 }
 
 /// The characters that may follow a prefix.
@@ -74,8 +82,8 @@ pub enum ShapeMismatch {
         "the key has whitespace, control or non-ASCII characters in it; paste the key alone, in one line"
     )]
     Unprintable,
-    /// Longer than [`MAX_KEY`].
-    #[error("the key is longer than {MAX_KEY} bytes; check what was pasted")]
+    /// Longer than [`MAX_KEY`], or as an access key id than those are.
+    #[error("the key is longer than any that is taken; check what was pasted")]
     TooLong,
     /// An OAuth token, not a key.
     #[error(
@@ -100,6 +108,24 @@ pub enum ShapeMismatch {
         /// The provider it was meant for.
         provider: String,
     },
+    /// The id of AWS keys where a secret belongs.
+    #[error(
+        "this looks like an AWS access key id of {looks_like}, which authenticates nothing by itself; AWS keys \
+         are stored as a pair, id and secret"
+    )]
+    AwsKeyId {
+        /// The provider it looks like.
+        looks_like: String,
+    },
+    /// Something else where the id of AWS keys belongs.
+    #[error("this does not look like an AWS access key id, such as AKIA…; check what was pasted where")]
+    NoAwsKeyId,
+    /// Temporary AWS keys without their session token, which do not work.
+    #[error("these are temporary AWS keys, which work only with their session token; store it with them")]
+    SessionTokenMissing,
+    /// Long-term AWS keys with a session token, which they do not have.
+    #[error("long-term AWS keys have no session token; leave it out, or check which keys these are")]
+    SessionTokenUnexpected,
 }
 
 impl ShapeMismatch {
@@ -108,16 +134,47 @@ impl ShapeMismatch {
         match self {
             ShapeMismatch::OAuthToken { looks_like }
             | ShapeMismatch::AdminKey { looks_like }
-            | ShapeMismatch::OtherProvider { looks_like, .. } => Some(looks_like),
-            ShapeMismatch::Empty | ShapeMismatch::Unprintable | ShapeMismatch::TooLong => None,
+            | ShapeMismatch::OtherProvider { looks_like, .. }
+            | ShapeMismatch::AwsKeyId { looks_like } => Some(looks_like),
+            ShapeMismatch::Empty
+            | ShapeMismatch::Unprintable
+            | ShapeMismatch::TooLong
+            | ShapeMismatch::NoAwsKeyId
+            | ShapeMismatch::SessionTokenMissing
+            | ShapeMismatch::SessionTokenUnexpected => None,
         }
     }
 
-    /// Whether it may be stored all the same when the caller insists. What cannot be sent in a header
-    /// cannot be forced.
+    /// Whether it may be stored all the same when the caller insists. What cannot be sent in a header, or can
+    /// never work, cannot be forced.
     pub fn forceable(&self) -> bool {
-        self.looks_like().is_some()
+        match self {
+            ShapeMismatch::Empty
+            | ShapeMismatch::Unprintable
+            | ShapeMismatch::TooLong
+            | ShapeMismatch::SessionTokenMissing => false,
+            ShapeMismatch::OAuthToken { .. }
+            | ShapeMismatch::AdminKey { .. }
+            | ShapeMismatch::OtherProvider { .. }
+            | ShapeMismatch::AwsKeyId { .. }
+            | ShapeMismatch::NoAwsKeyId
+            | ShapeMismatch::SessionTokenUnexpected => true,
+        }
     }
+}
+
+/// Whether it can be sent in a header, and is at most `longest` bytes.
+fn sendable(key: &str, longest: usize) -> Result<(), ShapeMismatch> {
+    if key.is_empty() {
+        return Err(ShapeMismatch::Empty);
+    }
+    if key.len() > longest {
+        return Err(ShapeMismatch::TooLong);
+    }
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ShapeMismatch::Unprintable);
+    }
+    Ok(())
 }
 
 /// All known shapes.
@@ -142,17 +199,10 @@ impl KeyShapes {
     }
 
     /// Whether `key` may be stored for `provider`. A provider without shapes of its own (a gateway, a local
-    /// endpoint) may hand out keys that look like anybody's; only OAuth tokens are refused there.
+    /// endpoint) may hand out keys that look like anybody's; only OAuth tokens and AWS access key ids are refused
+    /// there.
     pub fn check(&self, provider: &str, key: &str) -> Result<(), ShapeMismatch> {
-        if key.is_empty() {
-            return Err(ShapeMismatch::Empty);
-        }
-        if key.len() > MAX_KEY {
-            return Err(ShapeMismatch::TooLong);
-        }
-        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ShapeMismatch::Unprintable);
-        }
+        sendable(key, MAX_KEY)?;
         let Some(shape) = self.recognize(key) else {
             return Ok(());
         };
@@ -160,6 +210,7 @@ impl KeyShapes {
         let known = self.0.iter().any(|shape| shape.provider == provider);
         match shape.usage {
             KeyUse::OAuthToken => Err(ShapeMismatch::OAuthToken { looks_like }),
+            KeyUse::AwsKeyId | KeyUse::AwsTemporaryKeyId => Err(ShapeMismatch::AwsKeyId { looks_like }),
             _ if known && looks_like != provider => Err(ShapeMismatch::OtherProvider {
                 looks_like,
                 provider: provider.to_owned(),

@@ -49,8 +49,8 @@ pub struct Lease {
     pub task: Option<TaskId>,
     /// The member it works for.
     pub member: MemberId,
-    /// The credential behind it.
-    pub credential: CredentialId,
+    /// The credential behind it; `None` in the modes that use none of the org's or a member's.
+    pub credential: Option<CredentialId>,
     /// The mode.
     pub mode: AuthMode,
     /// The provider.
@@ -80,7 +80,24 @@ pub struct Handed {
     pub expires: Option<Time>,
 }
 
+/// What tells the leases of one holder and task apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing<'a> {
+    /// A credential of the org's or a member's.
+    Credential(CredentialId),
+    /// None of theirs: a mode with a provider.
+    Mode(AuthMode, &'a str),
+}
+
 impl Lease {
+    /// What is behind it.
+    pub fn backing(&self) -> Backing<'_> {
+        match self.credential {
+            Some(credential) => Backing::Credential(credential),
+            None => Backing::Mode(self.mode, &self.provider),
+        }
+    }
+
     /// Whether it still stands at `now`.
     pub fn stands(&self, now: Time) -> bool {
         self.ended.is_none() && now < self.expires

@@ -40,6 +40,8 @@ mod cascade;
 mod cell;
 mod compiled;
 mod pattern;
+#[cfg(test)]
+mod tests;
 
 pub use cascade::{Cascade, Judged, Level};
 pub use cell::{Cell, Verdict};

@@ -110,6 +110,19 @@ impl ModeSet {
     }
 }
 
+/// The names in the fixed order, or `nothing`.
+impl std::fmt::Display for ModeSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (index, mode) in self.iter().enumerate() {
+            write!(f, "{}{}", if index == 0 { "" } else { ", " }, mode.name())?;
+        }
+        Ok(())
+    }
+}
+
 impl FromIterator<AuthMode> for ModeSet {
     fn from_iter<I: IntoIterator<Item = AuthMode>>(modes: I) -> Self {
         modes.into_iter().fold(Self::EMPTY, Self::with)
@@ -139,6 +152,11 @@ impl CredentialKind {
             CredentialKind::BedrockBearer => "bedrock-bearer",
         }
     }
+
+    /// Whether it is a key that somebody brought, and not a grant that the broker keeps alive.
+    pub const fn is_key(self) -> bool {
+        !matches!(self, CredentialKind::OAuthGrant)
+    }
 }
 
 /// One way in which the task may be served.
@@ -148,8 +166,8 @@ pub struct PermitEntry {
     pub mode: AuthMode,
     /// The provider.
     pub provider: String,
-    /// The kind of credential.
-    pub kind: CredentialKind,
+    /// The kind of credential; `None` in the modes that use none of the org's or a member's.
+    pub kind: Option<CredentialKind>,
     /// The model as this provider names it; empty where none was asked for.
     pub model: String,
 }

@@ -1,7 +1,8 @@
 //! Whether a way of serving an executor can be used now, and who has to mend it where it cannot.
 
+use super::conditions::{Condition, reason};
 use super::credential::Health;
-use super::mode::CredentialKind;
+use super::mode::{AuthMode, CredentialKind};
 use super::reason::{Fault, Reason};
 
 /// Whether a way can be used.
@@ -16,6 +17,15 @@ pub enum Readiness {
 }
 
 impl Readiness {
+    /// What a condition that was met in a mode comes to.
+    pub fn of(mode: AuthMode, condition: Condition) -> Self {
+        match reason(mode, condition) {
+            Some(reason @ (Reason::ConnectAccount | Reason::ReauthRequired)) => Readiness::Connect(reason),
+            Some(reason) => Readiness::Fault(reason),
+            None => Readiness::Fault(Reason::Internal),
+        }
+    }
+
     /// Why not; `None` where it can be used.
     pub fn reason(self) -> Option<Reason> {
         match self {
@@ -41,35 +51,15 @@ impl Readiness {
     }
 }
 
-/// What there is of a way.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    /// What sort of credential it takes.
-    pub kind: CredentialKind,
-    /// The health of the credential, where there is one.
-    pub health: Option<Health>,
-    /// Whether a connector of the provider is there, switched on and its terms accepted.
-    pub connector: bool,
-    /// Whether the credential is locked.
-    pub locked: bool,
-}
-
-/// Judges a way.
-pub fn readiness(found: Found) -> Readiness {
-    if found.health.is_some() && found.locked {
-        return Readiness::Fault(Reason::CredentialUnusable);
-    }
-    let grant = found.kind == CredentialKind::OAuthGrant;
-    match found.health {
-        _ if grant && !found.connector => Readiness::Fault(Reason::ConnectorDisabled),
-        None if grant => Readiness::Connect(Reason::ConnectAccount),
-        None => Readiness::Fault(Reason::NoCredentialConfigured),
-        Some(Health::Ok | Health::Expiring | Health::Refreshing) => Readiness::Ready,
-        Some(Health::Ambiguous) => Readiness::Fault(Reason::RefreshAmbiguous),
-        Some(Health::Quarantined | Health::ReauthRequired) if grant => {
-            Readiness::Connect(Reason::ReauthRequired)
-        }
-        Some(Health::Quarantined | Health::ReauthRequired) => Readiness::Fault(Reason::CredentialUnusable),
+/// Whether a way with a credential of this kind and health can be used.
+pub fn readiness(kind: CredentialKind, health: Health) -> Readiness {
+    let grant = kind == CredentialKind::OAuthGrant;
+    match health {
+        Health::Ok | Health::Expiring | Health::Refreshing => Readiness::Ready,
+        Health::Ambiguous => Readiness::Fault(Reason::RefreshAmbiguous),
+        Health::Quarantined | Health::ReauthRequired if grant => Readiness::Connect(Reason::ReauthRequired),
+        Health::Expired => Readiness::Fault(Reason::KeyExpired),
+        Health::Quarantined | Health::ReauthRequired => Readiness::Fault(Reason::CredentialUnusable),
     }
 }
 
@@ -77,37 +67,24 @@ pub fn readiness(found: Found) -> Readiness {
 mod tests {
     use super::*;
 
-    fn found(kind: CredentialKind, health: Option<Health>) -> Found {
-        Found {
-            kind,
-            health,
-            connector: true,
-            locked: false,
-        }
-    }
-
     #[test]
     fn each_state_says_who_has_to_act() {
         let (grant, key) = (CredentialKind::OAuthGrant, CredentialKind::ApiKey);
-        assert_eq!(readiness(found(grant, Some(Health::Ok))), Readiness::Ready);
-        let unconnected = readiness(found(grant, None));
+        assert_eq!(readiness(grant, Health::Ok), Readiness::Ready);
+        let dead = readiness(grant, Health::ReauthRequired);
+        assert_eq!(dead, Readiness::Connect(Reason::ReauthRequired));
+        let unconnected = Readiness::of(AuthMode::OAuth, Condition::Unconnected);
         assert_eq!(unconnected, Readiness::Connect(Reason::ConnectAccount));
         assert!(unconnected.is_for_members());
-        let dead = readiness(found(grant, Some(Health::ReauthRequired)));
-        assert_eq!(dead, Readiness::Connect(Reason::ReauthRequired));
-        let keyless = readiness(found(key, None));
+        let keyless = Readiness::of(AuthMode::Byok, Condition::NoKey);
         assert_eq!(keyless, Readiness::Fault(Reason::NoCredentialConfigured));
         assert!(!keyless.is_for_members());
-        let off = Found {
-            connector: false,
-            ..found(grant, Some(Health::Ok))
-        };
-        assert_eq!(readiness(off), Readiness::Fault(Reason::ConnectorDisabled));
-        let locked = Found {
-            locked: true,
-            ..found(key, Some(Health::Ok))
-        };
-        assert_eq!(readiness(locked), Readiness::Fault(Reason::CredentialUnusable));
+        let locked = Readiness::of(AuthMode::Byok, Condition::Locked);
+        assert_eq!(locked, Readiness::Fault(Reason::Locked));
+        assert_eq!(
+            readiness(key, Health::Quarantined),
+            Readiness::Fault(Reason::CredentialUnusable)
+        );
     }
 
     #[test]

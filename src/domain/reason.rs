@@ -261,6 +261,18 @@ reasons! {
         "The org has as many namespaces, or the namespace as many secrets or grants, as it may. Remove some.";
     Locked, "LOCKED", Denied, Admin,
         "An admin has stopped it for now; the metadata names what is locked and the lock. Ask an admin to remove the lock.";
+    KindUnsupported, "CREDENTIAL_KIND_UNSUPPORTED", Invalid, Caller,
+        "The provider takes other kinds of credential; the metadata names them. Check the provider, and which key it is.";
+    KeyExpired, "KEY_EXPIRED", Precondition, Admin,
+        "The stored key has expired, or does not last as long as was asked for. Store a new one with 'credbroker credential set'.";
+    MeteredNotEntitled, "METERED_NOT_ENTITLED", Precondition, Admin,
+        "The org may not use metered keys. The broker's operator grants it with 'credbroker org update ORG --metered granted'; or use another mode.";
+    CreditsExhausted, "CREDITS_EXHAUSTED", Precondition, Admin,
+        "The org's credit is used up. Its tasks wait until the broker's operator adds some: 'credbroker credit add ORG AMOUNT'.";
+    SharedQuotaExceeded, "SHARED_QUOTA_EXCEEDED", Exhausted, Admin,
+        "The org has had as many shared dispatches as it may have a day. Wait until the time given, use another mode, or ask the broker's operator for more.";
+    SubscriptionInactive, "SUBSCRIPTION_INACTIVE", Precondition, Admin,
+        "The org's subscription is not active. Renew it, or use a mode that takes none; the broker's operator sets it with 'credbroker org update ORG --subscription active'.";
     MeteredKeyUnavailable, "METERED_KEY_UNAVAILABLE", Precondition, Admin,
         "The platform has no key for metered use of this provider. Its operator sets one: 'credbroker managed-key set metered PROVIDER'.";
     SharedKeyUnavailable, "SHARED_KEY_UNAVAILABLE", Precondition, Admin,
@@ -271,6 +283,22 @@ reasons! {
         "This is no proxy grant of this broker: it is cut short, mistyped or forged. Use the one from the last resolution.";
     GrantExpired, "GRANT_EXPIRED", Unauthenticated, Caller,
         "The proxy grant has expired. Resolve again for a new one.";
+    AuthmodesUnsatisfiable, "AUTHMODES_UNSATISFIABLE", Precondition, Admin,
+        "No auth mode is left once system, org, project and profile have had their say; the decision tells what each of them removed. Widen one of them, or use another profile.";
+    AccessDenied, "ACCESS_DENIED", Denied, Admin,
+        "The access matrix denies the mode that this task uses or that its executor is pinned to; the metadata names the scope. Change the matrix or the pin, or start another task.";
+    ModeUnsupported, "MODE_UNSUPPORTED", Precondition, Admin,
+        "The executor does not have that mode with that provider. The metadata names those it has.";
+    ModelNotAvailable, "MODEL_NOT_AVAILABLE", Precondition, Caller,
+        "The executor is pinned to one mode, which holds it to its native provider's models. Ask for one of those.";
+    NamedCredentialMissing, "NAMED_CREDENTIAL_MISSING", Precondition, Admin,
+        "The profile names a credential that is not there, or that is none of this provider. Store it, or change the profile.";
+    AuthModeRequiresLocalCapacity, "AUTH_MODE_REQUIRES_LOCAL_CAPACITY", Precondition, Caller,
+        "This mode works on the member's own machine only, and the task runs in a cloud sandbox. Start it with local capacity, or use another mode.";
+    HostSessionMissing, "HOST_SESSION_MISSING", Precondition, Member,
+        "The official program is not signed in on this machine. Sign in with it, then ask again.";
+    LocalEndpointUnreachable, "LOCAL_ENDPOINT_UNREACHABLE", Precondition, Member,
+        "The local model endpoint does not answer; the metadata has its address. Start it, or correct the address.";
 }
 
 impl std::fmt::Display for Reason {

@@ -63,6 +63,10 @@ pub enum RefreshToken {}
 pub enum AccessToken {}
 /// A provider's API key.
 pub enum ApiKey {}
+/// An AWS secret access key.
+pub enum AwsSecretKey {}
+/// The session token of temporary AWS keys.
+pub enum AwsSessionToken {}
 /// What a token endpoint answered, unparsed.
 pub enum RawAnswer {}
 /// A key of the broker itself.

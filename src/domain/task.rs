@@ -52,6 +52,8 @@ pub struct Task {
     pub expires: Time,
     /// When it was ended.
     pub ended: Option<Time>,
+    /// The capacity pool; `None`: the default of its capacity.
+    pub pool: Option<String>,
 }
 
 /// What a request says of the task, to be held against it. Empty means "the task's".
@@ -137,6 +139,7 @@ mod tests {
             created: Time::from_millis(0),
             expires: Time::from_millis(1_000),
             ended: None,
+            pool: None,
         }
     }
 

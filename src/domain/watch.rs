@@ -267,13 +267,13 @@ impl Interest {
         }
     }
 
-    /// What the holder of a lease listens to.
-    pub fn lease(lease: &Lease) -> Self {
-        Self {
-            topic: Topic::Credential(lease.credential),
+    /// What the holder of a lease listens to: its credential, where there is one.
+    pub fn lease(lease: &Lease) -> Option<Self> {
+        Some(Self {
+            topic: Topic::Credential(lease.credential?),
             source: *lease.id.as_bytes(),
             until: Some(lease.expires),
-        }
+        })
     }
 
     /// What an agent listens to that is assigned to a task.

@@ -94,7 +94,10 @@ macro_rules! table {
 
 table! {
     "credbroker.v1.BrokerService" {
-        row(None, of(Group::Resolve), true) => ResolveCredential RefreshToken ReleaseLease;
+        // Humans: system admins, at the scope of the system.
+        row(Some(&[]), of(Group::Resolve), true) => ResolveCredential;
+        row(Some(READERS_AND_OWNERS), of(Group::Resolve), true) => ExplainResolution;
+        row(None, of(Group::Resolve), true) => RefreshToken ReleaseLease;
     }
     "credbroker.v1.EnrollmentService" {
         PUBLIC => Enroll GetTrustBundle GetRenewalNonce RenewExpiredCertificate;

@@ -1,19 +1,17 @@
-//! `BrokerService`: resolution and rejection, between message and use case. The only place where a provider's
-//! secret goes into a message.
+//! `BrokerService`: resolution and rejection, between message and use case.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, capacity, duration, kind, mode, owner, proto_duration, secret_text, timestamp};
+use super::convert::{caller, capacity, duration, mode, proto_duration, secret_text, timestamp};
+use super::decision::{Telling, code, decision};
 use super::status::status;
-use crate::domain::decision::Decision;
-use crate::domain::mode::{CredentialKind, PermitEntry};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::secret::{Exposure, Secret};
+use crate::domain::secret::{ActorToken, Secret};
 use crate::proto;
-use crate::service::{Broker, RefreshInput, ResolveInput, Vended};
+use crate::service::{Broker, Facts, RefreshInput, ResolveInput, Vended};
 
 pub(super) struct BrokerService(pub(super) Arc<Broker>);
 
@@ -25,30 +23,37 @@ impl proto::broker_service_server::BrokerService for BrokerService {
     ) -> Result<Response<proto::ResolveCredentialResponse>, Status> {
         let caller = caller(&request)?;
         let mut message = request.into_inner();
-        let approval = message.approval.take();
-        let approval = approval.map(|token| Secret::from(secret_text(Some(token))));
-        let input = ResolveInput {
-            org: &message.org,
-            task: &message.task,
-            member: &message.member,
-            member_identity: &message.member_identity,
-            project: &message.project,
-            executor: &message.executor,
-            provider: &message.provider,
-            model: &message.model,
-            profile: &message.profile,
-            capacity: capacity(message.capacity).map_err(status)?,
-            spec_hash: &message.spec_hash,
-            minimum_remaining: duration("minimum_remaining", message.minimum_remaining).map_err(status)?,
-            approval: approval.as_ref(),
-            request_id: &message.request_id,
-        };
+        let approval = approval(&mut message);
+        let input = input(&message, approval.as_ref()).map_err(status)?;
         let resolved = self.0.resolve(&caller, input).await.map_err(status)?;
         Ok(Response::new(proto::ResolveCredentialResponse {
-            fallback_reason: resolved.decision.fallback_reason.clone(),
+            fallback_reason: code(resolved.decision.fallback),
             lease: Some(lease(&resolved.vended).map_err(status)?),
-            decision: Some(decision(&resolved.decision)),
+            decision: Some(decision(&resolved.decision, Telling::Outcome)),
             journal_position: resolved.position.0,
+        }))
+    }
+
+    async fn explain_resolution(
+        &self,
+        request: Request<proto::ExplainResolutionRequest>,
+    ) -> Result<Response<proto::ExplainResolutionResponse>, Status> {
+        let caller = caller(&request)?;
+        let mut message = request.into_inner().resolution.unwrap_or_default();
+        let approval = approval(&mut message);
+        let input = input(&message, approval.as_ref()).map_err(status)?;
+        let explained = self.0.explain(&caller, input).await.map_err(status)?;
+        let refusal = explained.refusal.as_ref();
+        let told = |tell: fn(Reason) -> &'static str| {
+            refusal
+                .map(|refusal| tell(refusal.reason).to_owned())
+                .unwrap_or_default()
+        };
+        Ok(Response::new(proto::ExplainResolutionResponse {
+            decision: Some(decision(&explained.decision, Telling::Everything)),
+            message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
+            remedy: told(Reason::remedy),
+            fault: told(|reason| reason.fault().name()),
         }))
     }
 
@@ -68,7 +73,7 @@ impl proto::broker_service_server::BrokerService for BrokerService {
         Ok(Response::new(proto::RefreshTokenResponse {
             lease: Some(lease(&refreshed.vended).map_err(status)?),
             exchanged: refreshed.exchanged,
-            fallback_reason: String::new(),
+            fallback_reason: code(refreshed.fallback),
             journal_position: refreshed.position.0,
         }))
     }
@@ -86,84 +91,58 @@ impl proto::broker_service_server::BrokerService for BrokerService {
     }
 }
 
-/// The lease with its material. The only place where a provider's secret goes into a message.
-fn lease(vended: &Vended) -> Result<proto::Lease, Refusal> {
-    let (lease, credential) = (&vended.lease, &vended.material.credential);
-    let unusable = || Refusal::new(Reason::CredentialUnusable, "the credential has no usable secret");
-    let access = vended.material.secret.access.as_ref().ok_or_else(unusable)?;
-    let secret = proto::Secret {
-        value: access.expose_str(Exposure::Vend).ok_or_else(unusable)?.to_owned(),
-    };
-    let material = match credential.kind {
-        CredentialKind::OAuthGrant => proto::material::Material::OauthAccessToken(proto::OAuthAccessToken {
-            token: Some(secret),
-            token_type: credential.token_type.clone(),
-            scopes: credential.scopes.clone(),
-            account: super::convert::map(&credential.account),
-        }),
-        CredentialKind::ApiKey => {
-            proto::material::Material::ApiKey(proto::ApiKeyMaterial { key: Some(secret) })
-        }
-        CredentialKind::Aws | CredentialKind::BedrockBearer => return Err(unusable()),
-    };
-    Ok(proto::Lease {
-        id: lease.id.to_string(),
-        task: lease.task.map(|task| task.to_string()).unwrap_or_default(),
-        credential: lease.credential.to_string(),
-        mode: mode(lease.mode),
-        provider: lease.provider.clone(),
-        model: lease.model.clone(),
-        permit_position: lease.permit_position,
-        generation: credential.rotation.generation,
-        material_expire_time: credential.expires.map(timestamp),
-        expire_time: Some(timestamp(lease.expires)),
-        minimum_remaining: Some(proto_duration(vended.minimum_remaining)),
-        material: Some(proto::Material {
-            material: Some(material),
-        }),
+/// The token of an approval, out of the message.
+fn approval(message: &mut proto::ResolveCredentialRequest) -> Option<Secret<ActorToken>> {
+    let token = message.approval.take();
+    token.map(|token| Secret::from(secret_text(Some(token))))
+}
+
+fn input<'a>(
+    message: &'a proto::ResolveCredentialRequest,
+    approval: Option<&'a Secret<ActorToken>>,
+) -> Result<ResolveInput<'a>, Refusal> {
+    let facts = message.local_facts.as_ref();
+    let endpoint = facts.and_then(|facts| facts.local_endpoint.as_ref());
+    Ok(ResolveInput {
+        org: &message.org,
+        task: &message.task,
+        member: &message.member,
+        member_identity: &message.member_identity,
+        project: &message.project,
+        executor: &message.executor,
+        provider: &message.provider,
+        model: &message.model,
+        profile: &message.profile,
+        capacity: capacity(message.capacity)?,
+        spec_hash: &message.spec_hash,
+        minimum_remaining: duration("minimum_remaining", message.minimum_remaining)?,
+        approval,
+        facts: Facts {
+            host_session: facts.is_some_and(|facts| facts.host_session_present),
+            local_endpoint: endpoint.map(|endpoint| (endpoint.base_url.as_str(), endpoint.reachable)),
+        },
+        system_scope: message.system_scope,
+        request_id: &message.request_id,
     })
 }
 
-fn permit_entry(entry: &PermitEntry) -> proto::PermitEntry {
-    proto::PermitEntry {
-        mode: mode(entry.mode),
-        provider: entry.provider.clone(),
-        kind: kind(entry.kind),
-        model: entry.model.clone(),
-    }
-}
-
-fn decision(decision: &Decision) -> proto::Decision {
-    let entry = decision.entry();
-    proto::Decision {
-        allowed: decision.refused.is_none(),
-        reason: decision
-            .refused
-            .map(|reason| reason.code().to_owned())
-            .unwrap_or_default(),
-        mode: entry.map(|entry| mode(entry.mode)).unwrap_or_default(),
-        provider: entry.map(|entry| entry.provider.clone()).unwrap_or_default(),
-        model: entry.map(|entry| entry.model.clone()).unwrap_or_default(),
-        credential: decision.chosen.map(|(id, _)| id.to_string()).unwrap_or_default(),
-        owner: decision.chosen.map(|(_, of)| owner(of)),
-        permit: decision.permit.iter().map(permit_entry).collect(),
-        permit_position: u32::try_from(decision.position).unwrap_or(u32::MAX),
-        fallback_reason: decision.fallback_reason.clone(),
-        policy_version: decision.policy_version,
-        scopes: Vec::new(),
-        candidates: decision
-            .candidates
-            .iter()
-            .map(|candidate| proto::Candidate {
-                credential: candidate.credential.map(|id| id.to_string()).unwrap_or_default(),
-                mode: mode(candidate.mode),
-                owner: Some(owner(candidate.owner)),
-                chosen: candidate.passed_over.is_none(),
-                reason: candidate
-                    .passed_over
-                    .map(|reason| reason.code().to_owned())
-                    .unwrap_or_default(),
-            })
-            .collect(),
-    }
+/// The lease with its material.
+fn lease(vended: &Vended) -> Result<proto::Lease, Refusal> {
+    let (lease, material) = (&vended.lease, &vended.material);
+    Ok(proto::Lease {
+        id: lease.id.to_string(),
+        task: lease.task.map(|task| task.to_string()).unwrap_or_default(),
+        credential: lease.credential.map(|id| id.to_string()).unwrap_or_default(),
+        mode: mode(lease.mode),
+        provider: lease.provider.clone(),
+        model: vended.model.clone(),
+        permit_position: lease.permit_position,
+        generation: material.generation(),
+        material_expire_time: material.expires().map(timestamp),
+        expire_time: Some(timestamp(lease.expires)),
+        minimum_remaining: Some(proto_duration(vended.minimum_remaining)),
+        material: Some(proto::Material {
+            material: Some(super::material::of(material)?),
+        }),
+    })
 }

@@ -161,6 +161,7 @@ pub(super) fn health(health: Health) -> i32 {
         Health::Ambiguous => proto::CredentialHealth::Ambiguous,
         Health::Quarantined => proto::CredentialHealth::Quarantined,
         Health::ReauthRequired => proto::CredentialHealth::ReauthRequired,
+        Health::Expired => proto::CredentialHealth::Expired,
     }) as i32
 }
 
@@ -180,6 +181,8 @@ pub(super) fn credential(credential: &Credential, now: Health) -> proto::Credent
         last_error: credential.rotation.message().to_owned(),
         hint: credential.hint.clone(),
         scopes: credential.scopes.clone(),
+        executor: credential.executor.clone().unwrap_or_default(),
+        region: credential.region.clone().unwrap_or_default(),
     }
 }
 
@@ -208,7 +211,7 @@ fn outstanding_lease(held: &OutstandingLease) -> proto::OutstandingLease {
     };
     proto::OutstandingLease {
         lease: held.lease.to_string(),
-        credential: held.credential.to_string(),
+        credential: held.credential.map(|id| id.to_string()).unwrap_or_default(),
         generation: held.generation,
         material_expire_time: held.expires.map(timestamp),
         holder: held.holder.to_string(),

@@ -10,7 +10,8 @@ use crate::domain::credential::Credential;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::Secret;
 use crate::proto;
-use crate::service::{Broker, ImportGrant, OwnerRef, PageRequest, SetKey};
+use crate::proto::set_credential_request::Key;
+use crate::service::{Broker, ImportGrant, KeyInput, OwnerRef, PageRequest, SetKey};
 
 pub(super) struct CredentialService(pub(super) Arc<Broker>);
 
@@ -31,6 +32,32 @@ fn owner(owner: Option<&proto::Owner>) -> Result<OwnerRef<'_>, Refusal> {
     }
 }
 
+/// The key of a request; where it has none, an API key with nothing in it.
+fn key_input(key: Option<&mut Key>) -> KeyInput<'_> {
+    match key {
+        None => KeyInput::ApiKey(Secret::from(String::new())),
+        Some(Key::ApiKey(key)) => KeyInput::ApiKey(taken(key)),
+        Some(Key::AwsKeys(keys)) => KeyInput::Aws {
+            access_key_id: std::mem::take(&mut keys.access_key_id),
+            secret_access_key: Secret::from(secret_text(keys.secret_access_key.take())),
+            session_token: keys
+                .session_token
+                .as_mut()
+                .filter(|token| !token.value.is_empty())
+                .map(taken),
+            region: &keys.region,
+        },
+        Some(Key::BedrockBearer(bearer)) => KeyInput::BedrockBearer {
+            token: Secret::from(secret_text(bearer.token.take())),
+            region: &bearer.region,
+        },
+    }
+}
+
+fn taken<K>(secret: &mut proto::Secret) -> Secret<K> {
+    Secret::from(std::mem::take(&mut secret.value))
+}
+
 #[tonic::async_trait]
 impl proto::credential_service_server::CredentialService for CredentialService {
     async fn set_credential(
@@ -39,11 +66,17 @@ impl proto::credential_service_server::CredentialService for CredentialService {
     ) -> Result<Response<proto::SetCredentialResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
+        let (mut key, expires) = (message.key, message.expire_time.as_ref());
         let set = SetKey {
             org: &message.org,
             owner: owner(message.owner.as_ref()).map_err(status)?,
             provider: &message.provider,
-            key: Secret::from(secret_text(message.api_key)),
+            executor: &message.executor,
+            key: key_input(key.as_mut()),
+            expires: expires
+                .map(|expires| time("expire_time", expires))
+                .transpose()
+                .map_err(status)?,
             force: message.force,
         };
         let stored = self.0.set_key(&caller, set).await.map_err(status)?;

@@ -60,7 +60,7 @@ impl proto::executor_service_server::ExecutorService for ExecutorService {
         };
         let listed = self
             .0
-            .list_executors(&caller, &message.org, &message.member, page);
+            .list_executors(&caller, &message.org, &message.member, &message.project, page);
         let page = listed.await.map_err(status)?;
         Ok(Response::new(proto::ListExecutorsResponse {
             executors: page.rows.iter().map(|view| executor(&self.0, view)).collect(),

@@ -66,7 +66,11 @@ pub(super) fn status(mut refusal: Refusal) -> Status {
     if let Some(decision) = &refusal.decision {
         let looked_at = decision.candidates.iter().map(|candidate| {
             let outcome = candidate.passed_over.map_or("chosen", Reason::code);
-            format!("{}/{}={outcome}", candidate.mode.name(), candidate.owner)
+            let mode = candidate.mode.name();
+            match candidate.owner {
+                Some(owner) => format!("{mode}/{owner}={outcome}"),
+                None => format!("{mode}={outcome}"),
+            }
         });
         metadata.insert("candidates".to_owned(), looked_at.collect::<Vec<_>>().join(" "));
     }

@@ -27,6 +27,7 @@ fn task(view: &TaskView) -> Option<proto::Task> {
         end_time: task.ended.map(timestamp),
         agents: view.agents.iter().map(ToString::to_string).collect(),
         provider: task.provider.clone().unwrap_or_default(),
+        pool: task.pool.clone().unwrap_or_default(),
     })
 }
 
@@ -47,6 +48,7 @@ impl proto::task_service_server::TaskService for TaskService {
             provider: &message.provider,
             profile: &message.profile,
             capacity: capacity(message.capacity).map_err(status)?.unwrap_or_default(),
+            pool: &message.pool,
             spec_hash: &message.spec_hash,
             ttl: duration("ttl", message.ttl).map_err(status)?,
             agents: &message.agents,

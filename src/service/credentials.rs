@@ -1,5 +1,7 @@
 //! Stored credentials: keys that are set, grants that are taken over.
 
+mod set;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +12,19 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
-use crate::domain::key_shape::hint;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Event, Fence, Rotation};
-use crate::domain::secret::{AccessToken, ApiKey, Exposure, RefreshToken, Secret};
+use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
-use crate::store::model::{CredentialSecret, Mark, Pointer, StagedAnswer};
+use crate::store::model::{AwsSecret, CredentialSecret, Mark, Pointer, StagedAnswer};
 use crate::store::record::{Changes, Stored};
 use crate::upstream::connector::{Connector, Sharing};
+pub use set::{KeyInput, SetKey};
 
 /// Whose a credential is, as a request says it.
 #[derive(Clone, Copy, Debug)]
@@ -31,20 +33,6 @@ pub enum OwnerRef<'a> {
     Member(&'a str),
     /// The org.
     Org,
-}
-
-/// A key to store.
-pub struct SetKey<'a> {
-    /// The org.
-    pub org: &'a str,
-    /// Whose it is.
-    pub owner: OwnerRef<'a>,
-    /// The provider.
-    pub provider: &'a str,
-    /// The key.
-    pub key: Secret<ApiKey>,
-    /// Whether to store it even when it looks like another provider's.
-    pub force: bool,
 }
 
 /// A grant to take over.
@@ -84,6 +72,9 @@ struct Incoming {
     account: Vec<(String, String)>,
     access: Option<Secret<AccessToken>>,
     refresh: Option<Secret<RefreshToken>>,
+    aws: Option<AwsSecret>,
+    executor: Option<String>,
+    region: Option<String>,
 }
 
 impl Broker {
@@ -117,61 +108,6 @@ impl Broker {
                 .with("connector", name)
         })?;
         Ok(connector)
-    }
-
-    /// Stores an API key, in place of the one there was.
-    pub async fn set_key(
-        self: &Arc<Self>,
-        caller: &Caller,
-        set: SetKey<'_>,
-    ) -> Result<Arc<Credential>, Refusal> {
-        let place = self.place(caller, set.org).await?;
-        let org = place.id();
-        let owner = self.owner(org, set.owner).await?;
-        place.admit("owner", None, owner.member())?;
-        if self.registry.provider(set.provider).is_none() {
-            let known: Vec<_> = self
-                .registry
-                .providers()
-                .map(|known| known.name.as_str())
-                .collect();
-            return Err(Refusal {
-                field: Some("provider"),
-                ..Refusal::new(
-                    Reason::ProviderUnknown,
-                    format!("there is no provider {:?}", set.provider),
-                )
-                .with("known", known.join(", "))
-            });
-        }
-        let key = set
-            .key
-            .expose_str(Exposure::Inspect)
-            .ok_or_else(|| Refusal::invalid("api_key", "the key is not text"))?;
-        if let Err(mismatch) = self.registry.check_key(set.provider, key)
-            && !(set.force && mismatch.forceable())
-        {
-            return Err(Refusal {
-                field: Some("api_key"),
-                ..Refusal::new(Reason::KeyShapeMismatch, mismatch.to_string())
-            });
-        }
-        let hint = hint(key);
-        let access = Secret::new(set.key.expose(Exposure::Seal).to_vec());
-        let incoming = Incoming {
-            org,
-            owner,
-            provider: set.provider.to_owned(),
-            kind: CredentialKind::ApiKey,
-            connector: String::new(),
-            expires: None,
-            hint,
-            scopes: Vec::new(),
-            account: Vec::new(),
-            access: Some(access),
-            refresh: None,
-        };
-        self.store(caller, Action::CredentialSet, incoming).await
     }
 
     /// Takes over an OAuth grant, in place of the one there was. From then on only the broker may refresh it.
@@ -220,6 +156,9 @@ impl Broker {
             account,
             access: import.access,
             refresh: Some(import.refresh),
+            aws: None,
+            executor: None,
+            region: None,
         };
         self.store(caller, Action::CredentialImport, incoming).await
     }
@@ -231,7 +170,7 @@ impl Broker {
         incoming: Incoming,
     ) -> Result<Arc<Credential>, Refusal> {
         let Incoming { org, owner, kind, .. } = incoming;
-        let slot = keys::credential_slot(org, owner, &incoming.provider, kind);
+        let slot = keys::credential_slot(org, owner, &incoming.provider, kind, incoming.executor.as_deref());
         let mut changes = Changes::default();
         if let Some(member) = owner.member() {
             // Nothing is stored for a member who is being removed.
@@ -283,24 +222,30 @@ impl Broker {
             scopes: incoming.scopes,
             token_type: "Bearer".to_owned(),
             account: incoming.account,
+            executor: incoming.executor,
+            region: incoming.region,
         };
         let secret = CredentialSecret {
             generation: credential.rotation.generation,
             access: incoming.access,
             refresh: incoming.refresh,
+            aws: incoming.aws,
         };
         changes = changes.put(&keys::credential(org, id), &credential);
         changes = changes.put(&keys::credential_secret(org, id), &secret);
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
-        let record = caller
+        let mut record = caller
             .record(action, Some(org))
             .about("credential", id)
             .about("owner", owner)
             .about("provider", &credential.provider)
             .about("kind", kind.name())
             .about("generation", credential.rotation.generation);
+        if let Some(executor) = &credential.executor {
+            record = record.about("executor", executor);
+        }
         self.effect(record, changes).await?;
         for notice in Notice::credential(before.as_deref(), &credential) {
             self.publish(notice);
@@ -392,14 +337,16 @@ pub(super) fn removed_with(changes: Changes, credential: &Credential) -> Changes
         owner,
         kind,
         ref provider,
+        ref executor,
         ..
     } = *credential;
+    let slot = keys::credential_slot(org, owner, provider, kind, executor.as_deref());
     changes
         .delete::<Credential>(&keys::credential(org, id))
         .delete::<CredentialSecret>(&keys::credential_secret(org, id))
         .delete::<StagedAnswer>(&keys::credential_answer(org, id))
         .delete::<Mark>(&keys::exchange(org, id))
-        .delete::<Pointer>(&keys::credential_slot(org, owner, provider, kind))
+        .delete::<Pointer>(&slot)
 }
 
 fn checked_token(field: &'static str, token: &[u8]) -> Result<(), Refusal> {

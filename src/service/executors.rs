@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::page::{Page, PageRequest, page_of};
+use super::resolve::{Facts, For, Sought, Source};
 use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
+use crate::domain::decision::Decision;
 use crate::domain::executor::Executor;
-use crate::domain::gate::{GateInput, gate};
-use crate::domain::id::{MemberId, OrgId};
-use crate::domain::mode::{AuthMode, CredentialKind, PermitEntry};
-use crate::domain::owner::Owner;
-use crate::domain::readiness::{Found, Readiness, readiness};
+use crate::domain::id::{MemberId, OrgId, ProjectId};
+use crate::domain::mode::{CredentialKind, PermitEntry};
+use crate::domain::policy::Policy;
+use crate::domain::readiness::{Readiness, readiness};
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::task::Capacity;
+use crate::domain::walk::Walk;
 
 /// One way an executor can be served.
 #[derive(Clone, Debug)]
@@ -36,13 +40,25 @@ pub struct ExecutorView {
     pub ways: Vec<ExecutorWay>,
 }
 
+/// Whose executors are listed.
+#[derive(Clone, Copy, Debug)]
+struct Whose {
+    org: OrgId,
+    /// `None`: nobody's; what is an org's own counts alone.
+    member: Option<MemberId>,
+    /// `None`: as in a project that says nothing of its own.
+    project: Option<ProjectId>,
+}
+
 impl Broker {
-    /// The executors and their state: of a member, where one is named or asks, else of the org.
+    /// The executors and their state: of a member, where one is named or asks, else of the org; in a project,
+    /// where one is named.
     pub async fn list_executors(
         &self,
         caller: &Caller,
         org: &str,
         member: &str,
+        project: &str,
         page: PageRequest<'_>,
     ) -> Result<Page<ExecutorView>, Refusal> {
         let place = self.place(caller, org).await?;
@@ -52,13 +68,19 @@ impl Broker {
             ("", _) => None,
             (named, _) => Some(self.member(org, named).await?.value.id),
         };
-        place.admit("member", None, member)?;
+        let project = match project {
+            "" => None,
+            named => Some(self.project(org, named).await?.value.id),
+        };
+        place.admit("member", project, member)?;
+        let whose = Whose { org, member, project };
         let names = self.registry.executors().map(|executor| executor.name.as_str());
         let Page { rows, next } = page_of("executors", names, page)?;
+        let policy = self.policy();
         let mut views = Vec::with_capacity(rows.len());
         for name in rows {
             if let Some(executor) = self.registry.executor(name) {
-                views.push(self.executor_view(org, member, executor).await?);
+                views.push(self.executor_view(&policy, whose, executor).await?);
             }
         }
         if !place.within.is_whole() {
@@ -71,26 +93,47 @@ impl Broker {
 
     async fn executor_view(
         &self,
-        org: OrgId,
-        member: Option<MemberId>,
+        policy: &Policy,
+        whose: Whose,
         executor: &Executor,
     ) -> Result<ExecutorView, Refusal> {
         let native = executor.native_provider.as_str();
         let others = executor.providers.keys().filter(|name| *name != native);
         let mut ways = Vec::new();
         for provider in std::iter::once(native).chain(others.map(String::as_str)) {
-            // The same gate as a resolution's, so that nothing shows as ready that it would not pass.
-            let permit = gate(GateInput {
-                executor: executor.name.as_str(),
+            let sought = Sought {
+                org: whose.org,
+                project: whose.project,
+                executor,
                 provider,
                 model: "",
-                supported: executor.modes(provider),
-                allowed: AuthMode::ORDER.into_iter().collect(),
-                policy_version: 0,
-            });
-            for entry in permit.iter().flat_map(|permit| permit.entries()) {
-                ways.push(self.executor_way(org, member, entry.clone()).await?);
+                profile: "",
+                system_scope: false,
+            };
+            // The same gate as a resolution's, so that nothing shows as ready that it would not pass.
+            let gated = self.plan(policy, sought, None)?.gated;
+            let listed = match &gated.permit {
+                Ok(permit) => permit.ordinary_entries(),
+                Err(_) => &[],
+            };
+            for (position, entry) in listed.iter().enumerate() {
+                if let Ok(permit) = &gated.permit {
+                    let walk = Walk::at(permit, position);
+                    ways.push(self.executor_way(whose, executor, &walk, entry.clone()).await?);
+                }
             }
+            let denied = gated.said.registry.iter();
+            let denied = denied.filter(|mode| !listed.iter().any(|entry| entry.mode == *mode));
+            ways.extend(denied.map(|mode| ExecutorWay {
+                entry: PermitEntry {
+                    mode,
+                    provider: provider.to_owned(),
+                    kind: None,
+                    model: String::new(),
+                },
+                credential: None,
+                readiness: Readiness::Fault(Reason::AccessDenied),
+            }));
         }
         Ok(ExecutorView {
             name: executor.name.to_string(),
@@ -101,32 +144,34 @@ impl Broker {
 
     async fn executor_way(
         &self,
-        org: OrgId,
-        member: Option<MemberId>,
+        whose: Whose,
+        executor: &Executor,
+        walk: &Walk<'_>,
         entry: PermitEntry,
     ) -> Result<ExecutorWay, Refusal> {
-        let owners = match member {
-            Some(member) => Owner::precedence(member).to_vec(),
-            None => vec![Owner::Org],
+        let whom = For {
+            org: whose.org,
+            member: whose.member,
+            executor: executor.name.as_str(),
+            capacity: Capacity::Cloud,
+            facts: Facts::default(),
+            in_use: None,
+            named: None,
         };
-        let mut credential = None;
-        for owner in owners {
-            if credential.is_none() {
-                credential = self.held(org, owner, &entry.provider, entry.kind).await?;
+        let looked = self.look(whom, walk, &mut Decision::default()).await?;
+        let credential = looked.as_ref().ok().and_then(Source::credential).cloned();
+        let readiness = match (&looked, entry.kind) {
+            (_, Some(CredentialKind::OAuthGrant)) if !self.can_connect(&entry.provider) => {
+                Readiness::Fault(Reason::ConnectorDisabled)
             }
-        }
-        let found = Found {
-            kind: entry.kind,
-            health: credential.as_ref().map(|credential| self.health(credential)),
-            connector: entry.kind != CredentialKind::OAuthGrant || self.can_connect(&entry.provider),
-            locked: credential
-                .as_ref()
-                .is_some_and(|credential| self.unlocked(&[*credential.id.as_bytes()]).is_err()),
+            (Ok(Source::Stored(found)), Some(kind)) => readiness(kind, self.health(found)),
+            (Ok(_), _) => Readiness::Ready,
+            (Err(met), _) => Readiness::of(entry.mode, met.condition),
         };
         Ok(ExecutorWay {
             entry,
             credential,
-            readiness: readiness(found),
+            readiness,
         })
     }
 

@@ -4,33 +4,61 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
+use super::managed_keys::ManagedSecret;
+use super::proxy_grants::ProxyGrant;
 use super::scope::parse_id;
 use crate::domain::actor::{Actor, Caller};
 use crate::domain::credential::Credential;
 use crate::domain::id::{LeaseId, OrgId};
 use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
+use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::time::Time;
 use crate::store::keys;
 use crate::store::model::CredentialSecret;
 use crate::store::record::{Changes, Stored};
 
-/// What a lease hands out. Holds the stored secret; the way out is `expose` with [`Exposure::Vend`].
+/// What a lease hands out. Secrets are as stored; the way out is `expose` with [`Exposure::Vend`].
 ///
 /// [`Exposure::Vend`]: crate::domain::secret::Exposure::Vend
 #[derive(Clone)]
-pub struct Material {
-    /// The credential, without its secret.
-    pub credential: Arc<Credential>,
-    /// Its secret, of the same generation.
-    pub secret: Arc<CredentialSecret>,
+pub enum Material {
+    /// What the task needs of a stored credential.
+    Stored {
+        /// The credential, without its secret.
+        credential: Arc<Credential>,
+        /// Its secret, of the same generation.
+        secret: Arc<CredentialSecret>,
+    },
+    /// The platform's own key, of a kind that the provider takes.
+    Managed(Arc<ManagedSecret>, CredentialKind),
+    /// Access to the platform's model proxy.
+    Proxy(Arc<ProxyGrant>),
+    /// The session that this program has on the machine.
+    HostSession(String),
+    /// A model served on the machine, at this address.
+    Local(String),
 }
 
 impl Material {
-    /// The generation of credential and secret.
-    pub(super) fn generation(&self) -> u64 {
-        self.credential.rotation.generation
+    /// Which of its secrets it is; 0 for what has none that is counted.
+    pub fn generation(&self) -> u64 {
+        match self {
+            Material::Stored { credential, .. } => credential.rotation.generation,
+            Material::Managed(key, _) => key.facts.generation,
+            Material::Proxy(_) | Material::HostSession(_) | Material::Local(_) => 0,
+        }
+    }
+
+    /// When it stops working by itself, where that is known.
+    pub fn expires(&self) -> Option<Time> {
+        match self {
+            Material::Stored { credential, .. } => credential.expires,
+            Material::Proxy(grant) => Some(grant.expires),
+            Material::Managed(..) | Material::HostSession(_) | Material::Local(_) => None,
+        }
     }
 }
 
@@ -39,20 +67,21 @@ impl Material {
 pub struct Vended {
     /// The lease.
     pub lease: Arc<Lease>,
+    /// The model, as the provider names it: that of this answer, whatever the lease was first made for.
+    pub model: String,
     /// Its material.
     pub material: Material,
     /// How long the material is promised to work.
     pub minimum_remaining: Duration,
 }
 
-/// The holder that a caller is. Humans are handed nothing.
+/// The holder that a caller is. Humans are handed nothing but what an operator resolves at the scope of the system.
 pub(super) fn holder(caller: &Caller) -> Result<Holder, Refusal> {
     match caller.actor() {
         Actor::Agent(agent) => Ok(Holder::Agent(agent.id)),
         Actor::ApiKey { id, .. } => Ok(Holder::ApiKey(*id)),
-        Actor::Operator(_) | Actor::Member { .. } => {
-            Err(Refusal::new(Reason::PermissionDenied, "a human holds no leases"))
-        }
+        Actor::Operator(id) => Ok(Holder::Operator(*id)),
+        Actor::Member { .. } => Err(Refusal::new(Reason::PermissionDenied, "a member holds no leases")),
     }
 }
 
@@ -92,7 +121,11 @@ impl Broker {
         let record = caller
             .record(Action::LeaseRelease, Some(org))
             .about("lease", lease.id)
-            .about("credential", lease.credential);
+            .about("mode", lease.mode.name());
+        let record = match lease.credential {
+            Some(credential) => record.about("credential", credential),
+            None => record,
+        };
         self.effect(record, changes).await?;
         self.lease_ended(&lease);
         Ok(())

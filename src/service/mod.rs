@@ -10,6 +10,7 @@ mod agents;
 mod api_keys;
 mod approvals;
 mod authenticate;
+mod billing;
 mod credentials;
 mod denials;
 mod directory;
@@ -31,6 +32,7 @@ mod page;
 mod policy;
 mod presence;
 mod proxy_grants;
+mod quota;
 mod reconcile;
 mod refresh;
 mod removal;
@@ -41,6 +43,7 @@ mod revoke;
 mod roles;
 mod scope;
 mod sign_in;
+mod spend;
 mod streams;
 mod sweep;
 mod tasks;
@@ -71,9 +74,10 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::oidc::Issuers;
+use crate::upstream::probe::Prober;
 
 pub use crate::journal::{Anchor, PruneTo, SignedHead, StoredRecord};
-pub use crate::store::model::Seen;
+pub use crate::store::model::{CredentialSecret, Seen};
 pub use crate::store::record::Stored;
 pub use crate::upstream::redact;
 pub use access::WhoAmI;
@@ -83,7 +87,7 @@ pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
-pub use credentials::{ImportGrant, OwnerRef, SetKey};
+pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, NewNamed};
 pub use enroll::Enrolled;
@@ -103,10 +107,11 @@ pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
 pub use presence::Present;
 pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
+pub use quota::Reservation;
 pub use refresh::Refresher;
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
-pub use resolve::{RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use streams::OpenStream;
@@ -148,6 +153,10 @@ pub struct Settings {
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
     pub watch_heartbeat: Duration,
+    /// Whether orgs may use metered keys of which nothing else was said.
+    pub metered_allow_all: bool,
+    /// How many shared dispatches an org may have a UTC day, where nothing else was said of it.
+    pub shared_per_day: u32,
     /// The model proxy.
     pub proxy: ProxySettings,
 }
@@ -170,6 +179,8 @@ pub struct Parts {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Issuers,
+    /// Whether model servers are there.
+    pub prober: Prober,
     /// Times and limits.
     pub settings: Settings,
     /// What proxy grants are made and checked with.
@@ -185,6 +196,7 @@ pub struct Broker {
     registry: Registry,
     connectors: Arc<Connectors>,
     issuers: Issuers,
+    prober: Prober,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,
@@ -202,6 +214,8 @@ pub struct Broker {
     policies: policy::Policies,
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
+    quotas: Arc<quota::Quotas>,
+    spend: spend::Projection,
     grant_key: GrantKey,
     configured_keys: ArcSwap<ConfiguredKeys>,
 }
@@ -237,6 +251,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             issuers: parts.issuers,
+            prober: parts.prober,
             settings,
             random,
             refresher,
@@ -253,6 +268,8 @@ impl Broker {
             policies: policy::Policies::default(),
             metrics,
             connections: Arc::default(),
+            quotas: Arc::default(),
+            spend: spend::Projection::default(),
             grant_key: parts.grant_key,
             configured_keys: ArcSwap::default(),
         }))
@@ -261,6 +278,11 @@ impl Broker {
     /// The engine that keeps grants alive.
     pub fn refresher(&self) -> &Arc<Refresher> {
         &self.refresher
+    }
+
+    /// What asks the listed model servers whether they are there.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
     }
 
     /// The executors and providers.

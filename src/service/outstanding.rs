@@ -69,8 +69,8 @@ pub struct OutstandingLease {
     pub lease: LeaseId,
     /// Who has it.
     pub holder: Holder,
-    /// The credential behind it.
-    pub credential: CredentialId,
+    /// The credential behind it; `None`: one of the platform's own keys.
+    pub credential: Option<CredentialId>,
     /// The generation last handed out.
     pub generation: u64,
     /// When the material stops working by itself, where that is known.
@@ -137,7 +137,19 @@ impl Broker {
         kept: Kept,
         now: Time,
     ) -> Result<Option<OutstandingLease>, Refusal> {
-        let key = keys::credential(lease.org, lease.credential);
+        let Some(id) = lease.credential else {
+            // A grant for the model proxy ends with its lease; one of the platform's keys does not.
+            return Ok(lease.handed.map(|handed| OutstandingLease {
+                lease: lease.id,
+                holder: lease.holder,
+                credential: None,
+                generation: handed.generation,
+                expires: handed.expires,
+                ended: kept == Kept::Ended,
+                fate: Fate::ReplaceAtProvider,
+            }));
+        };
+        let key = keys::credential(lease.org, id);
         let credential = self
             .records
             .get::<Credential>(&key)
@@ -157,12 +169,15 @@ impl Broker {
             .map_or(lease.mode == AuthMode::OAuth, |credential| {
                 credential.kind == CredentialKind::OAuthGrant
             });
+        let expired = handed.expires.is_some_and(|expires| now >= expires);
+        if expired {
+            return Ok(None);
+        }
         let fate = if is_grant {
             let replaced = current.is_some_and(|current| current.generation > handed.generation);
             let ended_by_rotation =
                 credential.is_some_and(|credential| !self.old_access_survives(&credential));
-            let expired = handed.expires.is_some_and(|expires| now >= expires);
-            if expired || (replaced && ended_by_rotation) {
+            if replaced && ended_by_rotation {
                 return Ok(None);
             }
             Fate::Expires
@@ -172,7 +187,7 @@ impl Broker {
         Ok(Some(OutstandingLease {
             lease: lease.id,
             holder: lease.holder,
-            credential: lease.credential,
+            credential: Some(id),
             generation: handed.generation,
             expires: handed.expires,
             ended: kept == Kept::Ended,
@@ -304,7 +319,7 @@ impl Broker {
     async fn is_of(&self, lease: &Lease, of: Of) -> Result<bool, Refusal> {
         Ok(match (of, lease.holder) {
             (Of::Target(LockTarget::Member(member)), _) => lease.member == member,
-            (Of::Target(LockTarget::Credential(credential)), _) => lease.credential == credential,
+            (Of::Target(LockTarget::Credential(credential)), _) => lease.credential == Some(credential),
             (Of::Target(_), _) => true,
             (Of::Environment(environment), Holder::Agent(agent)) => {
                 let agent = self.records.get::<Agent>(&keys::agent(lease.org, agent)).await?;
@@ -326,7 +341,7 @@ impl Broker {
             .leases
             .iter_mut()
             .filter(grants)
-            .map(|lease| lease.credential)
+            .filter_map(|lease| lease.credential)
             .collect();
         if wanted.is_empty() {
             return Ok(());
@@ -338,30 +353,33 @@ impl Broker {
             .iter_mut()
             .filter(|lease| lease.fate == Fate::Expires)
         {
-            lease.fate = match rotated.get(&lease.credential) {
+            let Some(credential) = lease.credential else {
+                continue;
+            };
+            lease.fate = match rotated.get(&credential) {
                 Some(fate) => *fate,
-                None if shared.contains(&lease.credential) => Fate::Shared,
+                None if shared.contains(&credential) => Fate::Shared,
                 None if done >= MAX_ROTATIONS => Fate::RotationFailed,
                 None => {
                     done += 1;
-                    self.rotate(org, lease).await
+                    self.rotate(org, credential, lease.generation).await
                 }
             };
-            rotated.insert(lease.credential, lease.fate);
+            rotated.insert(credential, lease.fate);
         }
         Ok(())
     }
 
-    async fn rotate(&self, org: OrgId, lease: &OutstandingLease) -> Fate {
+    async fn rotate(&self, org: OrgId, credential: CredentialId, generation: u64) -> Fate {
         let need = Need {
             remaining: Duration::ZERO,
-            newer_than: Some(lease.generation),
+            newer_than: Some(generation),
         };
-        match self.refresher.fresh(org, lease.credential, need).await {
+        match self.refresher.fresh(org, credential, need).await {
             Ok(fresh) if self.old_access_survives(&fresh.credential) => Fate::RotatedOldLives,
             Ok(_) => Fate::Rotated,
             Err(refusal) => {
-                tracing::warn!(credential = %lease.credential, %refusal, "a grant could not be rotated");
+                tracing::warn!(%credential, %refusal, "a grant could not be rotated");
                 Fate::RotationFailed
             }
         }
@@ -384,8 +402,9 @@ impl Broker {
                 .await?;
             scanned += rows.len();
             let standing = rows.iter().map(|(_, lease)| &lease.value);
-            let standing = standing.filter(|lease| lease.stands(now) && wanted.contains(&lease.credential));
-            held.extend(standing.map(|lease| lease.credential));
+            let standing = standing.filter(|lease| lease.stands(now));
+            let behind = standing.filter_map(|lease| lease.credential);
+            held.extend(behind.filter(|credential| wanted.contains(credential)));
             match rows.into_iter().last() {
                 Some(_) if scanned >= MAX_SCANNED => return Ok(wanted.clone()),
                 Some((key, _)) => after = Some(key),

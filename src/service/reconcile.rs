@@ -3,16 +3,30 @@
 use std::sync::Arc;
 
 use super::Broker;
+use crate::domain::cost::subject;
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::journal::OpenEffect;
+use crate::journal::{Entry, OpenEffect};
 use crate::store::record::Changes;
 use crate::store::{MAX_SCAN, keys, model::Mark};
+
+/// What a cost says stands on the finish record: that of a recovered one has it from the begin.
+fn carried(record: Record, begun: &Entry) -> Record {
+    let carried = subject::CARRIED
+        .iter()
+        .filter_map(|kind| begun.about(kind).map(|value| (*kind, value)));
+    carried.fold(
+        record.about(subject::HOLDER, &begun.actor),
+        |record, (kind, value)| record.about(kind, value),
+    )
+}
 
 impl Broker {
     /// Settles what the last run left open. Called once, before anything is served.
     pub async fn recover(self: &Arc<Self>, open: Vec<OpenEffect>) -> Result<(), Refusal> {
+        // Before anything is recorded that they are about.
+        self.begin_spend().await?;
         // Exchanges first: what became of one is read off its credential.
         self.refresher.recover().await?;
         for begun in &open {
@@ -54,7 +68,9 @@ impl Broker {
             .phase(Phase::Finish(position))
             .about("recovered", happened)
             .outcome(outcome);
-        if let Some(credential) = begun.entry.about("credential") {
+        if happened && [Action::Resolve, Action::UsageReport].contains(&action) {
+            record = carried(record, &begun.entry);
+        } else if let Some(credential) = begun.entry.about("credential") {
             record = record.about("credential", credential);
         }
         self.journal.append(&record).await?;

@@ -26,6 +26,7 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::Task;
 use crate::domain::watch::{Ended, Notice};
+use crate::store::keys::Key;
 use crate::store::model::{Mark, Pointer};
 use crate::store::record::{Changes, Stored};
 use crate::store::{MAX_SCAN, keys};
@@ -310,6 +311,21 @@ impl Broker {
         }
     }
 
+    /// What a member has: as many at most as there are providers, kinds and executors.
+    async fn slots_of(&self, org: OrgId, member: MemberId) -> Result<Vec<(Key, Stored<Pointer>)>, Refusal> {
+        let list = keys::credential_slots(org, Owner::Member(member));
+        let mut slots: Vec<(Key, Stored<Pointer>)> = Vec::new();
+        loop {
+            let after = slots.last().map(|(key, _)| key);
+            let rows = self.records.scan(list.as_bytes(), after, MAX_SCAN).await?;
+            let more = rows.len() == MAX_SCAN;
+            slots.extend(rows);
+            if !more {
+                return Ok(slots);
+            }
+        }
+    }
+
     async fn remove_credentials_of(
         self: &Arc<Self>,
         org: OrgId,
@@ -317,13 +333,7 @@ impl Broker {
         record: &Record,
     ) -> Result<Vec<RemovedCredential>, Refusal> {
         let mut removed = Vec::new();
-        let list = keys::credential_slots(org, Owner::Member(member));
-        // As many as there are providers and kinds: one scan has them all.
-        for (slot, pointer) in self
-            .records
-            .scan::<Pointer>(list.as_bytes(), None, MAX_SCAN)
-            .await?
-        {
+        for (slot, pointer) in self.slots_of(org, member).await? {
             let id = CredentialId::from_bytes(*pointer.value.id);
             let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
             let Some(stored) = stored else {

@@ -14,6 +14,7 @@ use crate::domain::agent::Agent;
 use crate::domain::directory::Environment;
 use crate::domain::id::{AgentId, OrgId, ProjectId, TaskId};
 use crate::domain::journal::Action;
+use crate::domain::pool::Pool;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Capacity, Task, TaskClaims};
@@ -40,6 +41,8 @@ pub struct NewTask<'a> {
     pub profile: &'a str,
     /// Where the program runs.
     pub capacity: Capacity,
+    /// The capacity pool; empty: the default of the capacity.
+    pub pool: &'a str,
     /// The hash of the task specification.
     pub spec_hash: &'a str,
     /// How long it may run.
@@ -109,6 +112,7 @@ impl Broker {
         })?;
         let provider = (!new.provider.is_empty()).then_some(new.provider);
         self.supported(executor, provider.unwrap_or(&executor.native_provider))?;
+        self.checked_pool(new.pool, new.capacity)?;
         for (field, text) in [("profile", new.profile), ("spec_hash", new.spec_hash)] {
             if text.len() > 128 || text.chars().any(char::is_control) {
                 return Err(Refusal::invalid(
@@ -131,6 +135,10 @@ impl Broker {
             new.spec_hash.as_bytes(),
             &seconds,
         ];
+        // Absent where none is named, so that a repeat of a request from before there were pools is one still.
+        if !new.pool.is_empty() {
+            content.extend([b"pool", new.pool.as_bytes()]);
+        }
         content.extend(agents.iter().map(|agent| &agent.as_bytes()[..]));
         let create = Repeatable {
             caller,
@@ -156,6 +164,7 @@ impl Broker {
             created: now,
             expires: now + ttl,
             ended: None,
+            pool: (!new.pool.is_empty()).then(|| new.pool.to_owned()),
         };
         let key = keys::task(org, task.id);
         let mut changes = Changes::default();
@@ -182,6 +191,25 @@ impl Broker {
         }
         self.assign(caller, &task, &agents).await?;
         self.task_view(org, task.id).await
+    }
+
+    /// Lets pass no pool, or one of the task's capacity.
+    fn checked_pool(&self, pool: &str, capacity: Capacity) -> Result<(), Refusal> {
+        let fits = |pool: &Pool| pool.capacity == capacity;
+        if pool.is_empty() || self.registry.pool(pool).is_some_and(fits) {
+            return Ok(());
+        }
+        let message = match self.registry.pool(pool) {
+            Some(other) => format!(
+                "pool {pool} has capacity {}, and the task {}",
+                other.capacity.name(),
+                capacity.name()
+            ),
+            None => format!("there is no pool {pool:?}"),
+        };
+        let known = self.registry.pools().filter(|pool| fits(pool));
+        let known: Vec<_> = known.map(|pool| pool.name.as_str()).collect();
+        Err(Refusal::invalid("pool", message).with("known", known.join(", ")))
     }
 
     /// The answer to a repeat. The first call may have been cut off before it assigned the agents.

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::agent::{KeyFingerprint, RenewalNonce, SerialNumber};
 use crate::domain::approval::Listed;
+use crate::domain::billing::Micros;
 use crate::domain::id::{Id, Kind, Member};
 use crate::domain::matrix::{Pattern, Verdict};
 use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
@@ -46,6 +47,18 @@ impl<C> Encode<C> for Time {
 impl<'b, C> Decode<'b, C> for Time {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
         d.i64().map(Time::from_millis)
+    }
+}
+
+impl<C> Encode<C> for Micros {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        e.i64(self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Micros {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        d.i64().map(Micros)
     }
 }
 

@@ -12,6 +12,7 @@
 //!   operator-seen/<operator>               when an operator token was last used
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
 //!   leaving/<org><member>                  a member who is being removed: what was theirs is ending
+//!   spend/                                 how far the sums of spend have read the journal
 //!   managed-key/<pool><provider>           one of the platform's own keys
 //!   grant-key                              what proxy grants are made and checked with
 //!   policy-head                            the version of the policy
@@ -30,8 +31,10 @@
 //!   credential/<credential>                its account, rotation and expiry
 //!   credential-secret/<credential>         its secret
 //!   credential-answer/<credential>         a token endpoint's answer, staged
-//!   credential-slot/<owner><provider>\0<kind>   which credential it is, by owner, provider and kind
-//!   lease/<lease>           lease-for/<holder><task><credential>
+//!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
+//!                                          which credential it is, by owner, provider and kind; of a key for one
+//!                                          executor by that too
+//!   lease/<lease>           lease-for/<holder><task>…   by credential, or by <mode>\0<provider> where there is none
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
 //!   request/<day><hash>                    what a create with this request id made, by UTC day
@@ -43,6 +46,9 @@
 //!   extension-secret/<namespace>\0<name>   a secret of an extension
 //!   extension-value/<namespace>\0<name>    its value
 //!   extension-grant/<namespace>\0<grantee> who may read a namespace
+//!   account/                               the org's subscription, entitlement, credit and quota
+//!   taken/<hash>            taken-day/<day><hash>   that an event of usage or credit was taken, and when
+//!   spend/<day><mode><project><member><provider>   what was spent, by UTC day
 //! ```
 //!
 //! Ids are their 16 bytes, positions 8 bytes big-endian, so that keys sort by the time of making.
@@ -53,16 +59,18 @@ use crate::domain::id::{
     OperatorId, OrgId, ProjectId, TaskId,
 };
 use crate::domain::journal::Position;
-use crate::domain::lease::Holder;
+use crate::domain::lease::{Backing, Holder};
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 
 mod approvals;
+mod billing;
 mod extensions;
 mod platform;
 mod policy;
 
 pub use approvals::*;
+pub use billing::*;
 pub use extensions::*;
 pub use platform::*;
 pub use policy::*;
@@ -389,18 +397,21 @@ pub fn credential_slots(org: OrgId, owner: Owner) -> Key {
     of(org, "credential-slot", &[&owner_part(owner)])
 }
 
-/// Which credential an owner has for a provider and kind.
-pub fn credential_slot(org: OrgId, owner: Owner, provider: &str, kind: CredentialKind) -> Key {
-    of(
-        org,
-        "credential-slot",
-        &[
-            &owner_part(owner),
-            provider.as_bytes(),
-            b"\0",
-            kind.name().as_bytes(),
-        ],
-    )
+/// Which credential an owner has for a provider and kind: for this executor, or for all. No name has a zero
+/// byte in it, so that no two slots are the same.
+pub fn credential_slot(
+    org: OrgId,
+    owner: Owner,
+    provider: &str,
+    kind: CredentialKind,
+    executor: Option<&str>,
+) -> Key {
+    let owner = owner_part(owner);
+    let mut parts: Vec<&[u8]> = vec![&owner, provider.as_bytes(), b"\0", kind.name().as_bytes()];
+    if let Some(executor) = executor {
+        parts.extend([b"\0".as_slice(), executor.as_bytes()]);
+    }
+    of(org, "credential-slot", &parts)
 }
 
 /// All leases of an org.
@@ -418,14 +429,23 @@ pub fn leases_for(org: OrgId, holder: Holder) -> Key {
     of(org, "lease-for", &[&holder_part(holder)])
 }
 
-/// The lease of a holder for a task and credential. `subject` is the task's id, or for a direct resolution
+/// The lease of a holder for a task and what is behind it. `subject` is the task's id, or for a direct resolution
 /// the member's.
-pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], credential: CredentialId) -> Key {
-    of(
-        org,
-        "lease-for",
-        &[&holder_part(holder), subject, credential.as_bytes()],
-    )
+pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], backing: Backing<'_>) -> Key {
+    let holder = holder_part(holder);
+    match backing {
+        Backing::Credential(id) => of(org, "lease-for", &[&holder, subject, id.as_bytes()]),
+        Backing::Mode(mode, provider) => {
+            let parts: [&[u8]; 5] = [
+                &holder,
+                subject,
+                mode.name().as_bytes(),
+                b"\0",
+                provider.as_bytes(),
+            ];
+            of(org, "lease-for", &parts)
+        }
+    }
 }
 
 /// All pins of a task.
@@ -461,6 +481,12 @@ pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
 /// The mark that an operator token is a member's.
 pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
     of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
+}
+
+/// The provider of a key made by [`pin`].
+pub fn pin_provider(key: &Key) -> Option<String> {
+    let before = of(OrgId::from_bytes([0; 16]), "pin", &[&[0; 16]]).0.len();
+    String::from_utf8(key.0.get(before..)?.to_vec()).ok()
 }
 
 fn owner_part(owner: Owner) -> [u8; 17] {

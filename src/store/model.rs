@@ -9,6 +9,8 @@ use super::record::Record;
 use super::table::{choice, table};
 use crate::domain::agent::{Agent, Certificates};
 use crate::domain::approval::{Approval, Capability, Party, Posture, Ruling};
+use crate::domain::billing::{Account, Entitlement, Subscription};
+use crate::domain::cost::Spend;
 use crate::domain::credential::Credential;
 use crate::domain::directory::{
     ApiKey, Environment, Group, Member, MemberOf, Operator, Org, PreviousToken, Project,
@@ -19,12 +21,13 @@ use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
 use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::matrix::Cell;
-use crate::domain::mode::AuthMode;
-use crate::domain::profile::Profile;
+use crate::domain::mode::{AuthMode, ModeSet};
+use crate::domain::profile::{OnRejection, Profile};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{
-    self, AccessToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken, Secret,
+    self, AccessToken, AwsSecretKey, AwsSessionToken, ExtensionValue, KeyMaterial, RawAnswer, RefreshToken,
+    Secret,
 };
 use crate::domain::task::{Capacity, Task};
 
@@ -81,10 +84,23 @@ pub struct Slot {
 pub struct CredentialSecret {
     /// The generation it belongs to.
     pub generation: u64,
-    /// The access token, or the API key. `None` where only a refresh token is known yet.
+    /// The access token, the API key or the bearer key. `None` where only a refresh token is known yet, and of
+    /// AWS keys.
     pub access: Option<Secret<AccessToken>>,
     /// The refresh token of a grant.
     pub refresh: Option<Secret<RefreshToken>>,
+    /// AWS keys.
+    pub aws: Option<AwsSecret>,
+}
+
+/// AWS keys: the pair, and the session token of temporary ones.
+pub struct AwsSecret {
+    /// The access key id; not a secret by itself.
+    pub access_key_id: String,
+    /// The secret access key.
+    pub secret_access_key: Secret<AwsSecretKey>,
+    /// The session token.
+    pub session_token: Option<Secret<AwsSessionToken>>,
 }
 
 /// A token endpoint's answer, stored before it is looked at.
@@ -102,12 +118,29 @@ pub struct StagedAnswer {
 }
 
 /// A task's first choice. A choice, never a permission.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pin {
-    /// The credential.
-    pub credential: CredentialId,
+    /// The credential; `None` in the modes that use none of the org's or a member's.
+    pub credential: Option<CredentialId>,
     /// Which entry of the permit.
     pub position: u32,
+    /// What the task runs on. `None` in pins of the first release, which tell it by their credential.
+    pub runs: Option<Runs>,
+}
+
+/// What a task runs on, whatever its profile says by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The mode.
+    pub mode: AuthMode,
+    /// The provider.
+    pub provider: String,
+    /// The modes it started with.
+    pub modes: ModeSet,
+    /// What is to happen when the provider rejects the credential.
+    pub on_rejection: OnRejection,
+    /// The key that its profile named.
+    pub named: Option<CredentialId>,
 }
 
 /// Which lease serves a holder for a task and credential.
@@ -158,6 +191,22 @@ pub struct ExtensionSecretValue {
     pub version: u64,
     /// The value.
     pub value: Secret<ExtensionValue>,
+}
+
+/// That an event of usage or credit was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// SHA-256 of the event's content.
+    pub content: ByteArray<32>,
+    /// When.
+    pub at: crate::domain::time::Time,
+}
+
+/// How far the sums of spend have read the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct SpendCheckpoint {
+    /// All up to this position is in the sums.
+    pub position: u64,
 }
 
 /// The version of the policy. Every change of any of it changes this too, guarded by what was read.
@@ -247,6 +296,10 @@ records! {
     ExtensionSecretValue, 1, large: true, cache: false;
     SecretGrant, 1;
     Namespace, 1;
+    Account, 1;
+    Taken, 1, cache: false;
+    Spend, 1, cache: false;
+    SpendCheckpoint, 1, cache: false;
     PolicyHead, 1, cache: false;
     PolicyPage, 1, cache: false;
     PolicyPins, 1, cache: false;
@@ -265,11 +318,13 @@ table!(Home { 0 => org });
 table!(Pointer { 0 => id });
 table!(Mark { 0 => since });
 table!(Slot { 0 => agent });
-table!(Pin { 0 => credential, 1 => position });
+table!(Pin { 0 => credential, 1 => position, 2 => runs });
+table!(Runs { 0 => mode, 1 => provider, 2 => modes, 3 => on_rejection, 4 => named });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
 table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });
-table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh });
+table!(CredentialSecret { 0 => generation, 1 => access, 2 => refresh, 3 => aws });
+table!(AwsSecret { 0 => access_key_id, 1 => secret_access_key, 2 => session_token });
 table!(StagedAnswer { 0 => fence, 1 => status, 2 => retry_after_ms, 3 => body, 4 => received });
 
 table!(Operator {
@@ -304,11 +359,12 @@ table!(Agent {
 });
 table!(Task {
     0 => id, 1 => org, 2 => member, 3 => project, 4 => executor, 5 => provider, 6 => profile, 7 => capacity,
-    8 => spec_hash, 9 => created, 10 => expires, 11 => ended,
+    8 => spec_hash, 9 => created, 10 => expires, 11 => ended, 12 => pool,
 });
 table!(Credential {
     0 => id, 1 => org, 2 => owner, 3 => provider, 4 => kind, 5 => connector, 6 => rotation, 7 => expires,
     8 => created, 9 => refreshed, 10 => hint, 11 => scopes, 12 => token_type, 13 => account,
+    14 => executor, 15 => region,
 });
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
@@ -365,3 +421,12 @@ table!(ExtensionSecretValue { 0 => version, 1 => value });
 table!(SecretGrant { 0 => namespace, 1 => grantee, 2 => created });
 table!(Namespace { 0 => secrets, 1 => grants });
 choice!(Grantee { 0 => Agent(id), 1 => Environment(id) });
+
+table!(Account {
+    0 => org, 1 => subscription, 2 => metered, 3 => shared_per_day, 4 => balance, 5 => updated,
+});
+table!(Taken { 0 => content, 1 => at });
+table!(Spend { 0 => dispatches, 1 => micros, 2 => events });
+table!(SpendCheckpoint { 0 => position });
+choice!(Subscription { 0 => Active, 1 => Inactive });
+choice!(Entitlement { 0 => Default, 1 => Granted, 2 => Withdrawn });

@@ -11,6 +11,8 @@
 mod check;
 pub mod load;
 
+pub(super) use check::is_loopback;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,12 +1,15 @@
 //! The providers' side: token endpoints, spoken to carefully.
 //!
 //! [`TokenEndpoint`] sends one request and says how far it got; it never retries and never interprets.
-//! What an answer means is decided by [`answer`], from the data of a [`connector`].
+//! What an answer means is decided by [`answer`], from the data of a [`connector`]. Model servers are only asked
+//! whether they are there, by [`probe`].
 
 pub mod answer;
+pub mod base_url;
 pub mod connector;
 pub mod http;
 pub mod oidc;
+pub mod probe;
 mod redact;
 pub use redact::redact;
 

@@ -22,8 +22,11 @@ async fn set(
         org: s(ORG),
         owner: Some(owner(MEMBER)),
         provider: s(provider),
-        api_key: Some(proto::Secret { value: s(key) }),
+        key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
+            value: s(key),
+        })),
         force,
+        ..Default::default()
     };
     let stored = operator.credentials().set_credential(request).await?.into_inner();
     Ok(stored.credential.unwrap())

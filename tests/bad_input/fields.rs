@@ -234,17 +234,18 @@ fn credentials() -> Vec<Call> {
     });
     let key = || Some(proto::Secret { value: s("a-key") });
     let odd = || Some(proto::Secret { value: s("a key") });
+    let api_key = |key: Option<proto::Secret>| key.map(proto::set_credential_request::Key::ApiKey);
     calls! { "CredentialService",
-        "SetCredential": SetCredentialRequest { org: org(), provider: s("demo"), api_key: key() }
+        "SetCredential": SetCredentialRequest { org: org(), provider: s("demo"), key: api_key(key()) }
             => "INVALID_ARGUMENT" "owner";
-        "SetCredential": SetCredentialRequest { org: org(), owner: org_owned, provider: s("demo"), api_key: key() }
+        "SetCredential": SetCredentialRequest { org: org(), owner: org_owned, provider: s("demo"), key: api_key(key()) }
             => "INVALID_ARGUMENT" "owner";
-        "SetCredential": SetCredentialRequest { org: org(), owner: Some(owner("")), api_key: key() }
+        "SetCredential": SetCredentialRequest { org: org(), owner: Some(owner("")), key: api_key(key()) }
             => "PROVIDER_UNKNOWN" "provider";
         "SetCredential": SetCredentialRequest { org: org(), owner: Some(owner("")), provider: s("demo"), force: true }
             => "KEY_SHAPE_MISMATCH" "api_key";
         "SetCredential": SetCredentialRequest {
-            org: org(), owner: Some(owner("")), provider: s("demo"), api_key: odd(), force: true }
+            org: org(), owner: Some(owner("")), provider: s("demo"), key: api_key(odd()), force: true }
             => "KEY_SHAPE_MISMATCH" "api_key";
         "ImportGrant": ImportGrantRequest { org: org(), owner: Some(owner(MEMBER)), refresh_token: key() }
             => "CONNECTOR_UNKNOWN" "connector";

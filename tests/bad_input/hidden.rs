@@ -393,7 +393,8 @@ async fn an_operator_cannot_mix_two_orgs() {
             org: org(), enrollment_token: theirs.enrollment_token.clone() }
         "CredentialService/SetCredential": SetCredentialRequest {
             org: org(), owner: Some(owner(&theirs.member)), provider: "demo".to_owned(),
-            api_key: Some(proto::Secret { value: "a-key-for-a-stranger".to_owned() }) }
+            key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
+                value: "a-key-for-a-stranger".to_owned() })) }
         "CredentialService/RemoveCredential": RemoveCredentialRequest {
             org: org(), credential: theirs.credential.clone() }
         "DirectoryService/CreateEnvironment": CreateEnvironmentRequest {

@@ -152,8 +152,11 @@ async fn misplace(operator: &Caller, secrets: &[&String]) {
             org: ORG.to_owned(),
             owner: Some(super::support::client::owner("")),
             provider: secret(),
-            api_key: Some(proto::Secret { value: secret() }),
+            key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
+                value: secret(),
+            })),
             force: false,
+            ..Default::default()
         };
         operator.credentials().set_credential(provider).await.unwrap_err();
         operator.resolve(&secret()).await.unwrap_err();

@@ -23,8 +23,8 @@ use credbroker::domain::token::{OperatorFamily, Token};
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, FilterInput, ImportGrant, NewApiKey, NewNamed, OwnerRef, Parts, ProxySettings, ResolveInput,
-    Resolved, SetKey, Settings,
+    Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ProxySettings,
+    ResolveInput, Resolved, SetKey, Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -205,6 +205,7 @@ impl Bench {
             registry: registry.unwrap(),
             connectors,
             issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
+            prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
             grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
@@ -286,7 +287,9 @@ impl Bench {
             org: ORG,
             owner,
             provider,
-            key: Secret::from(key.to_owned()),
+            executor: "",
+            key: KeyInput::ApiKey(Secret::from(key.to_owned())),
+            expires: None,
             force: true,
         };
         self.broker.set_key(&operator(), set).await.unwrap();
@@ -423,5 +426,7 @@ fn settings() -> Settings {
             raw_to_control_plane: true,
             raw_to_agents: false,
         },
+        metered_allow_all: true,
+        shared_per_day: 200,
     }
 }

@@ -98,6 +98,7 @@ impl Caller {
             token: Some(proto::Secret {
                 value: token.to_owned(),
             }),
+            ..Default::default()
         };
         let answer = self.platform().introspect_grant(request).await;
         answer.unwrap().into_inner()
@@ -232,10 +233,11 @@ impl Caller {
             org: org.to_owned(),
             owner: Some(owner(member)),
             provider: "demo".to_owned(),
-            api_key: Some(proto::Secret {
+            key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
                 value: key.to_owned(),
-            }),
+            })),
             force: false,
+            ..Default::default()
         };
         self.credentials()
             .set_credential(request)

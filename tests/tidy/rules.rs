@@ -11,7 +11,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("journal", &["domain", "clock"]),
     ("upstream", &["domain", "clock"]),
     ("pki", &["domain", "clock"]),
-    ("config", &["domain", "upstream::connector"]),
+    ("config", &["domain", "upstream::connector", "upstream::base_url"]),
     ("telemetry", &["config"]),
     ("metrics", &["domain"]),
     (

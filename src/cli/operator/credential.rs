@@ -125,8 +125,9 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 org,
                 owner: Some(owner.into_wire()),
                 provider,
-                api_key: Some(to_wire(&key)),
+                key: Some(proto::set_credential_request::Key::ApiKey(to_wire(&key))),
                 force,
+                ..Default::default()
             };
             let answer = credentials.set_credential(request).await.map_err(failed)?;
             print_named(session, answer.into_inner().credential, show).await

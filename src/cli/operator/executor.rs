@@ -17,6 +17,9 @@ pub enum Action {
         /// The member whose state is shown: id or name. Members see their own.
         #[arg(long, default_value = "")]
         member: String,
+        /// A project: what its access matrix denies counts too.
+        #[arg(long, default_value = "")]
+        project: String,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -24,15 +27,20 @@ pub enum Action {
 
 /// Runs the command.
 pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
-    let Action::List { member, list } = action;
+    let Action::List {
+        member,
+        project,
+        list,
+    } = action;
     let org = session.org()?;
     let items = pages(list.limit, |page_size, page_token| {
         let mut executors = session.executors();
-        let (org, member) = (org.clone(), member.clone());
+        let (org, member, project) = (org.clone(), member.clone(), project.clone());
         async move {
             let request = proto::ListExecutorsRequest {
                 org,
                 member,
+                project,
                 page_size,
                 page_token,
             };

@@ -48,6 +48,9 @@ pub enum Action {
         /// Where the program runs.
         #[arg(long, value_enum, default_value_t)]
         capacity: Capacity,
+        /// The capacity pool, where it is not the default of the capacity; see `pool list`.
+        #[arg(long, default_value = "")]
+        pool: String,
         /// The hash of the task specification.
         #[arg(long, default_value = "")]
         spec_hash: String,
@@ -105,6 +108,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             provider,
             profile,
             capacity,
+            pool,
             spec_hash,
             ttl,
             agent,
@@ -127,6 +131,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
                 request_id: request_id()?,
                 provider,
                 member_identity: member_identity.unwrap_or_default(),
+                pool,
             };
             let answer = tasks.create_task(request).await.map_err(failed)?;
             print_named(session, answer.into_inner().task, show).await
@@ -190,6 +195,7 @@ impl Resource for proto::Task {
             ("provider", Field::Text(self.provider.clone())),
             ("profile", Field::Text(self.profile.clone())),
             ("capacity", Field::Text(capacity)),
+            ("pool", Field::Text(self.pool.clone())),
             ("spec_hash", Field::Text(self.spec_hash.clone())),
             ("agents", Field::List(self.agents.clone())),
             ("create_time", Field::Time(self.create_time)),

@@ -117,3 +117,102 @@ impl fmt::Display for Pattern {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn pattern(text: &str) -> Pattern {
+        let pattern: Pattern = text.parse().unwrap();
+        assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()));
+        pattern
+    }
+
+    #[test]
+    fn a_star_stands_for_anything_and_the_rest_for_itself() {
+        for (text, name) in [
+            ("*", ""),
+            ("*", "gpt-5"),
+            ("gpt-5", "gpt-5"),
+            ("claude-*", "claude-"),
+            ("claude-*", "claude-opus-4"),
+            ("*-mini", "gpt-5-mini"),
+            ("*-mini", "gpt-mini-mini"),
+            ("c*e*", "ce"),
+            ("c*e*", "claude-opus"),
+            ("a*b*c", "abbc"),
+            ("*a*b*", "xaxxb"),
+            ("a*", "aö"),
+            ("a.b[c]?", "a.b[c]?"),
+        ] {
+            assert!(pattern(text).matches(name), "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn the_whole_name_has_to_match_and_no_character_counts_twice() {
+        for (text, name) in [
+            ("gpt-5", "gpt-5-mini"),
+            ("gpt-5", "gpt-"),
+            ("gpt-5", "GPT-5"),
+            ("gpt-5", ""),
+            ("claude-*", "claude"),
+            ("claude-*", "x-claude-opus"),
+            ("*-mini", "mini"),
+            ("*-mini", "gpt-mini-5"),
+            ("ab*ba", "aba"),
+            ("a*b*b", "ab"),
+            ("*ab*ab*", "aab"),
+            ("a*b*c", "acb"),
+            ("a.b", "axb"),
+            ("a?", "ab"),
+        ] {
+            assert!(!pattern(text).matches(name), "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_knows_its_shape() {
+        let shape = |text| {
+            let pattern = pattern(text);
+            (pattern.literals(), pattern.is_exact(), pattern.is_any())
+        };
+        assert_eq!(shape("gpt-5"), (5, true, false));
+        assert_eq!(shape("g*5*"), (2, false, false));
+        assert_eq!(shape("*"), (0, false, true));
+        assert_eq!(pattern("*"), Pattern::any());
+        assert_eq!(pattern("gpt*").prefix(), Some("gpt"));
+        assert_eq!(pattern("*").prefix(), Some(""));
+        for text in ["gpt", "g*t*", "*gpt", "g*t"] {
+            assert_eq!(pattern(text).prefix(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_stars_are_one() {
+        assert_eq!(pattern("a**b**"), pattern("a*b*"));
+        assert_eq!(pattern("****"), Pattern::any());
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_why() {
+        let longest = "x".repeat(Pattern::MAX_LEN);
+        assert_eq!(pattern(&longest).literals(), Pattern::MAX_LEN);
+        assert_eq!(pattern("*a*b*c*").literals(), 3);
+        for (text, why) in [
+            ("", MalformedPattern::Empty),
+            (&format!("{longest}x"), MalformedPattern::TooLong),
+            ("*a*b*c*d*", MalformedPattern::TooManyStars),
+            ("*****", MalformedPattern::TooManyStars),
+            ("claude-* ", MalformedPattern::Unprintable),
+            (" ", MalformedPattern::Unprintable),
+            ("gpt\n", MalformedPattern::Unprintable),
+            ("gpt-\u{7f}", MalformedPattern::Unprintable),
+            ("clé", MalformedPattern::Unprintable),
+        ] {
+            assert_eq!(text.parse::<Pattern>(), Err(why), "{text:?}");
+        }
+    }
+}

@@ -67,6 +67,8 @@ fn credential(org: u8, owner: Owner, generation: u64, phase: Phase) -> Credentia
         scopes: Vec::new(),
         token_type: "Bearer".to_owned(),
         account: Vec::new(),
+        executor: None,
+        region: None,
     }
 }
 

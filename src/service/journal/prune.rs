@@ -59,6 +59,8 @@ impl Broker {
     }
 
     async fn run_prune(&self, record: Record, plan: PrunePlan) -> Result<Pruned, Refusal> {
+        // What goes has to be in the sums of spend first.
+        self.settle_spend_to(plan.last).await?;
         let begin = self.journal.append(&record.clone().phase(Phase::Begin)).await?;
         let journal = self.journal.clone();
         let pruned = blocking(move || journal.prune(&plan)).await;

@@ -153,6 +153,7 @@ impl Refresher {
             generation: credential.rotation.generation,
             access: new.access,
             refresh: new.refresh.or_else(kept),
+            aws: None,
         };
         let key = keys::credential_secret(credential.org, credential.id);
         let changes = || self.settled(&credential).put(&key, &secret);

@@ -48,6 +48,7 @@ impl Refresher {
                     generation,
                     access: Some(granted.access_token),
                     refresh: granted.refresh_token,
+                    aws: None,
                 };
                 changes = changes.put(&keys::credential_secret(old.org, old.id), &secret);
                 let rotation = Rotation {

@@ -397,7 +397,7 @@ fn waiting(credential: &Credential, until: Time, now: Time) -> Refusal {
 }
 
 /// Why a caller need not wait.
-fn stopped(credential: &Credential) -> Refusal {
+pub(in crate::service) fn stopped(credential: &Credential) -> Refusal {
     let message = credential.rotation.message();
     let what = match &credential.rotation.phase {
         Phase::Dead {

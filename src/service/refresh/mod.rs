@@ -27,7 +27,6 @@ use crate::clock::Clock;
 use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
-use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Fence, Incarnation, Phase};
@@ -40,6 +39,7 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+pub(super) use exchange::stopped;
 use flights::{Flights, Landed, Landing};
 
 /// What the engine is made of.
@@ -183,7 +183,11 @@ impl Refresher {
             let held = self.held(org, id).await?;
             let credential = &held.credential.value;
             let rules = self.rules(credential);
-            if credential.kind != CredentialKind::OAuthGrant || need.met_by(&held, self.now(), rules) {
+            if credential.kind.is_key() {
+                lasting(credential, self.now(), need)?;
+                return Ok(fresh(held, exchanged));
+            }
+            if need.met_by(&held, self.now(), rules) {
                 return Ok(fresh(held, exchanged));
             }
             // A token that was made just now and is still too short-lived is as good as this provider gets.
@@ -293,6 +297,21 @@ impl Refresher {
     pub fn bypass_single_flight(&self) {
         self.bypass.store(true, std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// Nothing makes a key last longer than it does.
+fn lasting(key: &Credential, now: Time, need: Need) -> Result<(), Refusal> {
+    if key.works_for(now, need.remaining) {
+        return Ok(());
+    }
+    let message = if key.works_for(now, Duration::ZERO) {
+        "the stored key does not last as long as was asked for"
+    } else {
+        "the stored key has expired"
+    };
+    Err(Refusal::new(Reason::KeyExpired, message)
+        .with("credential", key.id.to_string())
+        .with("provider", &key.provider))
 }
 
 fn fresh(held: Held, exchanged: bool) -> Fresh {

@@ -9,8 +9,7 @@ use super::subject::Subject;
 use crate::domain::actor::{Actor, Caller};
 use crate::domain::approval::{Approval, Approved, Clearance, Posture, Sought, State, Unapproved};
 use crate::domain::directory::Environment;
-use crate::domain::id::CredentialId;
-use crate::domain::lease::Lease;
+use crate::domain::lease::{Backing, Lease};
 use crate::domain::mode::PermitEntry;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -38,7 +37,7 @@ impl Cleared {
     }
 }
 
-/// The lease filed for a holder, subject and credential, and where it is filed.
+/// The lease filed for a holder, subject and what is behind it, and where it is filed.
 pub(super) struct Filed {
     pub(super) file: Key,
     pub(super) pointer: Option<Stored<LeasePointer>>,
@@ -125,14 +124,14 @@ impl Broker {
         Ok(judged.map_err(unapproved))
     }
 
-    /// The lease filed for this holder, subject and credential.
+    /// The lease filed for this holder, subject and what is behind it.
     pub(super) async fn filed(
         &self,
         caller: &Caller,
         subject: &Subject,
-        credential: CredentialId,
+        backing: Backing<'_>,
     ) -> Result<Filed, Refusal> {
-        let file = keys::lease_for(subject.org, holder(caller)?, &subject.lease_subject(), credential);
+        let file = keys::lease_for(subject.org, holder(caller)?, &subject.lease_subject(), backing);
         let pointer = self.records.get::<LeasePointer>(&file).await?;
         let lease = match &pointer {
             Some(pointer) => {
@@ -161,13 +160,13 @@ impl Broker {
         caller: &Caller,
         subject: &Subject,
         entry: &PermitEntry,
-        credential: CredentialId,
+        backing: Backing<'_>,
     ) -> Result<(), Refusal> {
         let cleared = self.cleared(caller, subject, entry).await?;
         if cleared.leave.is_ok() {
             return Ok(());
         }
-        if let Some(lease) = self.filed(caller, subject, credential).await?.lease
+        if let Some(lease) = self.filed(caller, subject, backing).await?.lease
             && self.keeps(&cleared, &lease.value).await?
         {
             return Ok(());

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::choose::Choice;
+use super::look::Source;
+use super::obtain::Choice;
+use super::prepare::Prepared;
 use super::subject::Subject;
 use crate::domain::actor::Caller;
 use crate::domain::approval::{Approved, Clearance};
@@ -10,35 +12,37 @@ use crate::domain::credential::Credential;
 use crate::domain::gate::Permit;
 use crate::domain::journal::{Position, Record};
 use crate::domain::lease::{Handed, Lease};
+use crate::domain::mode::AuthMode;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
 use crate::service::Broker;
 use crate::service::effect::Undone;
 use crate::service::lease::holder;
 use crate::store::Commit;
-use crate::store::keys::{self, Key};
-use crate::store::model::{ApprovalUse, LeasePointer, Pin};
+use crate::store::keys;
+use crate::store::model::{ApprovalUse, LeasePointer};
 use crate::store::record::{Changes, Stored};
 
 impl Broker {
-    /// Finds the lease for this holder, subject and credential, or makes it, and records the resolution.
+    /// Finds the lease for this holder, subject and what is behind it, or makes it, and records the resolution.
     pub(super) async fn lease(
         self: &Arc<Self>,
         caller: &Caller,
         subject: &Subject,
-        permit: &Permit,
+        prepared: &Prepared,
         choice: &Choice,
-        pin: Option<&Stored<Pin>>,
         record: Record,
     ) -> Result<(Arc<Lease>, Position), Undone> {
         let (org, now) = (subject.org, self.now());
-        let entry = &permit.entries()[choice.position];
+        let entry = &prepared.permit.entries()[choice.position];
         let cleared = self.cleared(caller, subject, entry).await?;
-        let filed = self.filed(caller, subject, choice.credential.id).await?;
+        let filed = self.filed(caller, subject, choice.source.backing(entry)).await?;
         let mut changes = Changes::default();
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
-                let lease = self.handing(lease, &choice.credential).await?;
+                let lease = self.handing(lease, self.handed(caller, choice)?).await?;
+                // What a rejection or a lapsed subscription led to is the task's choice from now on.
+                self.repin(subject, prepared, choice).await?;
                 let recorded = self.journal.append(&record.about("lease", lease.id));
                 let position = recorded.await.map_err(Refusal::from)?;
                 return Ok((lease, position));
@@ -47,7 +51,7 @@ impl Broker {
             changes = changes.delete::<Lease>(&keys::lease(org, lease.value.id));
         }
         let (clearance, mut changes) = cleared.leave(changes)?;
-        let lease = self.new_lease(caller, subject, permit, choice, now, &clearance)?;
+        let lease = self.new_lease(caller, subject, &prepared.permit, choice, now, &clearance)?;
         let key = keys::lease(org, lease.id);
         changes = changes.absent(&key);
         changes = changes.put(&key, &lease);
@@ -57,6 +61,15 @@ impl Broker {
         }
         changes = changes.put(&filed.file, &LeasePointer { lease: lease.id });
         let mut record = record.about("lease", lease.id).about("first", true);
+        // A lease made anew for the same task, when the one before has ended, is no other dispatch.
+        let dispatch = filed.pointer.is_none() || subject.task.is_none();
+        let place = match (dispatch, entry.mode) {
+            (true, AuthMode::Shared) => Some(self.reserve_shared(org, self.shared_limit(org).await?).await?),
+            _ => None,
+        };
+        if dispatch {
+            record = record.about("dispatch", true);
+        }
         if let Some(approved) = clearance.approved() {
             let slot = keys::approval_use(org, approved.approval(), approved.slot());
             let used = ApprovalUse {
@@ -69,8 +82,19 @@ impl Broker {
                 .about("approval", approved.approval())
                 .about("approval_use", approved.slot());
         }
-        let changes = self.guard_subject(changes, caller, subject, choice, pin).await?;
-        let done = self.effect(record, changes).await?;
+        let changes = self
+            .guard_subject(changes, caller, subject, prepared, choice)
+            .await?;
+        let done = match self.effect(record, changes).await {
+            Err(Undone::Conflict) => return Err(Undone::Conflict),
+            done => {
+                // Of what failed it may not be known whether it came about: its place stays taken.
+                if let Some(place) = place {
+                    place.keep();
+                }
+                done?
+            }
+        };
         // Before the credential is looked at once more: a rotation from that look on is heard of.
         self.lease_made(&lease);
         Ok((Arc::new(lease), done.position))
@@ -81,9 +105,11 @@ impl Broker {
     pub(super) async fn handing(
         &self,
         lease: Stored<Lease>,
-        credential: &Credential,
+        handed: Option<Handed>,
     ) -> Result<Arc<Lease>, Undone> {
-        let handed = handed(credential);
+        let Some(handed) = handed else {
+            return Ok(lease.value);
+        };
         if lease
             .value
             .handed
@@ -122,7 +148,7 @@ impl Broker {
             holder: holder(caller)?,
             task: subject.task_id(),
             member: subject.member,
-            credential: choice.credential.id,
+            credential: choice.source.credential().map(|credential| credential.id),
             mode: entry.mode,
             provider: entry.provider.clone(),
             model: entry.model.clone(),
@@ -130,7 +156,7 @@ impl Broker {
             created: now,
             expires: clearance.bound(task_end.map_or(latest, |end| end.min(latest))),
             ended: None,
-            handed: Some(handed(&choice.credential)),
+            handed: self.handed(caller, choice)?,
             approval: clearance.approved().map(Approved::approval),
         })
     }
@@ -142,39 +168,49 @@ impl Broker {
         mut changes: Changes,
         caller: &Caller,
         subject: &Subject,
+        prepared: &Prepared,
         choice: &Choice,
-        pin: Option<&Stored<Pin>>,
     ) -> Result<Changes, Refusal> {
         let (key, revision) = self.still_live(caller).await?;
         changes = changes.at(&key, revision);
         let (key, revision) = self.standing_member(subject.org, subject.member).await?;
         changes = changes.at(&key, revision);
-        let Some(task) = &subject.task else {
-            return Ok(changes);
-        };
-        changes = changes.at(&keys::task(subject.org, task.value.id), task.revision);
-        let chosen = Pin {
-            credential: choice.credential.id,
-            position: u32::try_from(choice.position).unwrap_or(u32::MAX),
-        };
-        let key: Key = keys::pin(subject.org, task.value.id, &choice.credential.provider);
-        match pin {
-            Some(pin) if pin.value.credential == chosen.credential => {}
-            Some(pin) => {
-                changes = changes.at(&key, pin.revision);
-                changes = changes.put(&key, &chosen);
-            }
-            None => {
-                changes = changes.absent(&key);
-                changes = changes.put(&key, &chosen);
-            }
+        if let Some(task) = &subject.task {
+            changes = changes.at(&keys::task(subject.org, task.value.id), task.revision);
         }
-        Ok(changes)
+        Ok(match prepared.newly_pinned(subject, choice) {
+            Some(pin) => prepared.pinning(changes, &pin),
+            None => changes,
+        })
+    }
+
+    /// What handing out a choice lets out; `None` where nothing leaves that works without the broker.
+    fn handed(&self, caller: &Caller, choice: &Choice) -> Result<Option<Handed>, Refusal> {
+        Ok(match &choice.source {
+            Source::Stored(credential) => Some(handed(credential)),
+            Source::Managed(key) if self.hands_raw(holder(caller)?) => Some(Handed {
+                generation: key.facts.generation,
+                expires: None,
+            }),
+            Source::Managed(_) | Source::HostSession | Source::Local(_) => None,
+        })
+    }
+
+    /// Pins the task to another choice than before, where it came to one.
+    async fn repin(&self, subject: &Subject, prepared: &Prepared, choice: &Choice) -> Result<(), Undone> {
+        let Some(pin) = prepared.newly_pinned(subject, choice) else {
+            return Ok(());
+        };
+        let changes = prepared.pinning(Changes::default(), &pin);
+        match self.records.commit(changes).await.map_err(Refusal::from)? {
+            Commit::Applied(_) => Ok(()),
+            Commit::Conflict => Err(Undone::Conflict),
+        }
     }
 }
 
 /// What handing out this credential lets out.
-fn handed(credential: &Credential) -> Handed {
+pub(super) fn handed(credential: &Credential) -> Handed {
     Handed {
         generation: credential.rotation.generation,
         expires: credential.expires,

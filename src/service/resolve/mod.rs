@@ -1,34 +1,44 @@
 //! Resolution: whose credential this task gets, decided, recorded, handed out.
 
-mod choose;
 mod clearance;
+mod explain;
 mod lease;
+mod look;
+mod obtain;
+mod plan;
+mod prepare;
 mod replace;
 mod subject;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::actor::Caller;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
 use crate::domain::id::{CredentialId, MemberId, OrgId};
 use crate::domain::journal::{Action, Position, Record};
 use crate::domain::lease::Lease;
+use crate::domain::mode::CredentialKind;
+use crate::domain::pool::pool_of;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Secret};
 use crate::domain::task::{Capacity, Task, TaskClaims};
+use crate::domain::walk::Walk;
 use crate::service::Broker;
 use crate::service::effect::Undone;
-use crate::service::lease::{Material, Vended};
-use crate::service::refresh::Need;
+use crate::service::lease::{Material, Vended, holder};
+use crate::service::managed_keys::ManagedSecret;
 use crate::store::keys;
-use crate::store::model::Pin;
 use crate::store::record::Stored;
-use choose::Choice;
+use obtain::{Choice, Purpose};
+use prepare::Prepared;
 use subject::Subject;
 
+pub use explain::Explained;
+pub(in crate::service) use look::{For, Source};
+pub(in crate::service) use plan::Sought;
 pub use replace::{RefreshInput, Refreshed};
 
 /// What is asked for.
@@ -60,8 +70,21 @@ pub struct ResolveInput<'a> {
     pub minimum_remaining: Option<Duration>,
     /// The token of an approval, where there is one.
     pub approval: Option<&'a Secret<ActorToken>>,
+    /// What the caller found on its own machine.
+    pub facts: Facts<'a>,
+    /// Whether an operator resolves at the scope of the system, which the access matrix does not bind.
+    pub system_scope: bool,
     /// The caller's request id.
     pub request_id: &'a str,
+}
+
+/// What a caller found on its own machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts<'a> {
+    /// Whether the official program has a session of its own.
+    pub host_session: bool,
+    /// The address of a local model endpoint, and whether it answered.
+    pub local_endpoint: Option<(&'a str, bool)>,
 }
 
 /// What is handed out, and how that was decided.
@@ -92,23 +115,25 @@ pub(super) fn checked_request_id(text: &str) -> Result<(), Refusal> {
 }
 
 impl Broker {
-    /// Decides which credential the task gets, and hands it out.
-    pub async fn resolve(
-        self: &Arc<Self>,
-        caller: &Caller,
-        input: ResolveInput<'_>,
-    ) -> Result<Resolved, Refusal> {
-        self.room_for(Action::Resolve)?;
+    /// Checks the form of what is asked for, and who may ask for it; returns how long the credential has to work.
+    fn checked(&self, caller: &Caller, input: &ResolveInput<'_>) -> Result<Duration, Refusal> {
         checked_request_id(input.request_id)?;
         for (field, text) in [
             ("model", input.model),
             ("executor", input.executor),
             ("provider", input.provider),
+            ("profile", input.profile),
         ] {
             if text.len() > MAX_NAME || text.chars().any(char::is_control) {
                 let message = format!("{field} is at most {MAX_NAME} printable characters");
                 return Err(Refusal::invalid(field, message));
             }
+        }
+        if input.system_scope && !caller.reach().is_everywhere() {
+            return Err(Refusal::new(
+                Reason::PermissionDenied,
+                "only a system admin resolves at the scope of the system",
+            ));
         }
         let remaining = input
             .minimum_remaining
@@ -117,6 +142,23 @@ impl Broker {
             return Err(Refusal::invalid(
                 "minimum_remaining",
                 "minimum_remaining is at most 24 hours",
+            ));
+        }
+        Ok(remaining)
+    }
+
+    /// Decides which credential the task gets, and hands it out.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        caller: &Caller,
+        input: ResolveInput<'_>,
+    ) -> Result<Resolved, Refusal> {
+        self.room_for(Action::Resolve)?;
+        let remaining = self.checked(caller, &input)?;
+        if !input.system_scope && matches!(caller.actor(), Actor::Operator(_) | Actor::Member { .. }) {
+            return Err(Refusal::new(
+                Reason::PermissionDenied,
+                "a human is handed nothing but what a system admin resolves at the scope of the system",
             ));
         }
         let mut record = caller
@@ -164,66 +206,29 @@ impl Broker {
         record: &Record,
         decision: &mut Decision,
     ) -> Result<(Vended, Position), Refusal> {
-        let permit = self.permit(subject, input)?;
-        decision.permit = permit.entries().to_vec();
-        decision.policy_version = permit.policy_version();
+        // One version of the policy, from here to the end.
+        let policy = self.policy();
         for _ in 0..ATTEMPTS {
-            decision.candidates.clear();
-            let pin = match subject.task_id() {
-                Some(task) => {
-                    let provider = &permit.entries()[0].provider;
-                    self.records
-                        .get::<Pin>(&keys::pin(subject.org, task, provider))
-                        .await?
-                }
-                None => None,
-            };
-            let choice = match self.pinned(subject, &permit, pin.as_ref()).await? {
-                Some(choice) => choice,
-                None => self.choose(subject, &permit, decision).await?,
-            };
-            decision.position = choice.position;
-            decision.chosen = Some((choice.credential.id, choice.credential.owner));
-            // A locked credential is a stop, not a gap that another one fills.
-            self.unlocked(&[*choice.credential.id.as_bytes()])?;
-            let need = Need {
-                remaining,
-                newer_than: None,
-            };
-            let entry = &permit.entries()[choice.position];
-            self.check_cleared(caller, subject, entry, choice.credential.id)
+            let prepared = self.prepare(&policy, subject, input, decision).await?;
+            let permit = &prepared.permit;
+            let walk = Walk::new(permit);
+            let purpose = Purpose::HandOut(remaining);
+            let choice = self
+                .obtain(
+                    caller,
+                    subject,
+                    prepared.whom(subject, input),
+                    (permit, walk),
+                    purpose,
+                    decision,
+                )
                 .await?;
-            let material = self.material(&choice.credential, need).await?.0;
-            let choice = Choice {
-                credential: Arc::clone(&material.credential),
-                ..choice
-            };
-            let whose = Whose {
-                org: subject.org,
-                member: subject.member,
-                credential: choice.credential.id,
-            };
-            let record = record
-                .clone()
-                .about("mode", entry.mode.name())
-                .about("provider", &choice.credential.provider)
-                .about("credential", choice.credential.id)
-                .about("generation", material.generation());
             match self
-                .lease(caller, subject, &permit, &choice, pin.as_ref(), record)
-                .await
+                .hand_out(caller, subject, &prepared, &choice, remaining, record.clone())
+                .await?
             {
-                Ok((lease, position)) => {
-                    self.still_allowed(caller, whose, subject.task.as_ref()).await?;
-                    self.still_approved(caller, &lease).await?;
-                    // What was removed or replaced meanwhile is not handed out any more.
-                    if self.generation(&material).await? == Some(material.generation()) {
-                        return Ok((self.vend(lease, material, remaining), position));
-                    }
-                }
-                // A task changes by ending only: trying again would change nothing.
-                Err(Undone::Conflict) => self.still_allowed(caller, whose, subject.task.as_ref()).await?,
-                Err(Undone::Refused(refusal)) => return Err(refusal),
+                Some((vended, position)) => return Ok((vended, position)),
+                None => {}
             }
         }
         Err(Refusal::new(
@@ -232,21 +237,121 @@ impl Broker {
         ))
     }
 
-    fn vend(&self, lease: Arc<Lease>, material: Material, wanted: Duration) -> Vended {
-        let left = material
-            .credential
-            .expires
-            .map(|expires| expires.since(self.now()));
+    /// Hands out what was chosen, by a lease; `None`: something changed meanwhile, and the choice is to be made
+    /// anew.
+    async fn hand_out(
+        self: &Arc<Self>,
+        caller: &Caller,
+        subject: &Subject,
+        prepared: &Prepared,
+        choice: &Choice,
+        remaining: Duration,
+        record: Record,
+    ) -> Result<Option<(Vended, Position)>, Refusal> {
+        let entry = &prepared.permit.entries()[choice.position];
+        let credential = choice.source.credential();
+        let whose = Whose {
+            org: subject.org,
+            member: subject.member,
+            credential: credential.map(|credential| credential.id),
+        };
+        let mut record = record
+            .about("mode", entry.mode.name())
+            .about("provider", &entry.provider)
+            .about(
+                "pool",
+                pool_of(entry.mode, &entry.provider, self.pool_of(subject)),
+            )
+            .about("policy", prepared.permit.policy_version());
+        if !entry.model.is_empty() {
+            record = record.about("model", &entry.model);
+        }
+        if let Some(credential) = credential {
+            record = record
+                .about("credential", credential.id)
+                .about("generation", credential.rotation.generation);
+        }
+        if subject.system_scope {
+            record = record.about("scope", "system");
+        }
+        match self.lease(caller, subject, prepared, choice, record).await {
+            Ok((lease, position)) => {
+                self.still_allowed(caller, whose, subject.task.as_ref()).await?;
+                self.still_approved(caller, &lease).await?;
+                // What was removed or replaced meanwhile is not handed out any more.
+                if let Some(credential) = credential
+                    && self.generation(credential).await? != Some(credential.rotation.generation)
+                {
+                    return Ok(None);
+                }
+                let material = self.material(caller, subject, &lease, choice)?;
+                let model = entry.model.clone();
+                Ok(Some((self.vend(lease, model, material, remaining), position)))
+            }
+            // A task changes by ending only: trying again would change nothing.
+            Err(Undone::Conflict) => {
+                self.still_allowed(caller, whose, subject.task.as_ref()).await?;
+                Ok(None)
+            }
+            Err(Undone::Refused(refusal)) => Err(refusal),
+        }
+    }
+
+    /// What the task needs of what was chosen, and nothing more.
+    fn material(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        lease: &Lease,
+        choice: &Choice,
+    ) -> Result<Material, Refusal> {
+        Ok(match &choice.source {
+            Source::Stored(credential) => Material::Stored {
+                credential: Arc::clone(credential),
+                secret: choice.secret.clone().ok_or_else(|| {
+                    Refusal::new(Reason::CredentialUnusable, "the credential has no secret")
+                })?,
+            },
+            Source::Managed(key) if self.hands_raw(holder(caller)?) => self.managed_material(key),
+            Source::Managed(_) => Material::Proxy(Arc::new(self.proxy_grant(lease)?)),
+            Source::HostSession => Material::HostSession(subject.executor.clone()),
+            Source::Local(base_url) => Material::Local(base_url.clone()),
+        })
+    }
+
+    /// One of the platform's keys, as the provider takes it.
+    fn managed_material(&self, key: &Arc<ManagedSecret>) -> Material {
+        let takes_key = self
+            .registry
+            .kinds(&key.facts.provider)
+            .contains(&CredentialKind::ApiKey);
+        let kind = if takes_key {
+            CredentialKind::ApiKey
+        } else {
+            CredentialKind::BedrockBearer
+        };
+        Material::Managed(Arc::clone(key), kind)
+    }
+
+    /// The capacity pool that the task runs in.
+    fn pool_of<'a>(&'a self, subject: &'a Subject) -> &'a str {
+        let named = subject.task.as_ref().and_then(|task| task.value.pool.as_deref());
+        named.unwrap_or_else(|| self.registry.default_pool(subject.capacity).name.as_str())
+    }
+
+    fn vend(&self, lease: Arc<Lease>, model: String, material: Material, wanted: Duration) -> Vended {
+        let left = material.expires().map(|expires| expires.since(self.now()));
         Vended {
             lease,
+            model,
             material,
             minimum_remaining: left.map_or(wanted, |left| left.min(wanted)),
         }
     }
 
     /// The generation that the credential has by now; `None` where it was removed.
-    async fn generation(&self, material: &Material) -> Result<Option<u64>, Refusal> {
-        let Credential { org, id, .. } = *material.credential;
+    async fn generation(&self, credential: &Credential) -> Result<Option<u64>, Refusal> {
+        let Credential { org, id, .. } = *credential;
         let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
         Ok(stored.map(|stored| stored.value.rotation.generation))
     }
@@ -260,7 +365,9 @@ impl Broker {
     ) -> Result<(), Refusal> {
         self.still_live(caller).await?;
         self.standing_member(whose.org, whose.member).await?;
-        self.unlocked(&[*whose.credential.as_bytes()])?;
+        if let Some(credential) = whose.credential {
+            self.unlocked(&[*credential.as_bytes()])?;
+        }
         if let Some(task) = task {
             let stored = self
                 .records
@@ -278,7 +385,7 @@ impl Broker {
 struct Whose {
     org: OrgId,
     member: MemberId,
-    credential: CredentialId,
+    credential: Option<CredentialId>,
 }
 
 /// A caller's text as the journal keeps it: what could be an id, and nothing else.

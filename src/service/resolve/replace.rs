@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
-use super::{ATTEMPTS, Whose, checked_request_id, shown};
+use super::lease::handed;
+use super::{ATTEMPTS, ResolveInput, Whose, checked_request_id, shown};
 use crate::domain::actor::Caller;
-use crate::domain::credential::Credential;
-use crate::domain::id::OrgId;
+use crate::domain::conditions::{Condition, reason};
+use crate::domain::decision::Decision;
+use crate::domain::id::{OrgId, TaskId};
 use crate::domain::journal::{Action, Outcome, Position, Record};
-use crate::domain::lease::Lease;
+use crate::domain::lease::{Handed, Lease};
+use crate::domain::managed::Pool;
 use crate::domain::mode::CredentialKind;
+use crate::domain::profile::OnRejection;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
 use crate::service::Broker;
 use crate::service::effect::Undone;
-use crate::service::lease::Vended;
+use crate::service::lease::{Material, Vended, holder};
 use crate::service::refresh::Need;
 use crate::store::keys;
+use crate::store::model::Pin;
 use crate::store::record::Stored;
 
 /// A reported rejection.
@@ -38,12 +43,16 @@ pub struct Refreshed {
     pub vended: Vended,
     /// Whether this call waited for an exchange.
     pub exchanged: bool,
+    /// Why another way than before is used; `None` where it is the same.
+    pub fallback: Option<Reason>,
     /// The position of the journal record that says so.
     pub position: Position,
 }
 
 /// The longest message taken, in bytes. It is not kept: a caller's text may quote the credential.
 const MAX_MESSAGE: usize = 8_192;
+/// How many pins of a task are looked through: it has one for each provider that it asked for.
+const MAX_PINS: usize = 32;
 
 impl Broker {
     /// Takes a report that the provider rejected a generation, and returns its replacement.
@@ -106,7 +115,10 @@ impl Broker {
         };
         // Before anything is asked of the provider, and once more before the answer.
         self.still_allowed(caller, whose, task.as_ref()).await?;
-        let credential = self.credential(org, lease.value.credential).await?.value;
+        let Some(id) = lease.value.credential else {
+            return self.newer_managed(caller, lease, input, record).await;
+        };
+        let credential = self.credential(org, id).await?.value;
         let rejected = input.rejected_generation;
         let current = credential.rotation.generation;
         if rejected == 0 || rejected > current {
@@ -129,36 +141,146 @@ impl Broker {
             remaining: self.settings().minimum_remaining,
             newer_than: Some(rejected),
         };
-        let (material, exchanged) = self.material(&credential, need).await?;
+        let fresh = match self.refresher.fresh(org, id, need).await {
+            Ok(fresh) => fresh,
+            Err(refusal) if refusal.reason == Reason::ReauthRequired => {
+                return self.go_on(caller, &lease.value, refusal, record).await;
+            }
+            Err(refusal) => return Err(refusal),
+        };
         let record = record
             .about("credential", credential.id)
-            .about("generation", material.credential.rotation.generation)
+            .about("generation", fresh.credential.rotation.generation)
             .outcome(Outcome::Allowed);
-        let lease = self.handing_over(caller, lease, &material.credential).await?;
+        let lease = self
+            .handing_over(caller, lease, handed(&fresh.credential))
+            .await?;
         let position = self.journal.append(&record).await?;
         self.still_allowed(caller, whose, task.as_ref()).await?;
         self.still_approved(caller, &lease).await?;
-        if self.generation(&material).await?.is_none() {
+        if self.generation(&fresh.credential).await?.is_none() {
             return Err(Refusal::not_found("credential"));
         }
-        let vended = self.vend(lease, material, self.settings().minimum_remaining);
+        let material = Material::Stored {
+            credential: fresh.credential,
+            secret: fresh.secret,
+        };
+        let model = lease.model.clone();
         Ok(Refreshed {
-            vended,
-            exchanged,
+            vended: self.vend(lease, model, material, self.settings().minimum_remaining),
+            exchanged: fresh.exchanged,
+            fallback: None,
             position,
         })
     }
+
+    /// The provider itself refuses the grant: where the task's profile goes on, the next credential of the org's or
+    /// the member's own along its permit; otherwise `refused`.
+    async fn go_on(
+        self: &Arc<Self>,
+        caller: &Caller,
+        lease: &Lease,
+        refused: Refusal,
+        record: Record,
+    ) -> Result<Refreshed, Refusal> {
+        let Some((task, asked)) = self.pinned_to(lease).await? else {
+            return Err(refused);
+        };
+        let task = task.to_string();
+        let input = ResolveInput {
+            task: &task,
+            provider: &asked,
+            model: &lease.model,
+            ..ResolveInput::default()
+        };
+        let subject = self.subject(caller, &input).await?;
+        let mut decision = Decision::default();
+        let policy = self.policy();
+        let prepared = self.prepare(&policy, &subject, &input, &mut decision).await?;
+        if prepared.permit.on_rejection() == OnRejection::Fail {
+            return Err(refused);
+        }
+        let remaining = self.settings().minimum_remaining;
+        let record = record.about("rejected", "by_provider");
+        let gone = self.resolve_for(caller, &subject, &input, remaining, &record, &mut decision);
+        match gone.await {
+            Ok((vended, position)) => Ok(Refreshed {
+                vended,
+                exchanged: false,
+                fallback: decision.fallback,
+                position,
+            }),
+            Err(refusal) if refusal.reason == Reason::ReauthRequired => Err(refused),
+            Err(refusal) => Err(refusal.decided(decision)),
+        }
+    }
+
+    /// The task whose choice the lease's credential is, and the provider that was asked for.
+    async fn pinned_to(&self, lease: &Lease) -> Result<Option<(TaskId, String)>, Refusal> {
+        let Some(task) = lease.task else {
+            return Ok(None);
+        };
+        let list = keys::pins(lease.org, task);
+        let pins = self.records.scan::<Pin>(list.as_bytes(), None, MAX_PINS).await?;
+        let found = pins
+            .iter()
+            .find(|(_, pin)| pin.value.credential == lease.credential);
+        Ok(found.and_then(|(key, _)| Some((task, keys::pin_provider(key)?))))
+    }
+
+    /// The platform's own key, where it is a newer one than the rejected. A grant for the model proxy is not
+    /// refreshed: resolving again gives another.
+    async fn newer_managed(
+        self: &Arc<Self>,
+        caller: &Caller,
+        lease: Stored<Lease>,
+        input: &RefreshInput<'_>,
+        record: Record,
+    ) -> Result<Refreshed, Refusal> {
+        let mode = lease.value.mode;
+        let refused = || {
+            let reason = reason(mode, Condition::Rejected).unwrap_or(Reason::Internal);
+            let message = format!("the provider rejects what {} handed out", mode.name());
+            Refusal::new(reason, message).with("mode", mode.name())
+        };
+        let pool = Pool::of(mode).ok_or_else(refused)?;
+        let key = self
+            .managed_key(pool, &lease.value.provider)
+            .await?
+            .ok_or_else(refused)?;
+        if !self.hands_raw(holder(caller)?) || key.facts.generation <= input.rejected_generation {
+            return Err(refused());
+        }
+        let generation = key.facts.generation;
+        let record = record.about("generation", generation).outcome(Outcome::Allowed);
+        let handed = Handed {
+            generation,
+            expires: None,
+        };
+        let lease = self.handing_over(caller, lease, handed).await?;
+        let position = self.journal.append(&record).await?;
+        self.still_live(caller).await?;
+        let model = lease.model.clone();
+        let wanted = self.settings().minimum_remaining;
+        Ok(Refreshed {
+            vended: self.vend(lease, model, self.managed_material(&key), wanted),
+            exchanged: false,
+            fallback: None,
+            position,
+        })
+    }
+
     /// Keeps the generation that the lease is about to hand out. Other callers of the same lease may be doing so
     /// at the same moment.
     async fn handing_over(
         &self,
         caller: &Caller,
         mut lease: Stored<Lease>,
-        credential: &Credential,
+        handed: Handed,
     ) -> Result<Arc<Lease>, Refusal> {
         for _ in 0..ATTEMPTS {
             let (org, id) = (lease.value.org, lease.value.id);
-            match self.handing(lease, credential).await {
+            match self.handing(lease, Some(handed)).await {
                 Ok(lease) => return Ok(lease),
                 Err(Undone::Conflict) => lease = self.own_lease(caller, org, &id.to_string()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),

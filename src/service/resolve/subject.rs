@@ -6,7 +6,7 @@ use crate::domain::id::{MemberId, OrgId, ProjectId, TaskId};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Exposure, Secret};
-use crate::domain::task::{Task, TaskClaims};
+use crate::domain::task::{Capacity, Task, TaskClaims};
 use crate::domain::token::{ApprovalFamily, FamilyName, Token, TokenError};
 use crate::service::Broker;
 use crate::service::scope::parse_id;
@@ -25,6 +25,9 @@ pub(super) struct Subject {
     pub(super) task: Option<Stored<Task>>,
     pub(super) executor: String,
     pub(super) provider: Option<String>,
+    pub(super) profile: String,
+    pub(super) capacity: Capacity,
+    pub(super) system_scope: bool,
     pub(super) approval: Option<Token<ApprovalFamily>>,
 }
 
@@ -82,7 +85,11 @@ impl Broker {
             place.admit("task", Some(project), Some(member))?;
             self.standing_member(org, member).await?;
             let (executor, provider) = (live.executor.clone(), live.provider.clone());
+            let (profile, capacity) = (live.profile.clone(), live.capacity);
             return Ok(Subject {
+                profile,
+                capacity,
+                system_scope: input.system_scope,
                 org,
                 member,
                 project,
@@ -106,6 +113,9 @@ impl Broker {
             project,
             executor: input.executor.to_owned(),
             provider: None,
+            profile: input.profile.to_owned(),
+            capacity: input.capacity.unwrap_or_default(),
+            system_scope: input.system_scope,
             task: None,
             approval,
         })

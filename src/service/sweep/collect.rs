@@ -168,6 +168,16 @@ impl Broker {
         if !self.is_due(ended) {
             return Ok(false);
         }
+        // As long as the task is there, asking again is no other dispatch: the lease is what tells so.
+        if let Some(task) = lease.task
+            && self
+                .records
+                .get::<Task>(&keys::task(lease.org, task))
+                .await?
+                .is_some()
+        {
+            return Ok(false);
+        }
         if let Holder::Agent(agent) = lease.holder
             && self
                 .records
@@ -181,7 +191,7 @@ impl Broker {
         let subject = lease
             .task
             .map_or(*lease.member.as_bytes(), |task: TaskId| *task.as_bytes());
-        let file = keys::lease_for(lease.org, lease.holder, &subject, lease.credential);
+        let file = keys::lease_for(lease.org, lease.holder, &subject, lease.backing());
         let key = keys::lease(lease.org, lease.id);
         let mut changes = Changes::default().at(&key, stored.revision).delete::<Lease>(&key);
         // A newer lease of the same subject has taken the pointer over.

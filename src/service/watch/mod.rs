@@ -130,7 +130,7 @@ impl Broker {
                 let key = keys::lease(org, pointer.value.lease);
                 let lease = self.records.get::<Lease>(&key).await?;
                 let standing = lease.filter(|lease| lease.value.stands(now));
-                interests.extend(standing.map(|lease| Interest::lease(&lease.value)));
+                interests.extend(standing.and_then(|lease| Interest::lease(&lease.value)));
             }
             match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),

@@ -22,8 +22,9 @@ impl Broker {
 
     /// A lease was made: who holds it and watches hears of its credential from now on.
     pub(in crate::service) fn lease_made(&self, lease: &Lease) {
-        self.hub
-            .gained(lease.holder.id_bytes(), &[Interest::lease(lease)], self.now());
+        if let Some(interest) = Interest::lease(lease) {
+            self.hub.gained(lease.holder.id_bytes(), &[interest], self.now());
+        }
     }
 
     /// A lease was ended.

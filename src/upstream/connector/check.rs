@@ -333,7 +333,7 @@ impl Checker<'_> {
 }
 
 /// `localhost` (RFC 6761 section 6.3) or an address that never leaves the machine.
-fn is_loopback(host: &str) -> bool {
+pub(in crate::upstream) fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host
             .trim_start_matches('[')

@@ -1,0 +1,195 @@
+//! The way along a permit, driven: each entry is looked at, and the first that can be used is taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::look::{For, Met, Source};
+use super::plan::Plan;
+use super::subject::Subject;
+use crate::domain::actor::Caller;
+use crate::domain::conditions::{Condition, reason};
+use crate::domain::credential::Credential;
+use crate::domain::decision::{Candidate, Decision};
+use crate::domain::gate::Permit;
+use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::mode::CredentialKind;
+use crate::domain::owner::Owner;
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
+use crate::domain::walk::{Step, Walk};
+use crate::service::Broker;
+use crate::service::refresh::Need;
+use crate::store::keys;
+use crate::store::model::{CredentialSecret, Pointer};
+
+/// An entry of a permit that can be used, and what there is of it.
+pub(super) struct Choice {
+    pub(super) position: usize,
+    pub(super) source: Source,
+    /// The secret of a stored credential, of the same generation; none where nothing is to be handed out.
+    pub(super) secret: Option<Arc<CredentialSecret>>,
+    /// Whether an exchange with the provider was waited for.
+    pub(super) exchanged: bool,
+}
+
+/// What a walk is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// Something is to be handed out that works this long.
+    HandOut(Duration),
+    /// It is only to be told what would be.
+    Explain,
+}
+
+impl Broker {
+    /// Goes along the permit to the first entry that can be used.
+    pub(super) async fn obtain(
+        self: &Arc<Self>,
+        caller: &Caller,
+        subject: &Subject,
+        whom: For<'_>,
+        (permit, mut walk): (&Permit, Walk<'_>),
+        purpose: Purpose,
+        decision: &mut Decision,
+    ) -> Result<Choice, Refusal> {
+        loop {
+            decision.position = walk.position();
+            let met = match self.look(whom, &walk, decision).await? {
+                Ok(source) => {
+                    let entry = walk.entry();
+                    decision.fallback = walk.because();
+                    decision.chosen = source.credential().map(|found| (found.id, found.owner));
+                    self.check_cleared(caller, subject, entry, source.backing(entry))
+                        .await?;
+                    match self.take(source, walk.position(), purpose).await {
+                        Ok(choice) => return Ok(choice),
+                        Err(refusal) if refusal.reason == Reason::ReauthRequired => Met {
+                            condition: Condition::Rejected,
+                            refusal: Some(refusal),
+                        },
+                        Err(refusal) => return Err(refusal),
+                    }
+                }
+                Err(met) => met,
+            };
+            decision.chosen = None;
+            passed_over(decision, &walk, met.condition);
+            let (at, entry) = (walk.position(), walk.entry());
+            match walk.met(met.condition) {
+                Step::Try(_) => {}
+                Step::Refuse(reason) => {
+                    decision.position = at;
+                    decision.fallback = walk.because();
+                    return Err(match met.refusal {
+                        Some(refusal) if refusal.reason == reason => refusal,
+                        _ => nothing(reason, subject, permit, at, met.condition),
+                    }
+                    .with("mode", entry.mode.name()));
+                }
+            }
+        }
+    }
+
+    /// Takes what was found: of a stored credential, fresh enough.
+    async fn take(
+        self: &Arc<Self>,
+        source: Source,
+        position: usize,
+        purpose: Purpose,
+    ) -> Result<Choice, Refusal> {
+        let (Source::Stored(credential), Purpose::HandOut(remaining)) = (&source, purpose) else {
+            return Ok(Choice {
+                position,
+                source,
+                secret: None,
+                exchanged: false,
+            });
+        };
+        let need = Need {
+            remaining,
+            newer_than: None,
+        };
+        let fresh = self.refresher.fresh(credential.org, credential.id, need).await?;
+        Ok(Choice {
+            position,
+            source: Source::Stored(fresh.credential),
+            secret: Some(fresh.secret),
+            exchanged: fresh.exchanged,
+        })
+    }
+
+    /// What an owner has of this kind for the provider: the key for this executor before the one for all.
+    pub(in crate::service) async fn held(
+        &self,
+        org: OrgId,
+        owner: Owner,
+        provider: &str,
+        kind: CredentialKind,
+        executor: &str,
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
+        let slot = |executor| keys::credential_slot(org, owner, provider, kind, executor);
+        let mut pointer = None;
+        // Grants are for every executor.
+        if kind.is_key() {
+            pointer = self.records.get::<Pointer>(&slot(Some(executor))).await?;
+        }
+        if pointer.is_none() {
+            pointer = self.records.get::<Pointer>(&slot(None)).await?;
+        }
+        let Some(pointer) = pointer else {
+            return Ok(None);
+        };
+        let id = CredentialId::from_bytes(*pointer.value.id);
+        let credential = self.records.get::<Credential>(&keys::credential(org, id)).await?;
+        Ok(credential.map(|credential| credential.value))
+    }
+}
+
+/// Notes why an entry was passed over.
+fn passed_over(decision: &mut Decision, walk: &Walk<'_>, condition: Condition) {
+    let (mode, position) = (walk.entry().mode, walk.position());
+    let why = reason(mode, condition);
+    match decision.candidates.last_mut() {
+        Some(last) if last.position == position => last.passed_over = last.passed_over.or(why),
+        _ => decision.candidates.push(Candidate {
+            credential: None,
+            mode,
+            position,
+            owner: None,
+            passed_over: why,
+        }),
+    }
+}
+
+/// Why nothing is handed out, in words.
+fn nothing(reason: Reason, subject: &Subject, permit: &Permit, at: usize, condition: Condition) -> Refusal {
+    let entry = &permit.entries()[at];
+    let (executor, provider) = (&subject.executor, &entry.provider);
+    let message = match reason {
+        Reason::NoCredentialConfigured => {
+            format!("nothing is configured for {executor} with provider {provider}")
+        }
+        _ => format!(
+            "{} with {provider} cannot be used: {}",
+            entry.mode.name(),
+            condition.what()
+        ),
+    };
+    Refusal::new(reason, message)
+        .with("executor", executor)
+        .with("provider", provider)
+}
+
+impl Plan {
+    /// What is kept of it for the task that starts on it.
+    pub(super) fn runs(&self, permit: &Permit, position: usize) -> crate::store::model::Runs {
+        let entry = &permit.entries()[position];
+        crate::store::model::Runs {
+            mode: entry.mode,
+            provider: entry.provider.clone(),
+            modes: self.modes.with(entry.mode),
+            on_rejection: self.on_rejection,
+            named: self.named,
+        }
+    }
+}
