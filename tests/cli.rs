@@ -10,6 +10,8 @@ mod approvals;
 mod contexts;
 #[path = "cli/journal.rs"]
 mod journal;
+#[path = "cli/kinds.rs"]
+mod kinds;
 #[path = "cli/operator.rs"]
 mod operator;
 #[path = "cli/platform.rs"]

@@ -73,15 +73,14 @@ const ANY_ROLE: &[Rule] = &[
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// The platform's model proxy.
+const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 /// Those who approve.
 const APPROVERS: &[Rule] = &[(Approver, All)];
 /// Those who take approvals back.
 const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
 /// Those who see approvals; members those for their own tasks.
 const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
-
-/// The platform's model proxy.
-const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
@@ -111,7 +110,7 @@ table! {
     "credbroker.v1.DirectoryService" {
         SYSTEM => CreateOrg;
         ADMIN => UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment CreateMember
-            UpdateMember RemoveMember;
+            UpdateMember RemoveMember LinkIdentities;
         row(Some(EVERYONE), of(Group::Directory), false) => GetOrg ListOrgs GetProject ListProjects
             GetEnvironment ListEnvironments;
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => GetMember ListMembers;
@@ -167,6 +166,12 @@ table! {
     "credbroker.v1.PlatformService" {
         SYSTEM => SetManagedKey ListManagedKeys RemoveManagedKey;
         row(Some(MODEL_PROXIES), of(Group::Proxy), false) => IntrospectGrant;
+    }
+    "credbroker.v1.BillingService" {
+        humans(READERS) => GetAccount;
+        SYSTEM => UpdateAccount AddCredit;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => ReportUsage;
+        row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => ListCostEvents StreamCostEvents SummarizeSpend;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

@@ -87,9 +87,12 @@ pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
+pub use billing::{
+    AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
+};
 pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
-pub use directory::{Change, NewNamed};
+pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};
@@ -114,6 +117,10 @@ pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
+pub use spend::{
+    CostEvents, CostFilterInput, CostInput, Dimension, FollowCosts, FollowedCost, SpendInput, SpendRow,
+    SpendSums,
+};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
@@ -215,6 +222,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
     quotas: Arc<quota::Quotas>,
+    turns: billing::Turns,
     spend: spend::Projection,
     grant_key: GrantKey,
     configured_keys: ArcSwap<ConfiguredKeys>,
@@ -269,6 +277,7 @@ impl Broker {
             metrics,
             connections: Arc::default(),
             quotas: Arc::default(),
+            turns: billing::Turns::default(),
             spend: spend::Projection::default(),
             grant_key: parts.grant_key,
             configured_keys: ArcSwap::default(),

@@ -258,7 +258,21 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "SecretService/RevokeSecretAccess": RevokeSecretAccessRequest {
             org: own(), namespace: named("a"), grantee: Some(revoke::Grantee::Agent(r().agent)) }
         "SecretService/ListSecretGrants": ListSecretGrantsRequest { org: r().org }
+        "BillingService/ReportUsage": ReportUsageRequest { org: r().org }
+        "BillingService/ListCostEvents": ListCostEventsRequest { org: r().org }
+        "BillingService/ListCostEvents": ListCostEventsRequest { org: own(), filter: of_project(&r()) }
+        "BillingService/StreamCostEvents": StreamCostEventsRequest { org: r().org }
+        "BillingService/StreamCostEvents": StreamCostEventsRequest { org: own(), filter: of_project(&r()) }
+        "BillingService/SummarizeSpend": SummarizeSpendRequest { org: r().org }
+        "BillingService/SummarizeSpend": SummarizeSpendRequest { org: own(), filter: of_project(&r()) }
     }
+}
+
+fn of_project(refs: &Refs) -> Option<proto::CostFilter> {
+    Some(proto::CostFilter {
+        project: refs.project.clone(),
+        ..Default::default()
+    })
 }
 
 fn any() -> Option<proto::CapabilityScope> {

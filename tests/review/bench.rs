@@ -13,7 +13,7 @@ use credbroker::domain::actor::{Actor, Caller, Shown};
 use credbroker::domain::credential::Credential;
 use credbroker::domain::grant_token::GrantKey;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
-use credbroker::domain::journal::Position;
+use credbroker::domain::journal::{Position, Record};
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
@@ -161,10 +161,16 @@ pub struct Bench {
     endpoint: Arc<Endpoint>,
     /// Who resolves: an API key of the org.
     pub resolver: Caller,
+    log: Journal,
     _dir: TempDir,
 }
 
 impl Bench {
+    /// Writes a record as if something had happened.
+    pub async fn append(&self, record: &Record) {
+        self.log.append(record).await.unwrap();
+    }
+
     /// An org with a project and a member.
     pub async fn start(script: impl Fn(usize) -> Delivery + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -199,7 +205,7 @@ impl Bench {
         });
         let broker = Broker::new(Parts {
             records: Arc::clone(&records),
-            journal,
+            journal: journal.clone(),
             clock: clock.clone(),
             authority,
             registry: registry.unwrap(),
@@ -220,6 +226,7 @@ impl Bench {
             clock,
             endpoint,
             resolver,
+            log: journal,
             _dir: dir,
         }
     }
@@ -419,6 +426,8 @@ fn settings() -> Settings {
         unseen_expiry: Duration::from_secs(30 * 86_400),
         collect_after: Duration::from_secs(7 * 86_400),
         watch_heartbeat: Duration::from_secs(15),
+        metered_allow_all: true,
+        shared_per_day: 200,
         proxy: ProxySettings {
             base_url: String::new(),
             base_urls: Default::default(),
@@ -426,7 +435,5 @@ fn settings() -> Settings {
             raw_to_control_plane: true,
             raw_to_agents: false,
         },
-        metered_allow_all: true,
-        shared_per_day: 200,
     }
 }

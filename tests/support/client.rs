@@ -70,6 +70,7 @@ impl Caller {
         secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
         locks: lock_service_client, LockServiceClient;
+        billing: billing_service_client, BillingServiceClient;
         platform: platform_service_client, PlatformServiceClient;
     }
 

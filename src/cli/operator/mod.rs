@@ -22,6 +22,7 @@ pub mod agent;
 pub mod api_key;
 pub mod context;
 pub mod credential;
+pub mod credit;
 pub mod enrollment_token;
 pub mod environment;
 pub mod executor;
@@ -34,6 +35,7 @@ pub mod operator_token;
 pub mod org;
 pub mod project;
 pub mod role;
+pub mod spend;
 pub mod task;
 pub mod whoami;
 
