@@ -201,18 +201,7 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
         }
     };
     if !offer.supported.contains(mode) {
-        return Err(Refusal::new(
-            Reason::ModeUnsupported,
-            format!(
-                "{} has no {} with {}",
-                input.executor,
-                mode.name(),
-                offer.provider
-            ),
-        )
-        .with("executor", input.executor)
-        .with("provider", offer.provider)
-        .with("supported", offer.supported.to_string()));
+        return Err(unsupported(input.executor, mode, offer.provider, offer.supported));
     }
     match offer.judged.removed_by(mode) {
         Some(level) if !input.system_scope => Err(Refusal::new(

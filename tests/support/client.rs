@@ -100,6 +100,7 @@ impl Caller {
             token: Some(proto::Secret {
                 value: token.to_owned(),
             }),
+            ..Default::default()
         };
         let answer = self.platform().introspect_grant(request).await;
         answer.unwrap().into_inner()
