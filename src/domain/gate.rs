@@ -179,7 +179,11 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
             if main.provider != native || !native_model {
                 return Err(Refusal::new(
                     Reason::ModelNotAvailable,
-                    format!("{} is pinned to {} and to the models of {native}", input.executor, mode.name()),
+                    format!(
+                        "{} is pinned to {} and to the models of {native}",
+                        input.executor,
+                        mode.name()
+                    ),
                 )
                 .with("executor", input.executor)
                 .with("mode", mode.name())
@@ -196,7 +200,12 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
     if !offer.supported.contains(mode) {
         return Err(Refusal::new(
             Reason::ModeUnsupported,
-            format!("{} has no {} with {}", input.executor, mode.name(), offer.provider),
+            format!(
+                "{} has no {} with {}",
+                input.executor,
+                mode.name(),
+                offer.provider
+            ),
         )
         .with("executor", input.executor)
         .with("provider", offer.provider)
@@ -205,7 +214,12 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
     match offer.judged.removed_by(mode) {
         Some(level) if !input.system_scope => Err(Refusal::new(
             Reason::AccessDenied,
-            format!("the {} denies {} with {}", level.name(), mode.name(), offer.provider),
+            format!(
+                "the {} denies {} with {}",
+                level.name(),
+                mode.name(),
+                offer.provider
+            ),
         )
         .with("scope", level.name())
         .with("mode", mode.name())
@@ -217,7 +231,11 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
 fn permit(input: &GateInput<'_>, said: &Said) -> Result<Permit, Refusal> {
     let (main, selected) = (input.main, said.selected);
     let passes = |offer: &Offer<'_>| {
-        let matrix = if input.system_scope { ModeSet::ALL } else { offer.judged.permits() };
+        let matrix = if input.system_scope {
+            ModeSet::ALL
+        } else {
+            offer.judged.permits()
+        };
         offer.supported.intersection(matrix)
     };
     // Only what a task's own profile may go on to: a pinned mode has nothing beside it.
@@ -291,7 +309,10 @@ fn unsatisfiable(input: &GateInput<'_>, said: &Said) -> Refusal {
     if main.supported.is_empty() {
         return Refusal::new(
             Reason::ProviderUnsupported,
-            format!("{} has no auth mode for provider {}", input.executor, main.provider),
+            format!(
+                "{} has no auth mode for provider {}",
+                input.executor, main.provider
+            ),
         )
         .with("executor", input.executor)
         .with("provider", main.provider);

@@ -153,7 +153,10 @@ impl<'a> Walk<'a> {
         self.because = Some(reason);
         self.course = Course::OwnOnly(reason);
         let rest = self.at + 1..self.permit.ordinary();
-        match rest.into_iter().find(|at| is_own(self.permit.entries()[*at].mode)) {
+        match rest
+            .into_iter()
+            .find(|at| is_own(self.permit.entries()[*at].mode))
+        {
             Some(position) => {
                 self.at = position;
                 Step::Try(position)

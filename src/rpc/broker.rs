@@ -45,7 +45,9 @@ impl proto::broker_service_server::BrokerService for BrokerService {
         let explained = self.0.explain(&caller, input).await.map_err(status)?;
         let refusal = explained.refusal.as_ref();
         let told = |tell: fn(Reason) -> &'static str| {
-            refusal.map(|refusal| tell(refusal.reason).to_owned()).unwrap_or_default()
+            refusal
+                .map(|refusal| tell(refusal.reason).to_owned())
+                .unwrap_or_default()
         };
         Ok(Response::new(proto::ExplainResolutionResponse {
             decision: Some(decision(&explained.decision, Telling::Everything)),

@@ -95,7 +95,12 @@ fn scopes(said: &Said, selected_by: &SelectedBy, system_scope: bool) -> Vec<prot
             } else {
                 "inherited"
             };
-            add(level.name(), of, system_scope || !column.denied.contains(of), note.to_owned());
+            add(
+                level.name(),
+                of,
+                system_scope || !column.denied.contains(of),
+                note.to_owned(),
+            );
         }
     }
     let (scope, note) = match selected_by {

@@ -88,7 +88,11 @@ impl Quotas {
     /// How many of the org's places of the day are taken; `None`: not known yet.
     fn taken(&self, org: OrgId, day: Day) -> Option<u64> {
         let counts = self.counts();
-        counts.taken.get(&org).copied().filter(|_| counts.day == Some(day))
+        counts
+            .taken
+            .get(&org)
+            .copied()
+            .filter(|_| counts.day == Some(day))
     }
 
     /// Who reads second finds what the first has counted on from, and leaves it.
@@ -138,7 +142,11 @@ impl Broker {
     }
 
     /// Whether a place could be taken now. Takes none.
-    pub(super) async fn shared_is_free(&self, org: OrgId, limit: u32) -> Result<Result<(), Refusal>, Refusal> {
+    pub(super) async fn shared_is_free(
+        &self,
+        org: OrgId,
+        limit: u32,
+    ) -> Result<Result<(), Refusal>, Refusal> {
         let day = Day::of(self.now());
         let used = match self.quotas.taken(org, day) {
             Some(used) => used,

@@ -436,7 +436,13 @@ pub fn lease_for(org: OrgId, holder: Holder, subject: &[u8; 16], backing: Backin
     match backing {
         Backing::Credential(id) => of(org, "lease-for", &[&holder, subject, id.as_bytes()]),
         Backing::Mode(mode, provider) => {
-            let parts: [&[u8]; 5] = [&holder, subject, mode.name().as_bytes(), b"\0", provider.as_bytes()];
+            let parts: [&[u8]; 5] = [
+                &holder,
+                subject,
+                mode.name().as_bytes(),
+                b"\0",
+                provider.as_bytes(),
+            ];
             of(org, "lease-for", &parts)
         }
     }

@@ -11,6 +11,7 @@ use credbroker::clock::{Clock, ManualClock};
 use credbroker::config::registry::{Extra, load as load_registry};
 use credbroker::domain::actor::{Actor, Caller, Shown};
 use credbroker::domain::credential::Credential;
+use credbroker::domain::grant_token::GrantKey;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
 use credbroker::domain::journal::{Position, Record};
 use credbroker::domain::refusal::Refusal;
@@ -22,8 +23,8 @@ use credbroker::domain::token::{OperatorFamily, Token};
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved,
-    SetKey, Settings,
+    Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ProxySettings,
+    ResolveInput, Resolved, SetKey, Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -213,6 +214,7 @@ impl Bench {
             prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
+            grant_key: GrantKey::new(&Secret::new(vec![2; 32])),
         })
         .unwrap();
         make_org(&broker).await;
@@ -426,5 +428,12 @@ fn settings() -> Settings {
         watch_heartbeat: Duration::from_secs(15),
         metered_allow_all: true,
         shared_per_day: 200,
+        proxy: ProxySettings {
+            base_url: String::new(),
+            base_urls: Default::default(),
+            grant_lifetime: Duration::from_secs(600),
+            raw_to_control_plane: false,
+            raw_to_agents: false,
+        },
     }
 }

@@ -27,7 +27,11 @@ pub enum Action {
 
 /// Runs the command.
 pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
-    let Action::List { member, project, list } = action;
+    let Action::List {
+        member,
+        project,
+        list,
+    } = action;
     let org = session.org()?;
     let items = pages(list.limit, |page_size, page_token| {
         let mut executors = session.executors();

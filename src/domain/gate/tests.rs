@@ -47,27 +47,46 @@ use AuthMode::{Byok, Metered, OAuth, Shared};
 #[test]
 fn the_permit_keeps_the_fixed_order_whatever_the_set_was_built_from() {
     let all = offer(&[Byok, OAuth, Metered], &[], &[]);
-    let gated = gate(&input(&all, Selection::Set([Metered, Byok, OAuth].into_iter().collect())));
+    let gated = gate(&input(
+        &all,
+        Selection::Set([Metered, Byok, OAuth].into_iter().collect()),
+    ));
     assert_eq!(modes(&gated), [OAuth, Byok, Metered]);
 }
 
 #[test]
 fn the_gate_fails_closed() {
     let main = offer(&[OAuth, Byok], &[OAuth], &[Byok]);
-    let refused = gate(&input(&main, Selection::Set(ModeSet::ALL))).permit.unwrap_err();
+    let refused = gate(&input(&main, Selection::Set(ModeSet::ALL)))
+        .permit
+        .unwrap_err();
     assert_eq!(refused.reason, Reason::AuthmodesUnsatisfiable);
-    assert!(refused.metadata.contains(&("denied_by_system", "oauth".to_owned())));
+    assert!(
+        refused
+            .metadata
+            .contains(&("denied_by_system", "oauth".to_owned()))
+    );
     assert!(refused.metadata.contains(&("denied_by_org", "byok".to_owned())));
     let nothing = offer(&[], &[], &[]);
-    let refused = gate(&input(&nothing, Selection::Set(ModeSet::ALL))).permit.unwrap_err();
+    let refused = gate(&input(&nothing, Selection::Set(ModeSet::ALL)))
+        .permit
+        .unwrap_err();
     assert_eq!(refused.reason, Reason::ProviderUnsupported);
 }
 
 #[test]
 fn a_settled_mode_that_is_denied_is_refused_and_nothing_takes_its_place() {
     let main = offer(&[OAuth, Byok], &[], &[OAuth]);
-    let pinned = Selection::Pinned { mode: OAuth, native: "p", native_model: true };
-    let running = Selection::Running { mode: OAuth, provider: "p", modes: ModeSet::ALL };
+    let pinned = Selection::Pinned {
+        mode: OAuth,
+        native: "p",
+        native_model: true,
+    };
+    let running = Selection::Running {
+        mode: OAuth,
+        provider: "p",
+        modes: ModeSet::ALL,
+    };
     for selection in [pinned, running] {
         let refused = gate(&input(&main, selection)).permit.unwrap_err();
         assert_eq!(refused.reason, Reason::AccessDenied);
@@ -82,9 +101,21 @@ fn a_settled_mode_that_is_denied_is_refused_and_nothing_takes_its_place() {
 fn a_pinned_executor_is_held_to_its_native_models_and_to_what_it_has() {
     let main = offer(&[OAuth, Byok], &[], &[]);
     let reason = |selection| gate(&input(&main, selection)).permit.unwrap_err().reason;
-    let elsewhere = Selection::Pinned { mode: OAuth, native: "q", native_model: true };
-    let foreign = Selection::Pinned { mode: OAuth, native: "p", native_model: false };
-    let lacking = Selection::Pinned { mode: Metered, native: "p", native_model: true };
+    let elsewhere = Selection::Pinned {
+        mode: OAuth,
+        native: "q",
+        native_model: true,
+    };
+    let foreign = Selection::Pinned {
+        mode: OAuth,
+        native: "p",
+        native_model: false,
+    };
+    let lacking = Selection::Pinned {
+        mode: Metered,
+        native: "p",
+        native_model: true,
+    };
     assert_eq!(reason(elsewhere), Reason::ModelNotAvailable);
     assert_eq!(reason(foreign), Reason::ModelNotAvailable);
     assert_eq!(reason(lacking), Reason::ModeUnsupported);
@@ -94,7 +125,11 @@ fn a_pinned_executor_is_held_to_its_native_models_and_to_what_it_has() {
 fn a_lapsed_subscription_gives_way_to_metered_only_where_the_matrix_has_it() {
     let lapse = |system: &[AuthMode]| {
         let main = offer(&[Byok, Metered, Shared], system, &[]);
-        let pinned = Selection::Pinned { mode: Byok, native: "p", native_model: true };
+        let pinned = Selection::Pinned {
+            mode: Byok,
+            native: "p",
+            native_model: true,
+        };
         let permit = gate(&input(&main, pinned)).permit.unwrap();
         permit.lapse().map(|at| permit.entries()[at].mode)
     };
@@ -118,6 +153,10 @@ fn only_own_keys_stand_in_and_only_where_a_rejection_goes_on() {
     let gated = gate(&input);
     assert_eq!(modes(&gated), [OAuth, Byok, Byok, Byok, Metered]);
     let permit = gated.permit.unwrap();
-    let providers: Vec<_> = permit.entries().iter().map(|entry| entry.provider.as_str()).collect();
+    let providers: Vec<_> = permit
+        .entries()
+        .iter()
+        .map(|entry| entry.provider.as_str())
+        .collect();
     assert_eq!(providers, ["p", "p", "b", "b", "p"]);
 }

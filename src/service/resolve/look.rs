@@ -134,7 +134,10 @@ impl Broker {
             }));
         }
         let dead = found.kind == CredentialKind::OAuthGrant
-            && matches!(found.rotation.phase, Phase::Dead { .. } | Phase::Quarantined { .. });
+            && matches!(
+                found.rotation.phase,
+                Phase::Dead { .. } | Phase::Quarantined { .. }
+            );
         if dead {
             return Ok(Err(Met {
                 condition: Condition::Rejected,
@@ -157,7 +160,10 @@ impl Broker {
         };
         let fits = |credential: &Credential| credential.kind == kind && credential.provider == entry.provider;
         if let Some(id) = whom.in_use
-            && let Some(stored) = self.records.get::<Credential>(&keys::credential(whom.org, id)).await?
+            && let Some(stored) = self
+                .records
+                .get::<Credential>(&keys::credential(whom.org, id))
+                .await?
             && fits(&stored.value)
         {
             return Ok(Ok(stored.value));
@@ -165,7 +171,10 @@ impl Broker {
         if let Some(id) = whom.named
             && entry.mode == AuthMode::Byok
         {
-            let stored = self.records.get::<Credential>(&keys::credential(whom.org, id)).await?;
+            let stored = self
+                .records
+                .get::<Credential>(&keys::credential(whom.org, id))
+                .await?;
             let usable = |credential: &Credential| match credential.owner {
                 Owner::Org => true,
                 Owner::Member(owner) => whom.member == Some(owner),
@@ -185,9 +194,13 @@ impl Broker {
             CredentialKind::OAuthGrant => (Condition::Unconnected, Reason::ConnectAccount),
             _ => (Condition::NoKey, Reason::NoCredentialConfigured),
         };
-        let owners = whom.member.map_or(vec![Owner::Org], |member| Owner::precedence(member).to_vec());
+        let owners = whom
+            .member
+            .map_or(vec![Owner::Org], |member| Owner::precedence(member).to_vec());
         for owner in owners {
-            let found = self.held(whom.org, owner, &entry.provider, kind, whom.executor).await?;
+            let found = self
+                .held(whom.org, owner, &entry.provider, kind, whom.executor)
+                .await?;
             let passed_over = found.is_none().then_some(absent.1);
             consider(decision, walk, owner, found.as_deref(), passed_over);
             if let Some(found) = found {
@@ -246,8 +259,9 @@ impl Broker {
                 )),
             }));
         };
-        let base_url = checked_base_url(base_url)
-            .map_err(|fault| Refusal::invalid("local_facts", format!("local_facts.local_endpoint: {fault}")))?;
+        let base_url = checked_base_url(base_url).map_err(|fault| {
+            Refusal::invalid("local_facts", format!("local_facts.local_endpoint: {fault}"))
+        })?;
         // What the broker may look at itself it does not take the caller's word for.
         let reachable = self.prober.reachable(&base_url).await.unwrap_or(said);
         Ok(if reachable {

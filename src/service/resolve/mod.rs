@@ -214,7 +214,14 @@ impl Broker {
             let walk = Walk::new(permit);
             let purpose = Purpose::HandOut(remaining);
             let choice = self
-                .obtain(caller, subject, prepared.whom(subject, input), (permit, walk), purpose, decision)
+                .obtain(
+                    caller,
+                    subject,
+                    prepared.whom(subject, input),
+                    (permit, walk),
+                    purpose,
+                    decision,
+                )
                 .await?;
             match self
                 .hand_out(caller, subject, &prepared, &choice, remaining, record.clone())
@@ -251,7 +258,10 @@ impl Broker {
         let mut record = record
             .about("mode", entry.mode.name())
             .about("provider", &entry.provider)
-            .about("pool", pool_of(entry.mode, &entry.provider, self.pool_of(subject)))
+            .about(
+                "pool",
+                pool_of(entry.mode, &entry.provider, self.pool_of(subject)),
+            )
             .about("policy", prepared.permit.policy_version());
         if !entry.model.is_empty() {
             record = record.about("model", &entry.model);
@@ -288,14 +298,19 @@ impl Broker {
     }
 
     /// What the task needs of what was chosen, and nothing more.
-    fn material(&self, caller: &Caller, subject: &Subject, lease: &Lease, choice: &Choice) -> Result<Material, Refusal> {
+    fn material(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        lease: &Lease,
+        choice: &Choice,
+    ) -> Result<Material, Refusal> {
         Ok(match &choice.source {
             Source::Stored(credential) => Material::Stored {
                 credential: Arc::clone(credential),
-                secret: choice
-                    .secret
-                    .clone()
-                    .ok_or_else(|| Refusal::new(Reason::CredentialUnusable, "the credential has no secret"))?,
+                secret: choice.secret.clone().ok_or_else(|| {
+                    Refusal::new(Reason::CredentialUnusable, "the credential has no secret")
+                })?,
             },
             Source::Managed(key) if self.hands_raw(holder(caller)?) => self.managed_material(key),
             Source::Managed(_) => Material::Proxy(Arc::new(self.proxy_grant(lease)?)),
@@ -306,8 +321,15 @@ impl Broker {
 
     /// One of the platform's keys, as the provider takes it.
     fn managed_material(&self, key: &Arc<ManagedSecret>) -> Material {
-        let takes_key = self.registry.kinds(&key.facts.provider).contains(&CredentialKind::ApiKey);
-        let kind = if takes_key { CredentialKind::ApiKey } else { CredentialKind::BedrockBearer };
+        let takes_key = self
+            .registry
+            .kinds(&key.facts.provider)
+            .contains(&CredentialKind::ApiKey);
+        let kind = if takes_key {
+            CredentialKind::ApiKey
+        } else {
+            CredentialKind::BedrockBearer
+        };
         Material::Managed(Arc::clone(key), kind)
     }
 

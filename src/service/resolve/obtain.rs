@@ -59,7 +59,8 @@ impl Broker {
                     let entry = walk.entry();
                     decision.fallback = walk.because();
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
-                    self.check_cleared(caller, subject, entry, source.backing(entry)).await?;
+                    self.check_cleared(caller, subject, entry, source.backing(entry))
+                        .await?;
                     match self.take(source, walk.position(), purpose).await {
                         Ok(choice) => return Ok(choice),
                         Err(refusal) if refusal.reason == Reason::ReauthRequired => Met {
@@ -168,7 +169,11 @@ fn nothing(reason: Reason, subject: &Subject, permit: &Permit, at: usize, condit
         Reason::NoCredentialConfigured => {
             format!("nothing is configured for {executor} with provider {provider}")
         }
-        _ => format!("{} with {provider} cannot be used: {}", entry.mode.name(), condition.what()),
+        _ => format!(
+            "{} with {provider} cannot be used: {}",
+            entry.mode.name(),
+            condition.what()
+        ),
     };
     Refusal::new(reason, message)
         .with("executor", executor)

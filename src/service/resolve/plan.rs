@@ -43,10 +43,7 @@ impl Broker {
     pub(super) fn executor(&self, name: &str) -> Result<&Executor, Refusal> {
         self.registry.executor(name).ok_or_else(|| Refusal {
             field: Some("executor"),
-            ..Refusal::new(
-                Reason::ExecutorUnknown,
-                format!("there is no executor {name:?}"),
-            )
+            ..Refusal::new(Reason::ExecutorUnknown, format!("there is no executor {name:?}"))
         })
     }
 
@@ -102,7 +99,8 @@ impl Broker {
                 let pinned = Selection::Pinned {
                     mode,
                     native,
-                    native_model: sought.model.is_empty() || self.registry.provider(native).is_some_and(serves),
+                    native_model: sought.model.is_empty()
+                        || self.registry.provider(native).is_some_and(serves),
                 };
                 (pinned, SelectedBy::Executor)
             }
@@ -122,7 +120,10 @@ impl Broker {
         let stand_ins: Vec<_> = match on_rejection {
             OnRejection::Fail => Vec::new(),
             OnRejection::Next => {
-                let others = executor.providers.keys().filter(|other| *other != sought.provider);
+                let others = executor
+                    .providers
+                    .keys()
+                    .filter(|other| *other != sought.provider);
                 others.map(|provider| offer(provider)).collect()
             }
         };

@@ -142,7 +142,9 @@ impl Broker {
         Ok(stored.map(|credential| {
             let mode = match credential.value.kind {
                 CredentialKind::OAuthGrant => AuthMode::OAuth,
-                CredentialKind::ApiKey | CredentialKind::Aws | CredentialKind::BedrockBearer => AuthMode::Byok,
+                CredentialKind::ApiKey | CredentialKind::Aws | CredentialKind::BedrockBearer => {
+                    AuthMode::Byok
+                }
             };
             Runs {
                 mode,

@@ -222,7 +222,9 @@ impl Broker {
         };
         let list = keys::pins(lease.org, task);
         let pins = self.records.scan::<Pin>(list.as_bytes(), None, MAX_PINS).await?;
-        let found = pins.iter().find(|(_, pin)| pin.value.credential == lease.credential);
+        let found = pins
+            .iter()
+            .find(|(_, pin)| pin.value.credential == lease.credential);
         Ok(found.and_then(|(key, _)| Some((task, keys::pin_provider(key)?))))
     }
 
@@ -242,7 +244,10 @@ impl Broker {
             Refusal::new(reason, message).with("mode", mode.name())
         };
         let pool = Pool::of(mode).ok_or_else(refused)?;
-        let key = self.managed_key(pool, &lease.value.provider).await?.ok_or_else(refused)?;
+        let key = self
+            .managed_key(pool, &lease.value.provider)
+            .await?
+            .ok_or_else(refused)?;
         if !self.hands_raw(holder(caller)?) || key.facts.generation <= input.rejected_generation {
             return Err(refused());
         }

@@ -170,7 +170,11 @@ impl Broker {
         }
         // As long as the task is there, asking again is no other dispatch: the lease is what tells so.
         if let Some(task) = lease.task
-            && self.records.get::<Task>(&keys::task(lease.org, task)).await?.is_some()
+            && self
+                .records
+                .get::<Task>(&keys::task(lease.org, task))
+                .await?
+                .is_some()
         {
             return Ok(false);
         }

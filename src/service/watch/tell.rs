@@ -23,8 +23,7 @@ impl Broker {
     /// A lease was made: who holds it and watches hears of its credential from now on.
     pub(in crate::service) fn lease_made(&self, lease: &Lease) {
         if let Some(interest) = Interest::lease(lease) {
-            self.hub
-                .gained(lease.holder.id_bytes(), &[interest], self.now());
+            self.hub.gained(lease.holder.id_bytes(), &[interest], self.now());
         }
     }
 
