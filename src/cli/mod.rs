@@ -94,6 +94,8 @@ enum Command {
     ExtensionSecret(agent::secret::SecretArgs),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
+    /// The platform's own keys, for metered and shared use.
+    ManagedKey(Noun<operator::managed_key::Action>),
     /// An org's prepaid credit.
     Credit(Noun<operator::credit::Action>),
     Spend(operator::spend::SpendArgs),
@@ -165,6 +167,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
+        Command::ManagedKey(noun) => noun!(managed_key, noun),
         Command::Credit(noun) => noun!(credit, noun),
         Command::Spend(args) => operator::spend::run(args).await,
     }
@@ -223,6 +226,8 @@ mod tests {
             "credbroker org list --context dev -o json",
             "credbroker resolve --context dev -o value",
             "credbroker credential set --org a --provider p --org-owned",
+            "credbroker credential set --provider p --org-owned --aws --region us-east-1 --access-key-id A",
+            "credbroker credential set --provider p --org-owned --bearer --region us-east-1 --executor e",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }
@@ -233,6 +238,11 @@ mod tests {
         for line in [
             "credbroker credential set --provider p",
             "credbroker credential set --provider p --member m --org-owned",
+            "credbroker credential set --provider p --org-owned --aws",
+            "credbroker credential set --provider p --org-owned --aws --bearer --region us-east-1",
+            "credbroker credential set --provider p --org-owned --region us-east-1",
+            "credbroker credential set --provider p --org-owned --bearer --region r --access-key-id A",
+            "credbroker member link-identities",
             "credbroker resolve --task t --member m --project p",
             "credbroker resolve --member m",
             "credbroker org list --ca-pin sha256:x --ca-file f",

@@ -142,6 +142,8 @@ impl Config {
         self.refresh.forced_rotations_per_hour_per_credential =
             new.refresh.forced_rotations_per_hour_per_credential;
         self.refresh.forced_rotations_per_hour_per_agent = new.refresh.forced_rotations_per_hour_per_agent;
+        self.enrollment.renewal_grace = new.enrollment.renewal_grace;
+        self.agents = new.agents.clone();
         self.leases = new.leases.clone();
         self.store.reserved_bytes = new.store.reserved_bytes;
         self.log.filter.clone_from(&new.log.filter);

@@ -82,6 +82,7 @@ const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
 /// Those who see approvals; members those for their own tasks.
 const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
         /// The table.
@@ -110,7 +111,7 @@ table! {
     "credbroker.v1.DirectoryService" {
         SYSTEM => CreateOrg;
         ADMIN => UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment CreateMember
-            UpdateMember RemoveMember;
+            UpdateMember RemoveMember LinkIdentities;
         row(Some(EVERYONE), of(Group::Directory), false) => GetOrg ListOrgs GetProject ListProjects
             GetEnvironment ListEnvironments;
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => GetMember ListMembers;
@@ -162,6 +163,10 @@ table! {
             RevokeSecretAccess;
         row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
         AGENT => ReadSecret;
+    }
+    "credbroker.v1.PlatformService" {
+        SYSTEM => SetManagedKey ListManagedKeys RemoveManagedKey;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => IntrospectGrant;
     }
     "credbroker.v1.BillingService" {
         humans(READERS) => GetAccount;

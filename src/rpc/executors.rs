@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, health, mode, owner};
+use super::convert::{caller, health, kind, mode, owner};
 use super::status::status;
 use crate::domain::readiness::Readiness;
 use crate::proto;
@@ -33,6 +33,7 @@ fn way(broker: &Broker, way: &ExecutorWay) -> proto::ExecutorWay {
         reason: reason.map(|it| it.code().to_owned()).unwrap_or_default(),
         fault: reason.map(|it| it.fault().name().to_owned()).unwrap_or_default(),
         remedy: reason.map(|it| it.remedy().to_owned()).unwrap_or_default(),
+        kind: way.entry.kind.map(kind).unwrap_or_default(),
     }
 }
 

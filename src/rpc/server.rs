@@ -22,6 +22,7 @@ use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::locks::LockService;
+use super::platform::PlatformService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
 use super::watch::WatchService;
@@ -67,6 +68,7 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.ApprovalService",
     "credbroker.v1.SecretService",
     "credbroker.v1.LockService",
+    "credbroker.v1.PlatformService",
     "credbroker.v1.BillingService",
 ];
 
@@ -194,6 +196,11 @@ pub async fn serve(
         ));
     routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     routes.add_service(service!(lock_service_server, LockServiceServer, LockService));
+    routes.add_service(service!(
+        platform_service_server,
+        PlatformServiceServer,
+        PlatformService
+    ));
     routes.add_service(service!(
         billing_service_server,
         BillingServiceServer,

@@ -92,7 +92,7 @@ pub use billing::{
 };
 pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
-pub use directory::{Change, NewNamed};
+pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay};

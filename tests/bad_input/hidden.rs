@@ -343,7 +343,9 @@ async fn another_orgs_anything_looks_like_nothing() {
         .iter()
         .filter(|row| matches!(row.access, Access::Actors(actors) if actors.api_key != KeyAccess::No))
         .map(|row| row.path)
+        // Another org's grant is answered as a forged one is, not refused: tests/proxy_grants.rs.
         .filter(|path| !path.ends_with("/WhoAmI") && !path.ends_with("/ListOrgs"))
+        .filter(|path| !path.ends_with("/IntrospectGrant"))
         .collect();
     assert_eq!(
         covered, open,

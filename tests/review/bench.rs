@@ -214,7 +214,7 @@ impl Bench {
             prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
-            grant_key: GrantKey::new(&Secret::new(vec![2; 32])),
+            grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
         })
         .unwrap();
         make_org(&broker).await;
@@ -431,8 +431,8 @@ fn settings() -> Settings {
         proxy: ProxySettings {
             base_url: String::new(),
             base_urls: Default::default(),
-            grant_lifetime: Duration::from_secs(600),
-            raw_to_control_plane: false,
+            grant_lifetime: Duration::from_secs(900),
+            raw_to_control_plane: true,
             raw_to_agents: false,
         },
     }

@@ -71,6 +71,7 @@ impl Resource for Way {
         "executor",
         "provider",
         "mode",
+        "kind",
         "readiness",
         "owner",
         "fault",
@@ -86,6 +87,10 @@ impl Resource for Way {
             (
                 "mode",
                 Field::Text(enum_name(way.mode().as_str_name(), "AUTH_MODE_")),
+            ),
+            (
+                "kind",
+                Field::Text(enum_name(way.kind().as_str_name(), "CREDENTIAL_KIND_")),
             ),
             (
                 "readiness",

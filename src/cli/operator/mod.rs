@@ -28,6 +28,7 @@ pub mod environment;
 pub mod executor;
 pub mod journal;
 pub mod lock;
+pub mod managed_key;
 pub mod member;
 pub(super) mod names;
 pub mod operator_token;
