@@ -81,6 +81,10 @@ enum Command {
     ApiKey(Noun<operator::api_key::Action>),
     /// The agent programs, and what each can be used by now.
     Executor(Noun<operator::executor::Action>),
+    /// Who answers model calls: with which credentials, for which models, by which programs.
+    Provider(Noun<operator::provider::Action>),
+    /// The capacity pools that tasks are booked on.
+    Pool(Noun<operator::pool::Action>),
     /// The tokens people call with.
     OperatorToken(Noun<operator::operator_token::Action>),
     /// Who may do what, and where.
@@ -160,6 +164,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::EnrollmentToken(noun) => noun!(enrollment_token, noun),
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Executor(noun) => noun!(executor, noun),
+        Command::Provider(noun) => noun!(provider, noun),
+        Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),

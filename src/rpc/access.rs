@@ -82,7 +82,6 @@ const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
 /// Those who see approvals; members those for their own tasks.
 const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
-
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
         /// The table.
@@ -129,7 +128,8 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
     "credbroker.v1.ExecutorService" {
-        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools;
     }
     "credbroker.v1.AccessService" {
         PUBLIC => GetLoginConfiguration;
