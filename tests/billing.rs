@@ -10,6 +10,8 @@ mod bench;
 mod events;
 #[path = "billing/kill.rs"]
 mod kill;
+#[path = "billing/modes.rs"]
+mod modes;
 #[path = "billing/quota.rs"]
 mod quota;
 #[allow(dead_code)]

@@ -6,6 +6,8 @@
 mod agent;
 #[path = "cli/approvals.rs"]
 mod approvals;
+#[path = "cli/billing.rs"]
+mod billing;
 #[path = "cli/contexts.rs"]
 mod contexts;
 #[path = "cli/journal.rs"]

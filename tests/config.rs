@@ -290,8 +290,10 @@ timeout = "1m"
 [watch]
 heartbeat = "1s"
 [metered]
+allow_all = false
 key_files = { anthropic = "a" }
 [shared]
+dispatches_per_day = 1
 key_files = { anthropic = "a" }
 [proxy]
 base_url = "https://proxy.example"

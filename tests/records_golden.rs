@@ -10,6 +10,8 @@
 
 #[path = "records_golden/approvals.rs"]
 mod approvals;
+#[path = "records_golden/billing.rs"]
+mod billing;
 #[path = "records_golden/bytes.rs"]
 mod bytes;
 #[path = "records_golden/directory.rs"]

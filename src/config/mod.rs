@@ -150,6 +150,8 @@ impl Config {
         self.log.filter.clone_from(&new.log.filter);
         self.drain = new.drain.clone();
         self.watch = new.watch.clone();
+        self.metered = new.metered;
+        self.shared = new.shared;
         self.key_files.clone_from(&new.key_files);
         self.proxy = new.proxy.clone();
         self.raw = new.raw.clone();

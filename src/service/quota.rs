@@ -52,6 +52,16 @@ impl Reservation {
     pub fn keep(mut self) {
         self.kept = true;
     }
+
+    /// The dispatch is on its way, and goes on whoever goes away: from here on the place stays taken.
+    pub fn hold(&mut self) {
+        self.kept = true;
+    }
+
+    /// The dispatch that was on its way is known not to have come about.
+    pub fn release(mut self) {
+        self.kept = false;
+    }
 }
 
 impl Drop for Reservation {

@@ -9,13 +9,13 @@ use crate::scene::{Scene, grant};
 use crate::support::broker::ORG;
 use crate::support::{Caller, TestBroker, reason};
 
-pub async fn try_account(caller: &Caller) -> Result<Account, Status> {
+async fn try_account(caller: &Caller) -> Result<Account, Status> {
     let request = proto::GetAccountRequest { org: ORG.to_owned() };
     let answer = caller.billing().get_account(request).await?.into_inner();
     Ok(answer.account.unwrap())
 }
 
-pub async fn account(caller: &Caller) -> Account {
+async fn account(caller: &Caller) -> Account {
     try_account(caller).await.unwrap()
 }
 

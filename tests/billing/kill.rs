@@ -76,7 +76,7 @@ async fn after_a_crash_there_is_one_event_for_each_lease() {
         let operator = daemon.operator().await;
         let events = cost_events(&operator, None).await;
         let told: Vec<_> = events.iter().map(|event| event.lease.clone()).collect();
-        assert_eq!(told.len(), leases.len(), "round {round}: {events:?}");
+        assert_eq!(told.len(), leases.len(), "round {round}: leases and events");
         assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), leases);
         assert!(
             events

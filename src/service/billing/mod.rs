@@ -238,7 +238,7 @@ impl Broker {
             if !note.is_empty() {
                 record = record.about("note", note);
             }
-            let changes = self.take(Changes::default(), org, event);
+            let changes = self.mark_taken(Changes::default(), org, event);
             match self.change_account(&standing, account, record, changes).await {
                 Ok(standing) => {
                     return Ok(Credited {
@@ -280,7 +280,7 @@ impl Broker {
     }
 
     /// Adds to `changes` that the event is taken, which no other commit does. Three operations.
-    fn take(&self, changes: Changes, org: OrgId, event: Event) -> Changes {
+    fn mark_taken(&self, changes: Changes, org: OrgId, event: Event) -> Changes {
         let now = self.now();
         let key = keys::taken(org, &event.hash);
         let taken = Taken {

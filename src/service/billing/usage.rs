@@ -243,7 +243,7 @@ impl Broker {
             }
             let standing = self.account(org).await?;
             let changes = fresh.iter().fold(Changes::default(), |changes, one| {
-                self.take(changes, org, one.event)
+                self.mark_taken(changes, org, one.event)
             });
             let record = usage_record(caller, used, &fresh);
             let done = if used.lease.mode == AuthMode::Metered {

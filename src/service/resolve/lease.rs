@@ -63,7 +63,7 @@ impl Broker {
         let mut record = record.about("lease", lease.id).about("first", true);
         // A lease made anew for the same task, when the one before has ended, is no other dispatch.
         let dispatch = filed.pointer.is_none() || subject.task.is_none();
-        let place = match (dispatch, entry.mode) {
+        let mut place = match (dispatch, entry.mode) {
             (true, AuthMode::Shared) => Some(self.reserve_shared(org, self.shared_limit(org).await?).await?),
             _ => None,
         };
@@ -85,16 +85,16 @@ impl Broker {
         let changes = self
             .guard_subject(changes, caller, subject, prepared, choice)
             .await?;
-        let done = match self.effect(record, changes).await {
-            Err(Undone::Conflict) => return Err(Undone::Conflict),
-            done => {
-                // Of what failed it may not be known whether it came about: its place stays taken.
-                if let Some(place) = place {
-                    place.keep();
-                }
-                done?
-            }
-        };
+        // An effect goes on when its caller goes away, and of one that failed it may not be known whether it came
+        // about: the place stays taken unless it is known that nothing did.
+        if let Some(place) = &mut place {
+            place.hold();
+        }
+        let done = self.effect(record, changes).await;
+        if let (Err(Undone::Conflict), Some(place)) = (&done, place) {
+            place.release();
+        }
+        let done = done?;
         // Before the credential is looked at once more: a rotation from that look on is heard of.
         self.lease_made(&lease);
         Ok((Arc::new(lease), done.position))
