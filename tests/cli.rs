@@ -12,6 +12,8 @@ mod contexts;
 mod journal;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/policy.rs"]
+mod policy;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;
