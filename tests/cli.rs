@@ -10,8 +10,12 @@ mod approvals;
 mod contexts;
 #[path = "cli/journal.rs"]
 mod journal;
+#[path = "cli/kinds.rs"]
+mod kinds;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/platform.rs"]
+mod platform;
 #[path = "cli/policy.rs"]
 mod policy;
 #[path = "cli/refusals.rs"]

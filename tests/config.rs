@@ -265,6 +265,83 @@ fn a_reload_tells_what_it_takes_and_what_waits() {
     );
 }
 
+/// What a reload says that it took is in force then, whichever key it is.
+#[test]
+fn a_reload_takes_every_key_that_it_may() {
+    let text = r#"
+[enrollment]
+renewal_grace = "1d"
+[agents]
+heartbeat_interval = "1m"
+unseen_expiry = "1d"
+collect_after = "1d"
+[refresh]
+minimum_remaining_default = "1m 1s"
+forced_rotations_per_hour_per_credential = 1
+forced_rotations_per_hour_per_agent = 1
+[leases]
+lifetime = "2h"
+[store]
+reserved_bytes = 1
+[log]
+filter = "debug"
+[drain]
+timeout = "1m"
+[watch]
+heartbeat = "1s"
+[metered]
+key_files = { anthropic = "a" }
+[shared]
+key_files = { anthropic = "a" }
+[proxy]
+base_url = "https://proxy.example"
+base_urls = { anthropic = "https://proxy.example" }
+grant_lifetime = "1m"
+raw_keys_to = []
+"#;
+    let (mut config, new) = (parse("").unwrap(), parse(text).unwrap());
+    let reloadable = KEYS.iter().filter(|key| key.apply == Apply::Reload);
+    let reloadable: Vec<_> = reloadable.map(|key| key.path).collect();
+    assert_eq!(config.reloadable_diff(&new).changed_reloadable, reloadable);
+    config.take_reloadable(&new);
+    assert_eq!(format!("{config:?}"), format!("{new:?}"));
+}
+
+// req: E8 E9
+#[test]
+fn the_model_proxy_and_who_gets_keys_are_checked() {
+    for (text, told) in [
+        (
+            "base_url = \"http://proxy.example\"",
+            "proxy.base_url: not the URL",
+        ),
+        (
+            "base_url = \"https://p.example/{model}\"",
+            "proxy.base_url: not the URL",
+        ),
+        ("base_urls = { a = \"proxy\" }", "proxy.base_urls: a: not the URL"),
+        ("grant_lifetime = \"2d\"", "proxy.grant_lifetime: out of range"),
+        ("raw_keys_to = [\"everybody\"]", "proxy.raw_keys_to: 'everybody'"),
+    ] {
+        let error = parse(&format!("[proxy]\n{text}")).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    let config = parse("[metered]\nkey_files = { anthropic = \"keys/a\", openai = \"/srv/o\" }").unwrap();
+    let paths: Vec<_> = config.key_files[0].files.values().collect();
+    assert_eq!(paths, [Path::new("/etc/credbroker/keys/a"), Path::new("/srv/o")]);
+    assert!(config.key_files[1].files.is_empty());
+    let given = [("CREDBROKER_SHARED_KEY_FILES", "anthropic=/srv/a, openai = /srv/o")];
+    let path = Path::new("/etc/credbroker/credbrokerd.toml");
+    let env = |name: &str| {
+        given
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
+    let config = Config::parse("", path, &env).unwrap();
+    assert_eq!(config.key_files[1].files["openai"], Path::new("/srv/o"));
+}
+
 // req: D2
 #[test]
 fn an_issuer_is_checked_before_anything_is_sent_to_it() {

@@ -1,5 +1,6 @@
-//! Where refresh tokens go: to the provider they came from and nowhere else. A scenario with every kind of
-//! exchange, all of whose answers are kept, and then the folder, the journal and the answers are searched.
+//! Where secrets go: refresh tokens to the provider they came from, keys to the task that they are handed out for,
+//! and nowhere else. Scenarios all of whose answers are kept, and then the folder, the journal and the answers are
+//! searched.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -157,6 +158,134 @@ async fn refresh_tokens_go_to_their_provider_and_nowhere_else() {
     };
     search("while it serves");
     let (_, kept, _) = scene.broker.stop().await;
+    search("once it has stopped");
+    drop(kept);
+}
+
+// What of each kind of key has to stay hidden, told apart by its mark.
+const AWS_SECRET: &str = "custody+secret/access+key+0123456789abcd";
+const AWS_SESSION: &str = "custody-session-token-0123456789";
+const BEARER: &str = "ABSKcustody-of-a-bearer-key-0123456789";
+
+fn secret(text: &str) -> Option<proto::Secret> {
+    Some(proto::Secret {
+        value: text.to_owned(),
+    })
+}
+
+fn aws(access_key_id: &str, session_token: Option<proto::Secret>) -> proto::AwsKeys {
+    proto::AwsKeys {
+        access_key_id: access_key_id.to_owned(),
+        secret_access_key: secret(AWS_SECRET),
+        session_token,
+        region: "us-east-1".to_owned(),
+    }
+}
+
+// req: N2 E7 B1
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_keys_and_bearer_keys_go_to_their_task_and_nowhere_else() {
+    use proto::set_credential_request::Key;
+
+    let broker = support::TestBroker::start().await;
+    let operator = broker.prepare().await;
+    let (_, token) = operator.make_api_key(ORG).await;
+    let automation = broker.caller(Some(&token)).await;
+    let resolve = async || {
+        let request = proto::ResolveCredentialRequest {
+            member: MEMBER.to_owned(),
+            project: support::broker::PROJECT.to_owned(),
+            executor: "claude-code".to_owned(),
+            provider: "bedrock".to_owned(),
+            ..Default::default()
+        };
+        let answer = automation.broker().resolve_credential(request).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let (mut heard, mut handed, mut id) = (Heard::default(), Heard::default(), String::new());
+    let temporary = aws("ASIAABCDEFGHIJKLMNOP", secret(AWS_SESSION));
+    let bearer = |token: &str| proto::BedrockBearer {
+        token: secret(token),
+        region: "us-east-1".to_owned(),
+    };
+    let misplaced = aws(AWS_SECRET, secret(AWS_SESSION));
+    let keys = [
+        // Taken, replaced, and refused for each reason there is.
+        Key::BedrockBearer(bearer(BEARER)),
+        Key::AwsKeys(aws("AKIAABCDEFGHIJKLMNOP", None)),
+        Key::AwsKeys(temporary.clone()),
+        Key::AwsKeys(aws("AKIAABCDEFGHIJKLMNOP", secret(AWS_SESSION))),
+        Key::AwsKeys(aws("ASIAABCDEFGHIJKLMNOP", None)),
+        Key::AwsKeys(misplaced),
+        Key::AwsKeys(proto::AwsKeys {
+            region: AWS_SECRET.to_owned(),
+            ..temporary
+        }),
+        Key::BedrockBearer(proto::BedrockBearer {
+            region: BEARER.to_owned(),
+            ..bearer(BEARER)
+        }),
+        Key::BedrockBearer(bearer(&format!("{BEARER} {AWS_SECRET}"))),
+        Key::ApiKey(proto::Secret {
+            value: BEARER.to_owned(),
+        }),
+    ];
+    for (key, taken) in keys.into_iter().zip((0..).map(|number| number < 3)) {
+        let request = proto::SetCredentialRequest {
+            org: ORG.to_owned(),
+            owner: Some(support::client::owner("")),
+            provider: "bedrock".to_owned(),
+            key: Some(key),
+            ..Default::default()
+        };
+        // What stands where no secret belongs is printed like the rest of a request.
+        if taken {
+            heard.printed.push_str(&format!("{request:?}\n"));
+        }
+        let answer = operator
+            .credentials()
+            .set_credential(request)
+            .await
+            .map(tonic::Response::into_inner);
+        assert_eq!(answer.is_ok(), taken);
+        if let Ok(stored) = &answer {
+            id.clone_from(&stored.credential.as_ref().unwrap().id);
+            handed.answer(resolve().await);
+        }
+        heard.answer(answer);
+    }
+    let lease = resolve().await.unwrap().lease.unwrap();
+    heard.answer(automation.reject(&lease.id, lease.generation).await);
+    let list = proto::ListCredentialsRequest {
+        org: ORG.to_owned(),
+        ..Default::default()
+    };
+    let listed = operator.credentials().list_credentials(list).await;
+    heard.answer(listed.map(tonic::Response::into_inner));
+    for record in operator.records().await {
+        heard.message(&record);
+        heard.wire.extend_from_slice(&record.stored);
+    }
+    let marks = [AWS_SECRET, AWS_SESSION, BEARER];
+    assert!(holds(&heard.wire, &id), "the search finds what is there");
+    for mark in marks {
+        assert!(!holds(&heard.wire, mark), "{mark}: {}", heard.printed);
+        assert!(!heard.printed.contains(mark), "{mark}: {}", heard.printed);
+        assert!(!handed.printed.contains(mark), "{mark}: {}", handed.printed);
+    }
+    for mark in marks {
+        assert!(holds(&handed.wire, mark), "{mark} was handed out");
+    }
+
+    let folder = broker.data_dir();
+    let search = |when: &str| {
+        for mark in marks {
+            assert_eq!(found(&folder, mark), Vec::<PathBuf>::new(), "{mark} {when}");
+        }
+        assert!(!found(&folder, &id).is_empty(), "the search finds what is there");
+    };
+    search("while it serves");
+    let (_, kept, _) = broker.stop().await;
     search("once it has stopped");
     drop(kept);
 }

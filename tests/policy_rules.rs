@@ -290,15 +290,15 @@ fn the_hard_cases_are_common() {
     let counts = [ties, split_ties, lifted, shadowed, covered];
     assert!(deciding > 10_000, "{deciding}");
     assert!(
-        counts.iter().all(|count| *count > 150),
+        counts.iter().all(|count| *count > 100),
         "{counts:?} of {deciding}"
     );
 }
 
-/// A look-up among a thousand cells is no walk over them. The bound is far above what it is (about 2) and far below
-/// that of a walk (about 100), and the quickest of many rounds counts, so a busy machine does not matter.
+/// A look-up among two thousand cells is no walk over them. The bound is far above what it is (about 2) and far below
+/// that of a walk (about 50), and the quickest of many rounds counts, so a busy machine does not matter.
 #[test]
-fn a_thousand_cells_are_not_walked() {
+fn two_thousand_cells_are_not_walked() {
     let quickest = |cells: usize| {
         let cells = (0..cells).map(|at| Cell {
             mode: AuthMode::ORDER[at % 6],
@@ -322,6 +322,6 @@ fn a_thousand_cells_are_not_walked() {
         };
         (0..200).map(round).min().unwrap()
     };
-    let (few, many) = (quickest(10), quickest(1_000));
-    assert!(many < few * 20, "{few:?} for 10 cells, {many:?} for 1 000");
+    let (few, many) = (quickest(10), quickest(2_000));
+    assert!(many < few * 6, "{few:?} for 10 cells, {many:?} for 2 000");
 }

@@ -14,6 +14,10 @@ mod approvals;
 mod bytes;
 #[path = "records_golden/directory.rs"]
 mod directory;
+#[path = "records_golden/platform.rs"]
+mod platform;
+#[path = "records_golden/policy.rs"]
+mod policy;
 
 use bytes::{check, older};
 use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonce, SerialNumber};
@@ -22,15 +26,16 @@ use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
 use credbroker::domain::lease::{Handed, Holder, Lease};
 use credbroker::domain::lock::{Lock, LockTarget};
-use credbroker::domain::mode::{AuthMode, CredentialKind};
+use credbroker::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use credbroker::domain::owner::Owner;
+use credbroker::domain::profile::OnRejection;
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
 use credbroker::domain::time::Time;
 use credbroker::domain::token::TokenHash;
 use credbroker::store::model::{
-    AwsSecret, CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Seen, Slot,
+    AwsSecret, CredentialSecret, Home, LeasePointer, Mark, Pin, Pointer, RequestOutcome, Runs, Seen, Slot,
     StagedAnswer, StoredAuthority, StoredJournalKey,
 };
 

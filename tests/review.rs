@@ -181,7 +181,7 @@ async fn a_resolution_that_races_a_removal_loses() {
                 bench
                     .resolve()
                     .await
-                    .map(|resolved| resolved.vended.material.credential)
+                    .map(|resolved| Arc::clone(resolved.vended.material.credential().unwrap()))
             }
         });
         (resolving, is_there, go_on)
@@ -247,7 +247,7 @@ async fn a_pin_at_one_provider_outlives_the_use_of_another() {
             ..ResolveInput::default()
         };
         let resolved = bench.broker.resolve(&bench.resolver, input).await;
-        resolved.ok().unwrap().vended.material.credential.owner
+        resolved.ok().unwrap().vended.material.credential().unwrap().owner
     };
     assert_eq!(resolve("demo").await, Owner::Org);
     bench

@@ -15,7 +15,7 @@ use credbroker::domain::reason::Reason;
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::secret::Exposure;
 use credbroker::proto;
-use credbroker::service::{Accepts, KeyAccess, Presented, ResolveInput};
+use credbroker::service::{Accepts, KeyAccess, Material, Presented, ResolveInput};
 use support::broker::ORG;
 use support::client::retry_after;
 use support::reason;
@@ -65,9 +65,12 @@ fn resolve(scene: &Scene, caller: &Caller, callers: usize) -> JoinSet<Answer> {
                 ..ResolveInput::default()
             };
             let material = broker.resolve(&caller, input).await?.vended.material;
-            let token = material.secret.access.as_ref().unwrap();
+            let Material::Stored { credential, secret } = material else {
+                panic!("a stored grant was asked for");
+            };
+            let token = secret.access.as_ref().unwrap();
             let token = token.expose_str(Exposure::Inspect).unwrap().to_owned();
-            Ok((material.credential.rotation.generation, token))
+            Ok((credential.rotation.generation, token))
         });
     }
     asked

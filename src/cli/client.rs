@@ -455,6 +455,10 @@ stubs! {
     broker: broker_service_client::BrokerServiceClient;
     /// Locks.
     locks: lock_service_client::LockServiceClient;
+    /// The platform's own keys.
+    platform: platform_service_client::PlatformServiceClient;
+    /// Accounts and spend.
+    billing: billing_service_client::BillingServiceClient;
     /// The policy.
     policies: policy_service_client::PolicyServiceClient;
 }

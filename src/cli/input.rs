@@ -30,6 +30,34 @@ pub fn secret<K>(file: Option<&Path>, what: &str) -> Result<Secret<K>, Failure> 
     }
 }
 
+/// Whether a secret without a file is asked for at the terminal.
+pub fn is_asked(file: Option<&Path>) -> bool {
+    file.is_none() && stdin().is_terminal()
+}
+
+/// Asks for something that is no secret.
+pub fn line(what: &str) -> Result<String, Failure> {
+    let failed = |error| Failure::config(format!("cannot ask for the {what}: {error}"));
+    let (mut prompt, mut answer) = (stderr(), String::new());
+    write!(prompt, "{what}: ")
+        .and_then(|()| prompt.flush())
+        .and_then(|()| stdin().lock().take(1024).read_line(&mut answer))
+        .map_err(failed)?;
+    match answer.trim() {
+        "" => Err(Failure::usage(format!("the {what} is empty"))),
+        answer => Ok(answer.to_owned()),
+    }
+}
+
+/// Asks for a secret without echo; an empty answer is none.
+pub fn optional_secret<K>(what: &str) -> Result<Option<Secret<K>>, Failure> {
+    let text = asked(what)?;
+    match text.trim_ascii().is_empty() {
+        true => Ok(None),
+        false => trimmed(text.as_bytes(), what).map(Some),
+    }
+}
+
 fn piped<K>(what: &str) -> Result<Secret<K>, Failure> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     stdin()
@@ -41,11 +69,13 @@ fn piped<K>(what: &str) -> Result<Secret<K>, Failure> {
 }
 
 fn prompt<K>(what: &str) -> Result<Secret<K>, Failure> {
-    let text = Zeroizing::new(
-        rpassword::prompt_password(format!("{what} (not shown): "))
-            .map_err(|error| Failure::config(format!("cannot ask for the {what}: {error}")))?,
-    );
-    trimmed(text.as_bytes(), &format!("the {what}"))
+    trimmed(asked(what)?.as_bytes(), &format!("the {what}"))
+}
+
+fn asked(what: &str) -> Result<Zeroizing<String>, Failure> {
+    rpassword::prompt_password(format!("{what} (not shown): "))
+        .map(Zeroizing::new)
+        .map_err(|error| Failure::config(format!("cannot ask for the {what}: {error}")))
 }
 
 fn trimmed<K>(bytes: &[u8], origin: &str) -> Result<Secret<K>, Failure> {

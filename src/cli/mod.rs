@@ -82,6 +82,10 @@ enum Command {
     ApiKey(Noun<operator::api_key::Action>),
     /// The agent programs, and what each can be used by now.
     Executor(Noun<operator::executor::Action>),
+    /// Who answers model calls: with which credentials, for which models, by which programs.
+    Provider(Noun<operator::provider::Action>),
+    /// The capacity pools that tasks are booked on.
+    Pool(Noun<operator::pool::Action>),
     /// The tokens people call with.
     OperatorToken(Noun<operator::operator_token::Action>),
     /// Who may do what, and where.
@@ -99,6 +103,11 @@ enum Command {
     Profile(Noun<operator::profile::Action>),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
+    /// The platform's own keys, for metered and shared use.
+    ManagedKey(Noun<operator::managed_key::Action>),
+    /// An org's prepaid credit.
+    Credit(Noun<operator::credit::Action>),
+    Spend(operator::spend::SpendArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -160,6 +169,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::EnrollmentToken(noun) => noun!(enrollment_token, noun),
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Executor(noun) => noun!(executor, noun),
+        Command::Provider(noun) => noun!(provider, noun),
+        Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),
@@ -167,6 +178,9 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
+        Command::ManagedKey(noun) => noun!(managed_key, noun),
+        Command::Credit(noun) => noun!(credit, noun),
+        Command::Spend(args) => operator::spend::run(args).await,
         Command::Policy(noun) => noun!(policy, noun),
         Command::Profile(noun) => noun!(profile, noun),
     }
@@ -225,6 +239,8 @@ mod tests {
             "credbroker org list --context dev -o json",
             "credbroker resolve --context dev -o value",
             "credbroker credential set --org a --provider p --org-owned",
+            "credbroker credential set --provider p --org-owned --aws --region us-east-1 --access-key-id A",
+            "credbroker credential set --provider p --org-owned --bearer --region us-east-1 --executor e",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }
@@ -235,6 +251,11 @@ mod tests {
         for line in [
             "credbroker credential set --provider p",
             "credbroker credential set --provider p --member m --org-owned",
+            "credbroker credential set --provider p --org-owned --aws",
+            "credbroker credential set --provider p --org-owned --aws --bearer --region us-east-1",
+            "credbroker credential set --provider p --org-owned --region us-east-1",
+            "credbroker credential set --provider p --org-owned --bearer --region r --access-key-id A",
+            "credbroker member link-identities",
             "credbroker resolve --task t --member m --project p",
             "credbroker resolve --member m",
             "credbroker org list --ca-pin sha256:x --ca-file f",

@@ -9,6 +9,7 @@
 //! `CREDBROKER_LISTEN_ADDRESS`, that of `data_dir` is `CREDBROKER_DATA_DIR`; lists are separated by commas.
 
 pub mod keys;
+mod local;
 mod oidc;
 mod platform;
 mod raw;
@@ -142,6 +143,8 @@ impl Config {
         self.refresh.forced_rotations_per_hour_per_credential =
             new.refresh.forced_rotations_per_hour_per_credential;
         self.refresh.forced_rotations_per_hour_per_agent = new.refresh.forced_rotations_per_hour_per_agent;
+        self.enrollment.renewal_grace = new.enrollment.renewal_grace;
+        self.agents = new.agents.clone();
         self.leases = new.leases.clone();
         self.store.reserved_bytes = new.store.reserved_bytes;
         self.log.filter.clone_from(&new.log.filter);

@@ -65,11 +65,13 @@ pub(super) fn key_files(raw: &Raw, folder: &Path, origins: &Origins) -> Result<V
             let problem = format!("more than {MAX_ENTRIES} providers, or an empty path");
             return Err(origins.fault(key, problem, "Name a file for each provider."));
         }
-        let files = files.iter().map(|(name, file)| (name.clone(), folder.join(file)));
         Ok(KeyFiles {
             pool,
-            files: files.collect(),
-            origin: origins.of(key),
+            files: files
+                .iter()
+                .map(|(name, file)| (name.clone(), folder.join(file)))
+                .collect(),
+            origin: origin_of(key, files.is_empty(), origins),
         })
     };
     tables.into_iter().map(read).collect()
@@ -103,11 +105,16 @@ pub(super) fn proxy(raw: &raw::Proxy, origins: &Origins) -> Result<Proxy, Config
     Ok(Proxy {
         base_url: raw.base_url.clone(),
         base_urls: raw.base_urls.clone(),
-        base_urls_origin: origins.of("proxy.base_urls"),
+        base_urls_origin: origin_of("proxy.base_urls", raw.base_urls.is_empty(), origins),
         grant_lifetime: raw.grant_lifetime.0,
         raw_to_control_plane: lists(CONTROL_PLANE),
         raw_to_agents: lists(AGENTS),
     })
+}
+
+/// What faults of a table's entries name; an empty table has none, wherever it is written.
+fn origin_of(key: &str, empty: bool, origins: &Origins) -> Origin {
+    if empty { Origin::Default } else { origins.of(key) }
 }
 
 /// Whether paths can be added to it: an endpoint without query and fragment, whose braces are those of `{provider}`,

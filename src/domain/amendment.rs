@@ -460,7 +460,8 @@ mod tests {
             })
         };
         let (after, diff) = Policy::default().amended(&amendment);
-        let told = overruled(&after, &diff, &Registry::default(), 10);
+        let registry = crate::config::registry::load(&[]).unwrap();
+        let told = overruled(&after, &diff, &registry, 10);
         let told: Vec<_> = told
             .iter()
             .map(|told| (told.cell.mode, told.cell.model.as_str(), told.by))

@@ -137,18 +137,8 @@ impl Matrix {
         if !model.is_empty() {
             return near.find(|cell| cell.model.matches(model));
         }
-        let mut whole = None;
-        for cell in near {
-            // In this order whatever follows a `*` that names the provider is for any provider.
-            let covered = whole.is_some_and(|whole: &Cell| whole.provider.is_some());
-            if !covered && cell.verdict == Verdict::Deny {
-                return Some(cell);
-            }
-            if cell.model.is_any() {
-                whole = whole.or(Some(cell));
-            }
-        }
-        whole
+        // Of the cells that name the provider a `*` is the last, and after it those for any do not count.
+        near.find(|cell| cell.verdict == Verdict::Deny || cell.model.is_any())
     }
 }
 

@@ -73,6 +73,8 @@ const ANY_ROLE: &[Rule] = &[
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// The platform's model proxy.
+const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 /// Those who approve.
 const APPROVERS: &[Rule] = &[(Approver, All)];
 /// Those who take approvals back.
@@ -108,7 +110,7 @@ table! {
     "credbroker.v1.DirectoryService" {
         SYSTEM => CreateOrg;
         ADMIN => UpdateOrg CreateProject UpdateProject CreateEnvironment UpdateEnvironment CreateMember
-            UpdateMember RemoveMember;
+            UpdateMember RemoveMember LinkIdentities;
         row(Some(EVERYONE), of(Group::Directory), false) => GetOrg ListOrgs GetProject ListProjects
             GetEnvironment ListEnvironments;
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => GetMember ListMembers;
@@ -126,7 +128,8 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
     "credbroker.v1.ExecutorService" {
-        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools;
     }
     "credbroker.v1.AccessService" {
         PUBLIC => GetLoginConfiguration;
@@ -160,6 +163,16 @@ table! {
             RevokeSecretAccess;
         row(Some(READERS), of(Group::Secrets), false) => ListSecrets ListSecretGrants;
         AGENT => ReadSecret;
+    }
+    "credbroker.v1.PlatformService" {
+        SYSTEM => SetManagedKey ListManagedKeys RemoveManagedKey;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => IntrospectGrant;
+    }
+    "credbroker.v1.BillingService" {
+        humans(READERS) => GetAccount;
+        SYSTEM => UpdateAccount AddCredit;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => ReportUsage;
+        row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => ListCostEvents StreamCostEvents SummarizeSpend;
     }
     "credbroker.v1.PolicyService" {
         humans(READERS) => GetPolicy;

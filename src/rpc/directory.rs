@@ -6,16 +6,17 @@ use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 
 use super::convert::{caller, kind, outstanding, posture, proto_posture, timestamp};
+use super::identity_links;
 use super::status::status;
 use crate::domain::directory::{Environment, Member, Org, Project};
 use crate::domain::refusal::Refusal;
 use crate::proto;
-use crate::service::{Broker, Change, NewNamed, PageRequest, Stored};
+use crate::service::{Broker, Change, LinkIdentities, NewNamed, PageRequest, Stored};
 
 pub(super) struct DirectoryService(pub(super) Arc<Broker>);
 
 /// The revision that an etag stands for; `None` where the caller gave none.
-fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
+pub(super) fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
     match etag {
         "" => Ok(None),
         etag => etag
@@ -26,7 +27,7 @@ fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
 }
 
 /// The paths of a mask, each of which has to be one of `known` (AIP-134).
-fn paths(mask: Option<FieldMask>, known: &[&str]) -> Result<Vec<String>, Refusal> {
+pub(super) fn paths(mask: Option<FieldMask>, known: &[&str]) -> Result<Vec<String>, Refusal> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     if paths.is_empty() {
         return Err(Refusal::invalid(
@@ -439,5 +440,21 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
             outstanding: outstanding(&removed.outstanding),
             outstanding_truncated: removed.outstanding.more,
         }))
+    }
+
+    async fn link_identities(
+        &self,
+        request: Request<proto::LinkIdentitiesRequest>,
+    ) -> Result<Response<proto::LinkIdentitiesResponse>, Status> {
+        let caller = caller(&request)?;
+        let m = request.into_inner();
+        let input = LinkIdentities {
+            org: &m.org,
+            links: &identity_links::links(&m.links),
+            request_id: &m.request_id,
+            validate_only: m.validate_only,
+        };
+        let outcomes = self.0.link_identities(&caller, input).await.map_err(status)?;
+        Ok(Response::new(identity_links::response(m.links, &outcomes)))
     }
 }

@@ -13,6 +13,7 @@ use tonic_health::server::HealthReporter;
 use super::access_service::AccessService;
 use super::agents::AgentService;
 use super::approvals::ApprovalService;
+use super::billing::BillingService;
 use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
@@ -21,6 +22,7 @@ use super::executors::ExecutorService;
 use super::gate::Gate;
 use super::journal::JournalService;
 use super::locks::LockService;
+use super::platform::PlatformService;
 use super::policy::PolicyService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
@@ -67,6 +69,8 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.ApprovalService",
     "credbroker.v1.SecretService",
     "credbroker.v1.LockService",
+    "credbroker.v1.PlatformService",
+    "credbroker.v1.BillingService",
     "credbroker.v1.PolicyService",
 ];
 
@@ -194,6 +198,16 @@ pub async fn serve(
         ));
     routes.add_service(service!(watch_service_server, WatchServiceServer, WatchService));
     routes.add_service(service!(lock_service_server, LockServiceServer, LockService));
+    routes.add_service(service!(
+        platform_service_server,
+        PlatformServiceServer,
+        PlatformService
+    ));
+    routes.add_service(service!(
+        billing_service_server,
+        BillingServiceServer,
+        BillingService
+    ));
     routes.add_service(service!(
         policy_service_server,
         PolicyServiceServer,

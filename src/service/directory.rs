@@ -1,5 +1,6 @@
 //! Orgs, projects, environments and members: make, read, change.
 
+mod link;
 mod update;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::domain::refusal::Refusal;
 use crate::store::keys::{self, Key};
 use crate::store::model::Pointer;
 use crate::store::record::{Changes, Record as Stores, Stored};
+pub use link::{IdentityLink, LinkIdentities, LinkOutcome};
 
 /// What every new resource has.
 #[derive(Clone, Copy, Debug)]

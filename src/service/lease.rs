@@ -43,6 +43,14 @@ pub enum Material {
 }
 
 impl Material {
+    /// The stored credential behind it, where there is one.
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
+        match self {
+            Material::Stored { credential, .. } => Some(credential),
+            _ => None,
+        }
+    }
+
     /// Which of its secrets it is; 0 for what has none that is counted.
     pub fn generation(&self) -> u64 {
         match self {

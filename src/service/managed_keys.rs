@@ -19,9 +19,9 @@ use crate::domain::managed::{
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ApiKey, Exposure, Secret};
-use crate::store::keys;
 use crate::store::model::StoredManagedKey;
 use crate::store::record::{Changes, Stored};
+use crate::store::{MAX_SCAN, keys};
 
 /// A key to store.
 pub struct SetManagedKey<'a> {
@@ -80,8 +80,7 @@ impl From<&Arc<ConfiguredKey>> for ManagedSecret {
 /// How long the key before the current one may be in use yet, where nothing else was said.
 const OVERLAP: Duration = Duration::from_secs(600);
 const MAX_OVERLAP: Duration = Duration::from_secs(7 * 86_400);
-/// How many keys one list looks at: the registry has fewer providers.
-const MAX_KEYS: usize = 10_000;
+/// How often a change is tried again when somebody else changes the key at the same moment.
 const ATTEMPTS: usize = 8;
 
 impl From<KeyProblem> for Refusal {
@@ -232,15 +231,22 @@ impl Broker {
     /// The keys that are handed out, in the order of pool and provider.
     pub async fn list_managed_keys(&self, page: PageRequest<'_>) -> Result<Page<ManagedKeyView>, Refusal> {
         let list = keys::managed_keys();
-        let stored = self
-            .records
-            .scan::<StoredManagedKey>(list.as_bytes(), None, MAX_KEYS)
-            .await?;
         let mut names: BTreeSet<(Pool, String)> = self.configured_keys.load().places().cloned().collect();
-        names.extend(stored.into_iter().filter_map(|(key, stored)| {
-            let pool = keys::managed_key_pool(&key)?;
-            (!stored.value.removed).then(|| (pool, stored.value.provider.clone()))
-        }));
+        let mut after = None;
+        loop {
+            let rows = self
+                .records
+                .scan::<StoredManagedKey>(list.as_bytes(), after.as_ref(), MAX_SCAN)
+                .await?;
+            names.extend(rows.iter().filter_map(|(key, stored)| {
+                let pool = keys::managed_key_pool(key)?;
+                (!stored.value.removed).then(|| (pool, stored.value.provider.clone()))
+            }));
+            match rows.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => break,
+            }
+        }
         let names: Vec<_> = names
             .into_iter()
             .map(|(pool, provider)| format!("{}/{provider}", pool.name()))

@@ -84,6 +84,12 @@ fn directory() -> Vec<Call> {
         "CreateOrg": CreateOrgRequest { name: s("b"), display_name: s("a\nb") } => "INVALID_ARGUMENT" "display_name";
         "CreateOrg": CreateOrgRequest { name: s("b"), display_name: "x".repeat(129) }
             => "INVALID_ARGUMENT" "display_name";
+        "LinkIdentities": LinkIdentitiesRequest { org: org() } => "INVALID_ARGUMENT" "links";
+        "LinkIdentities": LinkIdentitiesRequest {
+            org: org(), links: vec![proto::IdentityLink::default(); 1001] } => "INVALID_ARGUMENT" "links";
+        "LinkIdentities": LinkIdentitiesRequest {
+            org: org(), links: vec![proto::IdentityLink::default()], request_id: "r".repeat(65) }
+            => "INVALID_ARGUMENT" "request_id";
         "GetOrg": GetOrgRequest { org: s("") } => "INVALID_ARGUMENT" "org";
         "GetOrg": GetOrgRequest { org: s("Not A Name") } => "INVALID_ARGUMENT" "org";
         "GetOrg": GetOrgRequest { org: format!("prj_{}", "0".repeat(32)) } => "INVALID_ARGUMENT" "org";
@@ -158,6 +164,7 @@ fn tasks() -> Vec<Call> {
             "spec_hash",
         ),
         (CREATE, with(&|new| new.capacity = 9), INVALID, "capacity"),
+        (CREATE, with(&|new| new.pool = s("nowhere")), INVALID, "pool"),
         (CREATE, with(&|new| new.ttl = seconds(59)), INVALID, "ttl"),
         (CREATE, with(&|new| new.ttl = seconds(-60)), INVALID, "ttl"),
         (
@@ -247,6 +254,13 @@ fn credentials() -> Vec<Call> {
         "SetCredential": SetCredentialRequest {
             org: org(), owner: Some(owner("")), provider: s("demo"), key: api_key(odd()), force: true }
             => "KEY_SHAPE_MISMATCH" "api_key";
+        "SetCredential": SetCredentialRequest {
+            org: org(), owner: Some(owner("")), provider: s("demo"), key: api_key(key()), executor: s("nobody") }
+            => "EXECUTOR_UNKNOWN" "executor";
+        "SetCredential": SetCredentialRequest {
+            org: org(), owner: Some(owner("")), provider: s("demo"), key: api_key(key()),
+            expire_time: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }) }
+            => "INVALID_ARGUMENT" "expire_time";
         "ImportGrant": ImportGrantRequest { org: org(), owner: Some(owner(MEMBER)), refresh_token: key() }
             => "CONNECTOR_UNKNOWN" "connector";
         "ImportGrant": ImportGrantRequest { org: org(), owner: Some(owner(MEMBER)), connector: s("demo") }

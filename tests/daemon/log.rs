@@ -13,6 +13,8 @@ use super::support::{Caller, reason};
 use super::{Scene, who_am_i};
 
 const ORG_KEY: &str = "demo-key-5d1f0c7e9ab34482bb6a01";
+const AWS_SECRET: &str = "log+secret/access+key+0123456789abcdefgh";
+const AWS_SESSION: &str = "log-session-token-0123456789abcd";
 
 /// What has to stay out of the log.
 #[derive(Default)]
@@ -71,6 +73,27 @@ async fn scenario(format: &str) -> (Secrets, Vec<String>) {
     let enrollment = secrets.add(&operator.enrollment_token(ORG, "").await);
     daemon.enroll_with(&enrollment).await;
     operator.set_key(ORG, "", &secrets.add(ORG_KEY)).await;
+    for (access_key_id, taken) in [("ASIAABCDEFGHIJKLMNOP", true), (AWS_SECRET, false)] {
+        let keys = proto::AwsKeys {
+            access_key_id: access_key_id.to_owned(),
+            secret_access_key: Some(proto::Secret {
+                value: secrets.add(AWS_SECRET),
+            }),
+            session_token: Some(proto::Secret {
+                value: secrets.add(AWS_SESSION),
+            }),
+            region: "us-east-1".to_owned(),
+        };
+        let request = proto::SetCredentialRequest {
+            org: ORG.to_owned(),
+            owner: Some(super::support::client::owner("")),
+            provider: "bedrock".to_owned(),
+            key: Some(proto::set_credential_request::Key::AwsKeys(keys)),
+            ..Default::default()
+        };
+        let answer = operator.credentials().set_credential(request).await;
+        assert_eq!(answer.is_ok(), taken);
+    }
 
     let agent = scene.agent().await;
     let lease = agent.resolve("").await.unwrap().lease.unwrap();
@@ -159,6 +182,32 @@ async fn misplace(operator: &Caller, secrets: &[&String]) {
             ..Default::default()
         };
         operator.credentials().set_credential(provider).await.unwrap_err();
+        let for_executor = proto::SetCredentialRequest {
+            org: ORG.to_owned(),
+            owner: Some(super::support::client::owner("")),
+            provider: "demo".to_owned(),
+            key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
+                value: secret(),
+            })),
+            executor: secret(),
+            ..Default::default()
+        };
+        operator
+            .credentials()
+            .set_credential(for_executor)
+            .await
+            .unwrap_err();
+        let links = proto::LinkIdentitiesRequest {
+            org: ORG.to_owned(),
+            links: vec![proto::IdentityLink {
+                member: secret(),
+                identity: secret(),
+            }],
+            request_id: String::new(),
+            validate_only: false,
+        };
+        let told = operator.directory().link_identities(links).await.unwrap();
+        assert_eq!(told.into_inner().refused, 1);
         operator.resolve(&secret()).await.unwrap_err();
     }
 }

@@ -11,8 +11,9 @@ use credbroker::clock::{Clock, ManualClock};
 use credbroker::config::registry::{Extra, load as load_registry};
 use credbroker::domain::actor::{Actor, Caller, Shown};
 use credbroker::domain::credential::Credential;
+use credbroker::domain::grant_token::GrantKey;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
-use credbroker::domain::journal::Position;
+use credbroker::domain::journal::{Position, Record};
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
@@ -22,8 +23,8 @@ use credbroker::domain::token::{OperatorFamily, Token};
 use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, StoredRecord};
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
-    Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ResolveInput, Resolved,
-    SetKey, Settings,
+    Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ProxySettings,
+    ResolveInput, Resolved, SetKey, Settings,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -160,10 +161,16 @@ pub struct Bench {
     endpoint: Arc<Endpoint>,
     /// Who resolves: an API key of the org.
     pub resolver: Caller,
+    log: Journal,
     _dir: TempDir,
 }
 
 impl Bench {
+    /// Writes a record as if something had happened.
+    pub async fn append(&self, record: &Record) {
+        self.log.append(record).await.unwrap();
+    }
+
     /// An org with a project and a member.
     pub async fn start(script: impl Fn(usize) -> Delivery + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -198,7 +205,7 @@ impl Bench {
         });
         let broker = Broker::new(Parts {
             records: Arc::clone(&records),
-            journal,
+            journal: journal.clone(),
             clock: clock.clone(),
             authority,
             registry: registry.unwrap(),
@@ -207,6 +214,7 @@ impl Bench {
             prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
             endpoint: endpoint.clone(),
             settings: settings(),
+            grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
         })
         .unwrap();
         make_org(&broker).await;
@@ -218,6 +226,7 @@ impl Bench {
             clock,
             endpoint,
             resolver,
+            log: journal,
             _dir: dir,
         }
     }
@@ -419,5 +428,12 @@ fn settings() -> Settings {
         watch_heartbeat: Duration::from_secs(15),
         metered_allow_all: true,
         shared_per_day: 200,
+        proxy: ProxySettings {
+            base_url: String::new(),
+            base_urls: Default::default(),
+            grant_lifetime: Duration::from_secs(900),
+            raw_to_control_plane: true,
+            raw_to_agents: false,
+        },
     }
 }

@@ -119,7 +119,7 @@ async fn an_exchange_that_was_superseded_is_finished() {
     tokio::task::spawn_blocking(move || held.wait()).await.unwrap();
     let material = resolving.await.unwrap().ok().unwrap();
     // Generation 2 was imported; the answer for generation 1 is gone, and 3 is the second exchange's.
-    assert_eq!(material.credential.rotation.generation, 3);
+    assert_eq!(material.credential().unwrap().rotation.generation, 3);
     assert_eq!(bench.calls(), 2);
     assert!(bench.open().await.is_empty(), "{:?}", bench.open().await);
 }

@@ -70,7 +70,52 @@ impl Caller {
         secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
         locks: lock_service_client, LockServiceClient;
+        billing: billing_service_client, BillingServiceClient;
+        platform: platform_service_client, PlatformServiceClient;
         policies: policy_service_client, PolicyServiceClient;
+    }
+
+    /// Stores one of the platform's own keys for a provider.
+    pub async fn set_managed_key(
+        &self,
+        pool: proto::KeyPool,
+        provider: &str,
+        key: &str,
+    ) -> Result<proto::ManagedKey, Status> {
+        let request = proto::SetManagedKeyRequest {
+            pool: pool as i32,
+            provider: provider.to_owned(),
+            key: Some(proto::Secret {
+                value: key.to_owned(),
+            }),
+            ..Default::default()
+        };
+        let answer = self.platform().set_managed_key(request).await?;
+        Ok(answer.into_inner().managed_key.unwrap())
+    }
+
+    /// What a model proxy is told of a grant.
+    pub async fn introspect_grant(&self, token: &str) -> proto::IntrospectGrantResponse {
+        let request = proto::IntrospectGrantRequest {
+            token: Some(proto::Secret {
+                value: token.to_owned(),
+            }),
+        };
+        let answer = self.platform().introspect_grant(request).await;
+        answer.unwrap().into_inner()
+    }
+
+    /// The token of a model proxy of the platform's.
+    pub async fn make_model_proxy(&self) -> String {
+        let request = proto::CreateOperatorTokenRequest {
+            roles: vec![proto::RoleGrant {
+                role: proto::Role::ModelProxy as i32,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let made = self.access().create_operator_token(request).await.unwrap();
+        made.into_inner().token.unwrap().value.clone()
     }
 
     /// The connection with the token on it.

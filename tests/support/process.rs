@@ -98,8 +98,14 @@ impl Installation {
 
     /// Starts the daemon and does not wait for it to serve.
     pub fn spawn(&self) -> Daemon {
+        self.spawn_with(&[])
+    }
+
+    /// As [`Installation::spawn`], with these variables in its environment.
+    pub fn spawn_with(&self, variables: &[(&str, &str)]) -> Daemon {
         let config = self.config();
         let mut child = credbrokerd(&["serve", "--config", config.to_str().unwrap()])
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -122,7 +128,12 @@ impl Installation {
 
     /// Starts the daemon and waits until it serves, which its log says at `info`.
     pub async fn start(&self) -> Daemon {
-        let mut daemon = self.spawn();
+        self.start_with(&[]).await
+    }
+
+    /// As [`Installation::start`], with these variables in its environment.
+    pub async fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut daemon = self.spawn_with(variables);
         let line = daemon.line(|line| serving_at(line).is_some()).await;
         daemon.address = serving_at(&line).unwrap();
         daemon
@@ -153,6 +164,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the daemon has ended")
+    }
+
     /// What it has written on standard error so far.
     pub fn log(&self) -> Vec<String> {
         self.log.borrow().clone()

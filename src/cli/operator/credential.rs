@@ -1,5 +1,7 @@
 //! `credbroker credential`: what the broker keeps for members and orgs. Secrets go in, never out.
 
+mod key;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
 use crate::cli::{input, key_value, owner_field, owner_reference};
-use crate::domain::secret::{AccessToken, ApiKey, Exposure, RefreshToken, Secret};
+use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::proto;
 
 /// Whose a credential is.
@@ -39,24 +41,10 @@ impl OwnerArgs {
 /// What is done with credentials.
 #[derive(Subcommand, Debug)]
 pub enum Action {
-    /// Store an API key, in place of the one there was.
+    /// Store a key, in place of the one there was.
     ///
     /// The key is read from standard input, or asked for without echo.
-    Set {
-        #[command(flatten)]
-        owner: OwnerArgs,
-        /// The provider, such as `anthropic`.
-        #[arg(long)]
-        provider: String,
-        /// The file with the key, `-` for standard input.
-        #[arg(long, value_name = "FILE")]
-        key_file: Option<PathBuf>,
-        /// Store it even when it does not look like a key of this provider.
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        show: ShowArgs,
-    },
+    Set(key::SetArgs),
     /// Take over an OAuth grant: from then on only the broker may refresh it.
     ///
     /// The refresh token is read from standard input, or asked for without echo.
@@ -113,22 +101,9 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
     let failed = |status| session.failure(status);
     let org = session.org()?;
     match action {
-        Action::Set {
-            owner,
-            provider,
-            key_file,
-            force,
-            show,
-        } => {
-            let key: Secret<ApiKey> = input::secret(key_file.as_deref(), "API key")?;
-            let request = proto::SetCredentialRequest {
-                org,
-                owner: Some(owner.into_wire()),
-                provider,
-                key: Some(proto::set_credential_request::Key::ApiKey(to_wire(&key))),
-                force,
-                ..Default::default()
-            };
+        Action::Set(args) => {
+            let show = args.show;
+            let request = key::request(org, args)?;
             let answer = credentials.set_credential(request).await.map_err(failed)?;
             print_named(session, answer.into_inner().credential, show).await
         }
@@ -180,13 +155,7 @@ fn import_request(org: String, args: ImportArgs) -> Result<proto::ImportGrantReq
         .transpose()?;
     let refresh_token: Secret<RefreshToken> =
         input::secret(args.refresh_token_file.as_deref(), "refresh token")?;
-    let expire_time = args.expires_in.map(|span| {
-        let at = render::now() + span;
-        prost_types::Timestamp {
-            seconds: at.seconds(),
-            nanos: 0,
-        }
-    });
+    let expire_time = args.expires_in.map(after);
     Ok(proto::ImportGrantRequest {
         org,
         owner: Some(args.owner.into_wire()),
@@ -197,6 +166,15 @@ fn import_request(org: String, args: ImportArgs) -> Result<proto::ImportGrantReq
         scopes: args.scope,
         account: args.account.into_iter().collect(),
     })
+}
+
+/// This long from now.
+fn after(span: Duration) -> prost_types::Timestamp {
+    let at = render::now() + span;
+    prost_types::Timestamp {
+        seconds: at.seconds(),
+        nanos: 0,
+    }
 }
 
 fn to_wire<K>(secret: &Secret<K>) -> proto::Secret {
@@ -210,6 +188,8 @@ impl Resource for proto::Credential {
         "id",
         "provider",
         "kind",
+        "executor",
+        "region",
         "owner",
         "health",
         "generation",
@@ -226,6 +206,8 @@ impl Resource for proto::Credential {
             ("owner", owner_field(self.owner.as_ref())),
             ("provider", Field::Text(self.provider.clone())),
             ("kind", Field::Text(kind)),
+            ("executor", Field::Text(self.executor.clone())),
+            ("region", Field::Text(self.region.clone())),
             ("connector", Field::Text(self.connector.clone())),
             ("health", Field::Text(health)),
             ("last_error", Field::Text(self.last_error.clone())),

@@ -1,5 +1,7 @@
 //! `credbroker member`: the human users of an org.
 
+mod link;
+
 use clap::Subcommand;
 use prost_types::FieldMask;
 use serde_json::json;
@@ -54,6 +56,10 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
+    /// Link outside identities to members in bulk, beside those that they have.
+    ///
+    /// What is linked already stays so: the same file may be given again.
+    LinkIdentities(link::LinkArgs),
     /// Remove a member for good, and end what was theirs.
     Remove {
         /// The member: id or name.
@@ -136,6 +142,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = directory.update_member(request).await.map_err(failed)?;
             print_one(answer.into_inner().member, show)
         }
+        Action::LinkIdentities(args) => link::run(session, org, args).await,
         Action::Remove { name, yes, show } => {
             let consequence = format!(
                 "This removes {name} for good: their tokens, tasks, leases, credentials and linked identities end."

@@ -1,4 +1,4 @@
-//! Tests of the preview.
+//! Tests of the preview: which picks it compares, and what it says of tasks under way.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +10,7 @@ use crate::domain::executor::Executor;
 use crate::domain::id::Id;
 use crate::domain::key_shape::KeyShapes;
 use crate::domain::matrix::{Cell, Matrix, Verdict};
+use crate::domain::pool::{Pool, Pools};
 use crate::domain::profile::OnRejection;
 use crate::domain::task::Capacity;
 use crate::domain::time::Time;
@@ -29,7 +30,16 @@ fn registry() -> Registry {
             ("b".to_owned(), ModeSet::EMPTY.with(AuthMode::Byok)),
         ]),
     };
-    Registry::new([executor], [], KeyShapes::default())
+    let pool = |name: &str, capacity| {
+        let pool = Pool {
+            name: name.parse().unwrap(),
+            title: String::new(),
+            capacity,
+        };
+        (pool, true)
+    };
+    let pools = vec![pool("cloud", Capacity::Cloud), pool("local", Capacity::Local)];
+    Registry::new([executor], [], KeyShapes::default(), Pools::new(pools).unwrap())
 }
 
 fn org() -> OrgId {
@@ -185,6 +195,7 @@ fn task(profile: &str) -> Task {
         created: Time::from_millis(0),
         expires: Time::from_millis(1_000),
         ended: None,
+        pool: None,
     }
 }
 

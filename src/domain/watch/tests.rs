@@ -79,7 +79,7 @@ fn lease(credential: u8) -> Lease {
         holder: Holder::Agent(id(60)),
         task: None,
         member: id(9),
-        credential: id(credential),
+        credential: Some(id(credential)),
         mode: AuthMode::OAuth,
         provider: "demo".to_owned(),
         model: String::new(),
@@ -138,10 +138,10 @@ fn an_agent_hears_of_itself_and_of_what_it_holds_only() {
         assert_eq!(hears(&me, &notice), own, "{notice:?}");
     }
     // A lease brings its credential, and nobody else's.
-    let held = Interest::lease(&lease(50));
+    let held = Interest::lease(&lease(50)).unwrap();
     assert!(hears(&[held.topic], &rotated(1, Owner::Org)));
     assert!(!hears(
-        &[Interest::lease(&lease(51)).topic],
+        &[Interest::lease(&lease(51)).unwrap().topic],
         &rotated(1, Owner::Org)
     ));
     assert!(held.holds(Time::from_seconds(99)) && !held.holds(Time::from_seconds(100)));

@@ -7,7 +7,7 @@ use super::{Incoming, OwnerRef};
 use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::journal::Action;
-use crate::domain::key_shape::{AwsKeyText, AwsPart, ShapeMismatch, is_region};
+use crate::domain::key_shape::{AwsKeyText, AwsPart, ShapeMismatch, hint, is_region};
 use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -149,10 +149,14 @@ impl Broker {
             field: Some(key.field()),
             ..Refusal::new(
                 Reason::KindUnsupported,
-                format!(
-                    "{provider} takes no credential of kind {}, only {kinds}",
-                    key.kind().name()
-                ),
+                if kinds.is_empty() {
+                    format!("{provider} takes no credential: it is for mode local")
+                } else {
+                    format!(
+                        "{provider} takes no credential of kind {}, only {kinds}",
+                        key.kind().name()
+                    )
+                },
             )
             .with("supported", kinds)
         })
@@ -272,14 +276,4 @@ fn checked_region(field: &'static str, region: &str) -> Result<String, Refusal> 
     }
     let message = "the region that the key is meant for is required, such as us-east-1";
     Err(Refusal::invalid(field, message))
-}
-
-/// The last four characters, of a key long enough that they give nothing away.
-fn hint(key: &str) -> String {
-    let tail: Vec<char> = key.chars().rev().take(4).collect();
-    if key.len() >= 20 {
-        tail.into_iter().rev().collect()
-    } else {
-        String::new()
-    }
 }

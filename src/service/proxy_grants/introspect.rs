@@ -12,19 +12,21 @@ use std::sync::Arc;
 
 use crate::domain::actor::{Actor, AgentActor, Caller};
 use crate::domain::agent::Agent;
-use crate::domain::directory::{ApiKey, Operator};
+use crate::domain::approval::{Approval, Posture};
+use crate::domain::directory::{ApiKey, Environment, Operator};
 use crate::domain::grant_token::{GrantClaims, GrantError};
-use crate::domain::id::{OrgId, ProjectId};
+use crate::domain::id::{EnvironmentId, ProjectId};
 use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::managed::Pool;
-use crate::domain::reason::Reason;
+use crate::domain::reason::{Fault, Reason};
 use crate::domain::refusal::Refusal;
 use crate::domain::role::{Role, Standing};
 use crate::domain::secret::{ActorToken, Exposure, Secret};
 use crate::domain::task::{Task, TaskClaims};
 use crate::domain::time::Time;
 use crate::service::Broker;
+use crate::service::live::ended;
 use crate::service::managed_keys::ManagedSecret;
 use crate::store::keys;
 
@@ -65,7 +67,7 @@ impl Broker {
         match self.active_grant(caller, token, &mut found).await {
             Ok(active) => Ok(Introspection::Active(Box::new(active))),
             // What could not be found out says nothing of the grant.
-            Err(refusal) if refusal.reason.fault() == crate::domain::reason::Fault::Broker => Err(refusal),
+            Err(refusal) if refusal.reason.fault() == Fault::Broker => Err(refusal),
             Err(refusal) => {
                 let mut record = caller.record(Action::GrantIntrospect, caller.org());
                 if let Some(Found { claims, lease }) = found {
@@ -116,7 +118,7 @@ impl Broker {
             return Err(Refusal::new(Reason::GrantExpired, "the grant's time is over"));
         }
         let lease = lease.filter(|lease| lease.stands(now)).ok_or_else(lease_ended)?;
-        self.holder_stands(claims.org, lease.holder, now).await?;
+        self.holder_stands(&lease, now).await?;
         self.standing_member(claims.org, lease.member).await?;
         match task {
             Some(task) => {
@@ -133,10 +135,12 @@ impl Broker {
         })
     }
 
-    /// Refuses where the holder was revoked, has ended, or is locked; its environment and org too.
-    async fn holder_stands(&self, org: OrgId, holder: Holder, now: Time) -> Result<(), Refusal> {
-        let gone = || super::super::live::ended("the holder of the lease is no more");
-        match holder {
+    /// Refuses where the holder was revoked, has ended, or is locked, its environment and org too; and where the
+    /// environment demands an approval, and the lease's is over.
+    async fn holder_stands(&self, lease: &Lease, now: Time) -> Result<(), Refusal> {
+        let org = lease.org;
+        let gone = || ended("the holder of the lease is no more");
+        match lease.holder {
             Holder::Agent(id) => {
                 let agent = self
                     .records
@@ -145,7 +149,8 @@ impl Broker {
                     .ok_or_else(gone)?;
                 agent.value.standing()?;
                 let environment = agent.value.environment;
-                self.unlocked_actor(&Actor::Agent(AgentActor { id, org, environment }))
+                self.unlocked_actor(&Actor::Agent(AgentActor { id, org, environment }))?;
+                self.approval_holds(lease, environment, now).await
             }
             Holder::ApiKey(id) => {
                 let key = self
@@ -166,6 +171,34 @@ impl Broker {
                 self.unlocked(&[*org.as_bytes()])
             }
         }
+    }
+
+    /// Refuses where the environment demands an approval, and the lease has none or that one is over or taken back.
+    async fn approval_holds(
+        &self,
+        lease: &Lease,
+        environment: EnvironmentId,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        let key = keys::environment(lease.org, environment);
+        let environment = self.records.get::<Environment>(&key).await?;
+        let posture = environment.map_or(Posture::Required, |stored| stored.value.posture());
+        if posture == Posture::None {
+            return Ok(());
+        }
+        let approval = match lease.approval {
+            Some(id) => {
+                self.records
+                    .get::<Approval>(&keys::approval(lease.org, id))
+                    .await?
+            }
+            None => None,
+        };
+        if approval.is_some_and(|stored| stored.value.holds(now)) {
+            return Ok(());
+        }
+        let message = "the environment demands an approval, and the lease has none that holds";
+        Err(Refusal::new(Reason::ApprovalRequired, message))
     }
 
     /// The key to call the provider with. The platform's model proxy gets it; where there is none, the grant is of no

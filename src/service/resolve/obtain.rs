@@ -28,8 +28,6 @@ pub(super) struct Choice {
     pub(super) source: Source,
     /// The secret of a stored credential, of the same generation; none where nothing is to be handed out.
     pub(super) secret: Option<Arc<CredentialSecret>>,
-    /// Whether an exchange with the provider was waited for.
-    pub(super) exchanged: bool,
 }
 
 /// What a walk is for.
@@ -61,7 +59,7 @@ impl Broker {
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
                     self.check_cleared(caller, subject, entry, source.backing(entry))
                         .await?;
-                    match self.take(source, walk.position(), purpose).await {
+                    match self.take_source(source, walk.position(), purpose).await {
                         Ok(choice) => return Ok(choice),
                         Err(refusal) if refusal.reason == Reason::ReauthRequired => Met {
                             condition: Condition::Rejected,
@@ -91,7 +89,7 @@ impl Broker {
     }
 
     /// Takes what was found: of a stored credential, fresh enough.
-    async fn take(
+    async fn take_source(
         self: &Arc<Self>,
         source: Source,
         position: usize,
@@ -102,7 +100,6 @@ impl Broker {
                 position,
                 source,
                 secret: None,
-                exchanged: false,
             });
         };
         let need = Need {
@@ -114,7 +111,6 @@ impl Broker {
             position,
             source: Source::Stored(fresh.credential),
             secret: Some(fresh.secret),
-            exchanged: fresh.exchanged,
         })
     }
 

@@ -1,0 +1,178 @@
+//! What ends a grant, or stops it for a while: from the very next time on that the proxy asks.
+
+use credbroker::proto::{self, lock_target::Target};
+
+use crate::inactive;
+use crate::scene::{KEY, Scene, Used};
+use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
+
+async fn is(scene: &Scene, grant: &str, expected: &str) {
+    let answer = scene.proxy.introspect_grant(grant).await;
+    if expected.is_empty() {
+        assert!(answer.active, "{answer:?}");
+        assert_eq!(answer.key.unwrap().value, KEY);
+    } else {
+        assert_eq!(answer, inactive(expected));
+    }
+}
+
+async fn lock(scene: &Scene, target: Target) -> String {
+    let request = proto::CreateLockRequest {
+        org: ORG.to_owned(),
+        target: Some(proto::LockTarget {
+            target: Some(target),
+            project: PROJECT.to_owned(),
+        }),
+        ..Default::default()
+    };
+    let made = scene.operator.locks().create_lock(request).await.unwrap();
+    made.into_inner().lock.unwrap().id
+}
+
+async fn unlock(scene: &Scene, lock: String) {
+    let request = proto::RemoveLockRequest {
+        org: ORG.to_owned(),
+        lock,
+    };
+    scene.operator.locks().remove_lock(request).await.unwrap();
+}
+
+async fn demand_approvals(scene: &Scene, posture: proto::ApprovalPosture) {
+    let request = proto::GetEnvironmentRequest {
+        org: ORG.to_owned(),
+        project: PROJECT.to_owned(),
+        environment: ENVIRONMENT.to_owned(),
+    };
+    let found = scene.operator.directory().get_environment(request).await.unwrap();
+    let mut environment = found.into_inner().environment.unwrap();
+    environment.approval = posture as i32;
+    let request = proto::UpdateEnvironmentRequest {
+        environment: Some(environment),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["approval".to_owned()],
+        }),
+    };
+    scene
+        .operator
+        .directory()
+        .update_environment(request)
+        .await
+        .unwrap();
+}
+
+// req: E8 D6 N4
+#[tokio::test]
+async fn a_lock_stops_a_grant_for_as_long_as_it_holds() {
+    let scene = Scene::start(&[]).await;
+    let used = &scene.used[0];
+    let (grant, _) = scene.grant(used);
+    for target in [
+        Target::Agent(used.agent.agent.clone()),
+        Target::Member(MEMBER.to_owned()),
+        Target::Environment(ENVIRONMENT.to_owned()),
+        Target::Org(true),
+    ] {
+        is(&scene, &grant, "").await;
+        let lock = lock(&scene, target).await;
+        is(&scene, &grant, "LOCKED").await;
+        unlock(&scene, lock).await;
+    }
+    is(&scene, &grant, "").await;
+    // So does a posture that the lease was not made under.
+    demand_approvals(&scene, proto::ApprovalPosture::Required).await;
+    is(&scene, &grant, "APPROVAL_REQUIRED").await;
+    demand_approvals(&scene, proto::ApprovalPosture::None).await;
+    is(&scene, &grant, "").await;
+}
+
+async fn release(scene: &Scene, used: &Used) {
+    let request = proto::ReleaseLeaseRequest {
+        lease: used.lease.id.to_string(),
+    };
+    let agent = scene.broker.agent(&used.agent).await;
+    agent.broker().release_lease(request).await.unwrap();
+}
+
+async fn revoke(scene: &Scene, used: &Used) {
+    let request = proto::RevokeAgentRequest {
+        org: ORG.to_owned(),
+        agent: used.agent.agent.clone(),
+        ..Default::default()
+    };
+    scene.operator.agents().revoke_agent(request).await.unwrap();
+}
+
+async fn end_task(scene: &Scene, used: &Used) {
+    let request = proto::EndTaskRequest {
+        org: ORG.to_owned(),
+        task: used.task.clone(),
+    };
+    scene.operator.tasks().end_task(request).await.unwrap();
+}
+
+async fn remove_member(scene: &Scene, used: &Used) {
+    let request = proto::RemoveMemberRequest {
+        org: ORG.to_owned(),
+        member: used.lease.member.to_string(),
+    };
+    scene.operator.directory().remove_member(request).await.unwrap();
+}
+
+// req: E8 D6 A10
+#[tokio::test]
+async fn what_ends_a_lease_ends_its_grants_and_no_others() {
+    let scene = Scene::start(&["kim", "robin", "sam", "toni"]).await;
+    let grants: Vec<_> = scene.used.iter().map(|used| scene.grant(used).0).collect();
+    for grant in &grants {
+        is(&scene, grant, "").await;
+    }
+    let [_, kim, robin, sam, toni] = &scene.used[..] else {
+        panic!("not five")
+    };
+    release(&scene, kim).await;
+    is(&scene, &grants[1], "LEASE_ENDED").await;
+    revoke(&scene, robin).await;
+    end_task(&scene, sam).await;
+    remove_member(&scene, toni).await;
+    for grant in &grants[2..] {
+        let answer = scene.proxy.introspect_grant(grant).await;
+        assert!(!answer.active, "{answer:?}");
+        assert_eq!(answer, inactive(&answer.inactive_reason), "it tells more");
+    }
+    is(&scene, &grants[0], "").await;
+    // Nor does a restart bring them back; and what was good stays good.
+    let scene = scene.restart("").await;
+    for grant in &grants[1..] {
+        assert!(!scene.proxy.introspect_grant(grant).await.active);
+    }
+    is(&scene, &grants[0], "").await;
+}
+
+// A model proxy whose token was revoked is told nothing more.
+// req: E8 D6
+#[tokio::test]
+async fn a_proxy_that_lost_its_role_is_told_nothing() {
+    let scene = Scene::start(&[]).await;
+    let (grant, _) = scene.grant(&scene.used[0]);
+    is(&scene, &grant, "").await;
+    let who = scene.proxy.access().who_am_i(proto::WhoAmIRequest {}).await;
+    let request = proto::RevokeOperatorTokenRequest {
+        operator_token: who.unwrap().into_inner().actor,
+    };
+    scene
+        .operator
+        .access()
+        .revoke_operator_token(request)
+        .await
+        .unwrap();
+    let request = proto::IntrospectGrantRequest {
+        token: Some(proto::Secret { value: grant }),
+    };
+    let refused = scene
+        .proxy
+        .platform()
+        .introspect_grant(request)
+        .await
+        .unwrap_err();
+    assert_eq!(crate::support::reason(&refused), "CREDENTIAL_UNKNOWN");
+}
