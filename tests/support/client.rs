@@ -70,9 +70,9 @@ impl Caller {
         secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
         locks: lock_service_client, LockServiceClient;
-        policies: policy_service_client, PolicyServiceClient;
         billing: billing_service_client, BillingServiceClient;
         platform: platform_service_client, PlatformServiceClient;
+        policies: policy_service_client, PolicyServiceClient;
     }
 
     /// Stores one of the platform's own keys for a provider.

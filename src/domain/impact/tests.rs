@@ -1,4 +1,4 @@
-//! Tests of the preview.
+//! Tests of the preview: which picks it compares, and what it says of tasks under way.
 
 #![allow(clippy::unwrap_used)]
 
