@@ -369,7 +369,7 @@ table!(Credential {
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
     8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
-    13 => handed, 14 => approval,
+    13 => handed, 14 => approval, 15 => project,
 });
 table!(Handed { 0 => generation, 1 => expires });
 table!(Lock {

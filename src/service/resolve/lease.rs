@@ -158,6 +158,7 @@ impl Broker {
             ended: None,
             handed: self.handed(caller, choice)?,
             approval: clearance.approved().map(Approved::approval),
+            project: Some(subject.project),
         })
     }
 
