@@ -37,7 +37,8 @@ CREDBROKER_CONTEXT, _ADDRESS, _CA_PIN, _CA_FILE, _TOKEN_FILE, _CLIENT_CERTIFICAT
 An address given together with a pin or CA file is another broker: the current context's token is not sent \
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
-Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise.";
+Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise; \
+2 where 'policy diff' finds a difference.";
 
 /// A credential broker for sandboxed coding agents.
 #[derive(Parser, Debug)]
@@ -81,6 +82,10 @@ enum Command {
     ApiKey(Noun<operator::api_key::Action>),
     /// The agent programs, and what each can be used by now.
     Executor(Noun<operator::executor::Action>),
+    /// Who answers model calls: with which credentials, for which models, by which programs.
+    Provider(Noun<operator::provider::Action>),
+    /// The capacity pools that tasks are booked on.
+    Pool(Noun<operator::pool::Action>),
     /// The tokens people call with.
     OperatorToken(Noun<operator::operator_token::Action>),
     /// Who may do what, and where.
@@ -92,10 +97,17 @@ enum Command {
     /// Secrets of extensions, in namespaces of their own.
     #[command(name = "secret")]
     ExtensionSecret(agent::secret::SecretArgs),
+    /// Which modes may be used where: one file, shown, compared and applied.
+    Policy(Noun<operator::policy::Action>),
+    /// Ways to pay for model calls, by name.
+    Profile(Noun<operator::profile::Action>),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
     /// The platform's own keys, for metered and shared use.
     ManagedKey(Noun<operator::managed_key::Action>),
+    /// An org's prepaid credit.
+    Credit(Noun<operator::credit::Action>),
+    Spend(operator::spend::SpendArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -157,6 +169,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::EnrollmentToken(noun) => noun!(enrollment_token, noun),
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Executor(noun) => noun!(executor, noun),
+        Command::Provider(noun) => noun!(provider, noun),
+        Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
         Command::Credential(noun) => noun!(credential, noun),
@@ -165,6 +179,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Journal(noun) => operator::journal::run(noun).await,
         Command::Lock(noun) => noun!(lock, noun),
         Command::ManagedKey(noun) => noun!(managed_key, noun),
+        Command::Credit(noun) => noun!(credit, noun),
+        Command::Spend(args) => operator::spend::run(args).await,
+        Command::Policy(noun) => noun!(policy, noun),
+        Command::Profile(noun) => noun!(profile, noun),
     }
 }
 

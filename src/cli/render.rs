@@ -221,7 +221,8 @@ pub fn json(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn new_table() -> Table {
+/// A table in the style of all of them; fitted to the terminal.
+pub(super) fn new_table() -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
@@ -232,7 +233,8 @@ fn new_table() -> Table {
     table
 }
 
-fn finish(mut table: Table) -> String {
+/// The table's text.
+pub(super) fn finish(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

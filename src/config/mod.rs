@@ -9,6 +9,7 @@
 //! `CREDBROKER_LISTEN_ADDRESS`, that of `data_dir` is `CREDBROKER_DATA_DIR`; lists are separated by commas.
 
 pub mod keys;
+mod local;
 mod oidc;
 mod platform;
 mod raw;

@@ -11,11 +11,11 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::ConfigError;
 use super::keys::{KEYS, Limit};
+use super::local;
 use super::oidc;
 use super::platform::{self, KeyFiles, Proxy};
 use super::raw::{self, Origins, Raw};
 use crate::domain::oidc::Issuer;
-use crate::upstream::base_url::checked_base_url;
 
 /// The whole configuration. Holds no secret.
 #[derive(Clone, Debug)]
@@ -285,7 +285,7 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
             files: files("registry.files", &raw.registry.files, folder, origins)?,
         },
         local: Local {
-            probe_endpoints: probe_endpoints(&raw, origins)?,
+            probe_endpoints: local::probe_endpoints(&raw.local.probe_endpoints, origins)?,
         },
         connectors: Connectors {
             accept_terms: raw.connectors.accept_terms.clone(),
@@ -486,17 +486,4 @@ fn files(
         return Err(origins.fault(key, "an empty path", "Remove the empty entry."));
     }
     Ok(files.iter().map(|file| folder.join(file)).collect())
-}
-
-fn probe_endpoints(raw: &Raw, origins: &Origins) -> Result<Vec<String>, ConfigError> {
-    let checked = raw.local.probe_endpoints.iter().map(|endpoint| {
-        checked_base_url(endpoint).map_err(|fault| {
-            origins.fault(
-                "local.probe_endpoints",
-                format!("'{}' {fault}", endpoint.escape_debug()),
-                "Name servers as \"http://10.0.0.5:11434\".",
-            )
-        })
-    });
-    checked.collect()
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::key_shape::{AwsKeyText, AwsPart, KeyShapes, ShapeMismatch};
+use super::matrix::Pattern;
 use super::mode::{CredentialKind, ModeSet};
 use super::name::Name;
 use super::pool::{Pool, Pools};
@@ -73,7 +74,7 @@ pub struct Provider {
     /// single one.
     pub base_url: Option<String>,
     /// Patterns of the models that are its own; none where it serves whatever it is asked for.
-    pub models: Vec<String>,
+    pub models: Vec<Pattern>,
     /// What it calls models that another provider calls otherwise: that name, and its own.
     pub model_ids: BTreeMap<String, String>,
 }
@@ -81,7 +82,7 @@ pub struct Provider {
 impl Provider {
     /// Whether it says which models are its own, and `model` is one of them.
     pub fn names(&self, model: &str) -> bool {
-        self.models.iter().any(|pattern| matches(pattern, model))
+        self.models.iter().any(|pattern| pattern.matches(model))
     }
 
     /// Whether `model` may be asked of it: one of its own, one it has another name for, or any where it does not
@@ -94,19 +95,6 @@ impl Provider {
     pub fn model_id<'a>(&'a self, model: &'a str) -> &'a str {
         self.model_ids.get(model).map_or(model, String::as_str)
     }
-}
-
-/// Whether `model` matches `pattern`, in which `*` stands for any run of characters.
-fn matches(pattern: &str, model: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == model;
-    };
-    let Some(model) = model.strip_prefix(head) else {
-        return false;
-    };
-    // Every place where what follows the star could begin.
-    let mut places = model.char_indices().map(|(at, _)| at).chain([model.len()]);
-    places.any(|at| matches(rest, &model[at..]))
 }
 
 /// All executors, providers and pools.
@@ -220,7 +208,7 @@ mod tests {
             kinds: vec![CredentialKind::ApiKey],
             credential: Expectation::Required,
             base_url: None,
-            models: models.iter().map(|&model| model.to_owned()).collect(),
+            models: models.iter().map(|model| model.parse().unwrap()).collect(),
             model_ids: BTreeMap::from([("claude-x".to_owned(), "vendor.claude-x-v1:0".to_owned())]),
         }
     }

@@ -73,15 +73,14 @@ const ANY_ROLE: &[Rule] = &[
 /// Those who follow events: as far as they read, and approvers all of it.
 const WATCHERS: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
 
+/// The platform's model proxy.
+const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 /// Those who approve.
 const APPROVERS: &[Rule] = &[(Approver, All)];
 /// Those who take approvals back.
 const APPROVERS_AND_ADMINS: &[Rule] = &[(OrgAdmin, All), (Approver, All)];
 /// Those who see approvals; members those for their own tasks.
 const APPROVALS_SEEN_BY: &[Rule] = &[(OrgAdmin, All), (Auditor, All), (Approver, All), (Member, Own)];
-
-/// The platform's model proxy.
-const MODEL_PROXIES: &[Rule] = &[(ModelProxy, All)];
 
 macro_rules! table {
     ($($service:literal { $($access:expr => $($method:ident)*;)* })*) => {
@@ -129,7 +128,8 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
     }
     "credbroker.v1.ExecutorService" {
-        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors;
+        row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools;
     }
     "credbroker.v1.AccessService" {
         PUBLIC => GetLoginConfiguration;
@@ -167,6 +167,17 @@ table! {
     "credbroker.v1.PlatformService" {
         SYSTEM => SetManagedKey ListManagedKeys RemoveManagedKey;
         row(Some(MODEL_PROXIES), of(Group::Proxy), false) => IntrospectGrant;
+    }
+    "credbroker.v1.BillingService" {
+        humans(READERS) => GetAccount;
+        SYSTEM => UpdateAccount AddCredit;
+        row(Some(MODEL_PROXIES), of(Group::Proxy), false) => ReportUsage;
+        row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => ListCostEvents StreamCostEvents SummarizeSpend;
+    }
+    "credbroker.v1.PolicyService" {
+        humans(READERS) => GetPolicy;
+        ADMIN => ApplyPolicy SetCells PinExecutor UnpinExecutor CreateProfile UpdateProfile RemoveProfile;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProfiles GetProfile;
     }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;

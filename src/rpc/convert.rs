@@ -80,6 +80,18 @@ pub(super) fn mode(mode: AuthMode) -> i32 {
     }) as i32
 }
 
+/// The mode that a message names; `None`: it names none.
+pub(super) fn mode_named(field: &'static str, value: i32) -> Result<Option<AuthMode>, Refusal> {
+    match proto::AuthMode::try_from(value) {
+        Ok(proto::AuthMode::Unspecified) => Ok(None),
+        _ => AuthMode::ORDER
+            .into_iter()
+            .find(|known| mode(*known) == value)
+            .map(Some)
+            .ok_or_else(|| Refusal::invalid(field, format!("{field} is not one this broker knows"))),
+    }
+}
+
 pub(super) fn kind(kind: CredentialKind) -> i32 {
     (match kind {
         CredentialKind::OAuthGrant => proto::CredentialKind::OauthGrant,

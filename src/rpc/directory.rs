@@ -16,7 +16,7 @@ use crate::service::{Broker, Change, LinkIdentities, NewNamed, PageRequest, Stor
 pub(super) struct DirectoryService(pub(super) Arc<Broker>);
 
 /// The revision that an etag stands for; `None` where the caller gave none.
-fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
+pub(super) fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
     match etag {
         "" => Ok(None),
         etag => etag
@@ -27,7 +27,7 @@ fn revision(etag: &str) -> Result<Option<u64>, Refusal> {
 }
 
 /// The paths of a mask, each of which has to be one of `known` (AIP-134).
-fn paths(mask: Option<FieldMask>, known: &[&str]) -> Result<Vec<String>, Refusal> {
+pub(super) fn paths(mask: Option<FieldMask>, known: &[&str]) -> Result<Vec<String>, Refusal> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     if paths.is_empty() {
         return Err(Refusal::invalid(

@@ -13,6 +13,7 @@ use tonic_health::server::HealthReporter;
 use super::access_service::AccessService;
 use super::agents::AgentService;
 use super::approvals::ApprovalService;
+use super::billing::BillingService;
 use super::broker::BrokerService;
 use super::credentials::CredentialService;
 use super::directory::DirectoryService;
@@ -22,6 +23,7 @@ use super::gate::Gate;
 use super::journal::JournalService;
 use super::locks::LockService;
 use super::platform::PlatformService;
+use super::policy::PolicyService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
 use super::watch::WatchService;
@@ -68,6 +70,8 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.SecretService",
     "credbroker.v1.LockService",
     "credbroker.v1.PlatformService",
+    "credbroker.v1.BillingService",
+    "credbroker.v1.PolicyService",
 ];
 
 /// Keeps what the health service says true.
@@ -198,6 +202,16 @@ pub async fn serve(
         platform_service_server,
         PlatformServiceServer,
         PlatformService
+    ));
+    routes.add_service(service!(
+        billing_service_server,
+        BillingServiceServer,
+        BillingService
+    ));
+    routes.add_service(service!(
+        policy_service_server,
+        PolicyServiceServer,
+        PolicyService
     ));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {

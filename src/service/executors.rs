@@ -10,7 +10,7 @@ use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
 use crate::domain::executor::Executor;
 use crate::domain::id::{MemberId, OrgId, ProjectId};
-use crate::domain::mode::{CredentialKind, PermitEntry};
+use crate::domain::mode::{CredentialKind, ModeSet, PermitEntry};
 use crate::domain::policy::Policy;
 use crate::domain::readiness::{Readiness, readiness};
 use crate::domain::reason::Reason;
@@ -38,6 +38,19 @@ pub struct ExecutorView {
     pub native_provider: String,
     /// The native provider's ways first, each provider's in the fixed order of modes.
     pub ways: Vec<ExecutorWay>,
+    /// What the registry says it can do with each provider, the native one first.
+    pub providers: Vec<(String, ModeSet)>,
+}
+
+/// Whose state is asked for, by the texts of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOf<'a> {
+    /// The org.
+    pub org: &'a str,
+    /// The member; empty: the caller's own where it reaches no further, else the org's.
+    pub member: &'a str,
+    /// The project; empty: as in a project that says nothing of its own.
+    pub project: &'a str,
 }
 
 /// Whose executors are listed.
@@ -48,6 +61,8 @@ struct Whose {
     member: Option<MemberId>,
     /// `None`: as in a project that says nothing of its own.
     project: Option<ProjectId>,
+    /// Whether the caller sees what only an admin can mend.
+    whole: bool,
 }
 
 impl Broker {
@@ -56,24 +71,10 @@ impl Broker {
     pub async fn list_executors(
         &self,
         caller: &Caller,
-        org: &str,
-        member: &str,
-        project: &str,
+        of: StateOf<'_>,
         page: PageRequest<'_>,
     ) -> Result<Page<ExecutorView>, Refusal> {
-        let place = self.place(caller, org).await?;
-        let org = place.id();
-        let member = match (member, caller.member_of(org)) {
-            ("", me) if !place.within.is_whole() => me,
-            ("", _) => None,
-            (named, _) => Some(self.member(org, named).await?.value.id),
-        };
-        let project = match project {
-            "" => None,
-            named => Some(self.project(org, named).await?.value.id),
-        };
-        place.admit("member", project, member)?;
-        let whose = Whose { org, member, project };
+        let whose = self.whose(caller, of).await?;
         let names = self.registry.executors().map(|executor| executor.name.as_str());
         let Page { rows, next } = page_of("executors", names, page)?;
         let policy = self.policy();
@@ -83,12 +84,41 @@ impl Broker {
                 views.push(self.executor_view(&policy, whose, executor).await?);
             }
         }
-        if !place.within.is_whole() {
-            for view in &mut views {
-                view.ways.retain(|way| way.readiness.is_for_members());
-            }
-        }
         Ok(Page { rows: views, next })
+    }
+
+    /// One executor, as in the list.
+    pub async fn get_executor(
+        &self,
+        caller: &Caller,
+        of: StateOf<'_>,
+        executor: &str,
+    ) -> Result<ExecutorView, Refusal> {
+        let whose = self.whose(caller, of).await?;
+        let executor = self.registry.executor(executor);
+        let executor = executor.ok_or_else(|| Refusal::not_found("executor"))?;
+        self.executor_view(&self.policy(), whose, executor).await
+    }
+
+    async fn whose(&self, caller: &Caller, of: StateOf<'_>) -> Result<Whose, Refusal> {
+        let place = self.place(caller, of.org).await?;
+        let (org, whole) = (place.id(), place.within.is_whole());
+        let member = match (of.member, caller.member_of(org)) {
+            ("", me) if !whole => me,
+            ("", _) => None,
+            (named, _) => Some(self.member(org, named).await?.value.id),
+        };
+        let project = match of.project {
+            "" => None,
+            named => Some(self.project(org, named).await?.value.id),
+        };
+        place.admit("member", project, member)?;
+        Ok(Whose {
+            org,
+            member,
+            project,
+            whole,
+        })
     }
 
     async fn executor_view(
@@ -97,10 +127,8 @@ impl Broker {
         whose: Whose,
         executor: &Executor,
     ) -> Result<ExecutorView, Refusal> {
-        let native = executor.native_provider.as_str();
-        let others = executor.providers.keys().filter(|name| *name != native);
         let mut ways = Vec::new();
-        for provider in std::iter::once(native).chain(others.map(String::as_str)) {
+        for (provider, _) in executor.usable() {
             let sought = Sought {
                 org: whose.org,
                 project: whose.project,
@@ -135,10 +163,15 @@ impl Broker {
                 readiness: Readiness::Fault(Reason::AccessDenied),
             }));
         }
+        ways.retain(|way| whose.whole || way.readiness.is_for_members());
+        let providers = executor.usable();
         Ok(ExecutorView {
             name: executor.name.to_string(),
-            native_provider: native.to_owned(),
+            native_provider: executor.native_provider.clone(),
             ways,
+            providers: providers
+                .map(|(provider, modes)| (provider.to_owned(), modes))
+                .collect(),
         })
     }
 

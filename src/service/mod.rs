@@ -35,6 +35,7 @@ mod proxy_grants;
 mod quota;
 mod reconcile;
 mod refresh;
+mod registry;
 mod removal;
 mod renew;
 mod request;
@@ -87,12 +88,15 @@ pub use approvals::{
     ApprovalView, CapabilityLists, Grant as ApprovalGrant, MintedApproval, NewApproval, RevokedApproval,
 };
 pub use authenticate::{Accepts, KeyAccess, Presented};
+pub use billing::{
+    AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
+};
 pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
-pub use executors::{ExecutorView, ExecutorWay};
+pub use executors::{ExecutorView, ExecutorWay, StateOf};
 pub use extension::{GranteeRef, ReadSecret, SecretRef};
 pub use heartbeat::Pulse;
 pub use introspect::Introspected;
@@ -105,15 +109,24 @@ pub use operator_tokens::{
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
+pub use policy::{
+    Affected, CellsInput, Changing, NewCell, NewOrgPolicy, NewPolicy, NewProfile, NewRules, PolicyChanged,
+    PolicyNames, PolicyView, ScopeRef,
+};
 pub use presence::Present;
 pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use quota::Reservation;
 pub use refresh::Refresher;
+pub use registry::{ConnectorView, PoolView, ProviderView};
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
+pub use spend::{
+    CostEvents, CostFilterInput, CostInput, Dimension, FollowCosts, FollowedCost, SpendInput, SpendRow,
+    SpendSums,
+};
 pub use streams::OpenStream;
 pub use sweep::{PAUSE as SWEEP_PAUSE, REST as SWEEP_REST, Sweep, Swept};
 pub use tasks::{NewTask, TaskView};
@@ -215,6 +228,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
     quotas: Arc<quota::Quotas>,
+    turns: billing::Turns,
     spend: spend::Projection,
     grant_key: GrantKey,
     configured_keys: ArcSwap<ConfiguredKeys>,
@@ -269,6 +283,7 @@ impl Broker {
             metrics,
             connections: Arc::default(),
             quotas: Arc::default(),
+            turns: billing::Turns::default(),
             spend: spend::Projection::default(),
             grant_key: parts.grant_key,
             configured_keys: ArcSwap::default(),

@@ -119,7 +119,7 @@ const ATTEMPTS: usize = 4;
 impl Broker {
     /// Takes a place in the org's quota of shared dispatches of this day, of which there are `limit`. Keep it
     /// where the dispatch came about or may have.
-    pub(super) async fn reserve_shared(&self, org: OrgId, limit: u32) -> Result<Reservation, Refusal> {
+    pub async fn reserve_shared(&self, org: OrgId, limit: u32) -> Result<Reservation, Refusal> {
         for _ in 0..ATTEMPTS {
             let day = Day::of(self.now());
             match self.quotas.ask(org, day, limit) {

@@ -108,7 +108,7 @@ impl Broker {
     }
 
     /// Removes what the store needs no longer: locks that have expired, what was a removed member's, and request ids of the days before
-    /// yesterday.
+    /// yesterday, and events of usage and credit that are old enough to be forgotten.
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
         self.collect_locks().await?;
         self.finish_removals().await?;
@@ -121,6 +121,7 @@ impl Broker {
                 .await?;
             for (_, org) in &orgs {
                 self.collect_requests(org.value.id, today).await?;
+                self.collect_taken(org.value.id).await?;
             }
             match orgs.into_iter().last() {
                 Some((key, _)) => after = Some(key),

@@ -50,7 +50,7 @@ impl Repeatable<'_> {
 }
 
 /// SHA-256 over the parts, each with its length, so that no two lists of parts collide.
-fn digest(parts: &[&[u8]]) -> [u8; 32] {
+pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());

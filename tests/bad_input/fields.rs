@@ -164,6 +164,7 @@ fn tasks() -> Vec<Call> {
             "spec_hash",
         ),
         (CREATE, with(&|new| new.capacity = 9), INVALID, "capacity"),
+        (CREATE, with(&|new| new.pool = s("nowhere")), INVALID, "pool"),
         (CREATE, with(&|new| new.ttl = seconds(59)), INVALID, "ttl"),
         (CREATE, with(&|new| new.ttl = seconds(-60)), INVALID, "ttl"),
         (

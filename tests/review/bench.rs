@@ -13,7 +13,7 @@ use credbroker::domain::actor::{Actor, Caller, Shown};
 use credbroker::domain::credential::Credential;
 use credbroker::domain::grant_token::GrantKey;
 use credbroker::domain::id::{CredentialId, Id, OrgId};
-use credbroker::domain::journal::Position;
+use credbroker::domain::journal::{Position, Record};
 use credbroker::domain::refusal::Refusal;
 use credbroker::domain::role::Reach;
 use credbroker::domain::rotation::{Fence, Phase, Sent};
@@ -161,10 +161,16 @@ pub struct Bench {
     endpoint: Arc<Endpoint>,
     /// Who resolves: an API key of the org.
     pub resolver: Caller,
+    log: Journal,
     _dir: TempDir,
 }
 
 impl Bench {
+    /// Writes a record as if something had happened.
+    pub async fn append(&self, record: &Record) {
+        self.log.append(record).await.unwrap();
+    }
+
     /// An org with a project and a member.
     pub async fn start(script: impl Fn(usize) -> Delivery + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -199,7 +205,7 @@ impl Bench {
         });
         let broker = Broker::new(Parts {
             records: Arc::clone(&records),
-            journal,
+            journal: journal.clone(),
             clock: clock.clone(),
             authority,
             registry: registry.unwrap(),
@@ -220,6 +226,7 @@ impl Bench {
             clock,
             endpoint,
             resolver,
+            log: journal,
             _dir: dir,
         }
     }

@@ -28,6 +28,8 @@ pub struct Options {
     pub config: String,
     /// `[connectors.NAME]` tables.
     pub connectors: String,
+    /// More executors, providers and pools, over [`REGISTRY`].
+    pub registry: String,
     /// In place of HTTP.
     pub endpoint: Option<Arc<dyn TokenEndpoint>>,
     /// In place of the machine's clocks.
@@ -224,11 +226,8 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
     let address = |name: &str| (name == "CREDBROKER_LISTEN_ADDRESS").then(|| "127.0.0.1:0".to_owned());
     let config = Config::parse(&text, &dir.join("credbrokerd.toml"), &address).unwrap();
     let mut inputs = Inputs::load(config).unwrap();
-    inputs.registry = load_registry(&[Extra {
-        file: "test",
-        text: REGISTRY,
-    }])
-    .unwrap();
+    let extras = [REGISTRY, &options.registry].map(|text| Extra { file: "test", text });
+    inputs.registry = load_registry(&extras).unwrap();
     inputs.connectors = inputs
         .connectors
         .with_file("test", &options.connectors, &[])

@@ -70,6 +70,8 @@ impl Caller {
         secrets: secret_service_client, SecretServiceClient;
         watches: watch_service_client, WatchServiceClient;
         locks: lock_service_client, LockServiceClient;
+        policies: policy_service_client, PolicyServiceClient;
+        billing: billing_service_client, BillingServiceClient;
         platform: platform_service_client, PlatformServiceClient;
     }
 

@@ -86,6 +86,10 @@ fn executor(
     let name = name(file, &key, called)?;
     let raw: RawExecutor = table.try_into().map_err(|e| form(file, &key, &e))?;
     count(file, || format!("{key}.providers"), raw.providers.len())?;
+    if !raw.providers.contains_key(&raw.native_provider) {
+        let fault = RegistryFault::NativeNotUsable(raw.native_provider);
+        return Err(error(file, format!("{key}.native_provider"), fault));
+    }
     let mut usable = BTreeMap::new();
     for (called, modes) in raw.providers {
         let key = format!("{key}.providers.{called}");
@@ -94,10 +98,6 @@ fn executor(
             None => Err(RegistryFault::UnknownProvider(called.clone())),
         };
         usable.insert(called, modes.map_err(|fault| error(file, key, fault))?);
-    }
-    if !usable.contains_key(&raw.native_provider) {
-        let fault = RegistryFault::NativeNotUsable(raw.native_provider);
-        return Err(error(file, format!("{key}.native_provider"), fault));
     }
     Ok(Executor {
         name,

@@ -1,5 +1,6 @@
 //! What can be wrong with the registry, told with the file, the key and the remedy.
 
+use crate::domain::matrix::MalformedPattern;
 use crate::domain::mode::AuthMode;
 use crate::domain::name::MalformedName;
 use crate::domain::pool::PoolFault;
@@ -50,8 +51,8 @@ pub enum RegistryFault {
     #[error("is empty, longer than {MAX_TEXT} bytes or not printable; mend it")]
     BadText,
     /// No pattern of models.
-    #[error("{0:?} is no pattern of models; write 1 to {MAX_TEXT} printable characters, with at most 4 '*'")]
-    BadPattern(String),
+    #[error("{0:?}: {1}; mend it")]
+    BadPattern(String, MalformedPattern),
     /// No base URL.
     #[error("{0}")]
     BadUrl(BadBaseUrl),

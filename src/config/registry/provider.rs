@@ -6,14 +6,11 @@ use serde::Deserialize;
 use toml::Table;
 
 use super::check::{count, name, text};
-use super::fault::{MAX_TEXT, RegistryError, RegistryFault, error, form};
+use super::fault::{RegistryError, RegistryFault, error, form};
 use crate::domain::executor::{Expectation, Provider};
 use crate::domain::key_shape::{Alphabet, KeyShape, KeyUse};
 use crate::domain::mode::CredentialKind;
 use crate::upstream::base_url::checked_provider_url;
-
-/// The most stars of a pattern.
-const MAX_STARS: usize = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,9 +95,12 @@ pub(super) fn provider(
     if !raw.models.is_empty() {
         count(file, || at("models"), raw.models.len())?;
     }
-    if let Some(bad) = raw.models.iter().find(|pattern| !is_pattern(pattern)) {
-        return Err(error(file, at("models"), RegistryFault::BadPattern(bad.clone())));
-    }
+    let models = raw.models.iter().map(|text| {
+        let bad = |fault| RegistryFault::BadPattern(text.clone(), fault);
+        text.parse()
+            .map_err(|fault| error(file, at("models"), bad(fault)))
+    });
+    let models = models.collect::<Result<_, _>>()?;
     if !raw.model_ids.is_empty() {
         count(file, || at("model_ids"), raw.model_ids.len())?;
     }
@@ -120,7 +120,7 @@ pub(super) fn provider(
         kinds,
         credential,
         base_url,
-        models: raw.models,
+        models,
         model_ids: raw.model_ids,
     };
     Ok((provider, shapes))
@@ -143,12 +143,6 @@ fn kind_of(name: &str) -> Option<CredentialKind> {
     [Kind::OAuthGrant, Kind::ApiKey, Kind::Aws, Kind::BedrockBearer]
         .into_iter()
         .find(|kind| kind.name() == name)
-}
-
-fn is_pattern(text: &str) -> bool {
-    (1..=MAX_TEXT).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic())
-        && text.matches('*').count() <= MAX_STARS
 }
 
 fn key_shape(provider: &str, raw: RawShape) -> KeyShape {

@@ -272,12 +272,12 @@ fn errors_name_the_file_the_key_and_the_remedy() {
         (
             "[providers.openai]\nmodels = [\"\"]\n",
             "providers.openai.models",
-            "\"\" is no pattern",
+            "\"\": a pattern of models cannot be empty",
         ),
         (
             "[providers.openai]\nmodels = [\"a*b*c*d*e*\"]\n",
             "providers.openai.models",
-            "at most 4 '*'",
+            "at most 4 stars",
         ),
         (
             "[providers.bedrock.model_ids]\nclod-4 = \"anthropic.claude-4\"\n",

@@ -149,10 +149,14 @@ impl Broker {
             field: Some(key.field()),
             ..Refusal::new(
                 Reason::KindUnsupported,
-                format!(
-                    "{provider} takes no credential of kind {}, only {kinds}",
-                    key.kind().name()
-                ),
+                if kinds.is_empty() {
+                    format!("{provider} takes no credential: it is for mode local")
+                } else {
+                    format!(
+                        "{provider} takes no credential of kind {}, only {kinds}",
+                        key.kind().name()
+                    )
+                },
             )
             .with("supported", kinds)
         })

@@ -119,9 +119,19 @@ fn id<K: Kind>(field: &'static str, text: &str) -> Result<Option<String>, Refusa
     Ok(Some(id.to_string()))
 }
 
-impl Filter {
-    /// Whether every record fits.
-    pub(super) fn takes_all(&self) -> bool {
+/// What says which records are meant.
+pub(in super::super) trait Fits: Send + Sync + 'static {
+    /// Whether every record is.
+    fn takes_all(&self) -> bool {
+        false
+    }
+
+    /// Whether this one is.
+    fn fits(&self, record: &StoredRecord) -> bool;
+}
+
+impl Fits for Filter {
+    fn takes_all(&self) -> bool {
         let Filter {
             org: None,
             actor: None,
@@ -141,8 +151,7 @@ impl Filter {
         true
     }
 
-    /// Whether this record is meant.
-    pub(super) fn fits(&self, record: &StoredRecord) -> bool {
+    fn fits(&self, record: &StoredRecord) -> bool {
         let entry = &record.entry;
         let about = |kind: &str, id: &String| entry.about(kind) == Some(id.as_str());
         let agent = |id: &String| {

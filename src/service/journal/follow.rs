@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::super::Broker;
 use super::super::live::expired;
-use super::filter::{Filter, FilterInput};
+use super::filter::{FilterInput, Fits};
 use super::{Bounds, look};
 use crate::clock::Clock;
 use crate::domain::actor::{Caller, Shown};
@@ -82,11 +82,23 @@ impl Broker {
         input: FollowInput<'_>,
         ended: BoxFuture<'static, Refusal>,
     ) -> Result<impl Stream<Item = Result<Followed, Refusal>> + Send + use<>, Refusal> {
-        let heartbeat = input.heartbeat.unwrap_or(HEARTBEAT);
+        let filter = self.record_filter(caller, input.filter).await?;
+        self.follow(caller, filter, input.after, input.heartbeat, ended)
+    }
+
+    /// As [`Broker::follow_journal`], for who was looked over already.
+    pub(in super::super) fn follow<F: Fits>(
+        &self,
+        caller: &Caller,
+        filter: F,
+        after: Option<Position>,
+        heartbeat: Option<Duration>,
+        ended: BoxFuture<'static, Refusal>,
+    ) -> Result<impl Stream<Item = Result<Followed, Refusal>> + Send + use<F>, Refusal> {
+        let heartbeat = heartbeat.unwrap_or(HEARTBEAT);
         if !HEARTBEATS.contains(&heartbeat) {
             return Err(Refusal::invalid("heartbeat", "heartbeat is from 1 s to 5 min"));
         }
-        let filter = self.record_filter(caller, input.filter).await?;
         let place = Arc::clone(&self.followers.0).try_acquire_owned();
         let place = place.map_err(|_| {
             Refusal::new(
@@ -100,7 +112,7 @@ impl Broker {
         let follower = Follower {
             journal: self.journal.clone(),
             filter: Arc::new(filter),
-            position: input.after.unwrap_or(now),
+            position: after.unwrap_or(now),
             tip,
             found: VecDeque::new(),
             heartbeat,
@@ -125,9 +137,9 @@ impl Broker {
     }
 }
 
-struct Follower {
+struct Follower<F> {
     journal: Journal,
-    filter: Arc<Filter>,
+    filter: Arc<F>,
     /// All up to here was told, is in `found`, or does not fit.
     position: Position,
     tip: watch::Receiver<Position>,
@@ -146,7 +158,7 @@ struct Follower {
     _place: OwnedSemaphorePermit,
 }
 
-impl Follower {
+impl<F: Fits> Follower<F> {
     /// The next message, or why there are no more.
     async fn next(&mut self) -> Result<Followed, Refusal> {
         loop {

@@ -13,8 +13,8 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::journal::{Anchor, Journal, JournalError, MAX_PAGE, PublicKey, SignedHead, StoredRecord};
 
-use filter::Filter;
 pub use filter::FilterInput;
+pub(super) use filter::Fits;
 pub(super) use follow::Followers;
 pub use follow::{FollowInput, Followed};
 pub use prune::Pruned;
@@ -56,12 +56,22 @@ impl Broker {
         after: Position,
         size: i32,
     ) -> Result<JournalPage, Refusal> {
+        let filter = self.record_filter(caller, filter).await?;
+        self.read_fitting(filter, after, size).await
+    }
+
+    /// Records after a position that fit, for who was looked over already.
+    pub(super) async fn read_fitting<F: Fits>(
+        &self,
+        filter: F,
+        after: Position,
+        size: i32,
+    ) -> Result<JournalPage, Refusal> {
         let records = match usize::try_from(size) {
             Ok(0) => DEFAULT,
             Ok(size) => size.min(MAX),
             Err(_) => return Err(Refusal::invalid("page_size", "page_size is not negative")),
         };
-        let filter = self.record_filter(caller, filter).await?;
         let bounds = Bounds {
             records,
             bytes: PAGE_BYTES,
@@ -81,9 +91,9 @@ impl Broker {
 }
 
 /// Looks for records that fit. Files are read on a thread for that.
-async fn look(
+async fn look<F: Fits>(
     journal: Journal,
-    filter: Arc<Filter>,
+    filter: Arc<F>,
     after: Position,
     bounds: Bounds,
 ) -> Result<JournalPage, Refusal> {

@@ -59,7 +59,7 @@ impl Broker {
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
                     self.check_cleared(caller, subject, entry, source.backing(entry))
                         .await?;
-                    match self.take(source, walk.position(), purpose).await {
+                    match self.take_source(source, walk.position(), purpose).await {
                         Ok(choice) => return Ok(choice),
                         Err(refusal) if refusal.reason == Reason::ReauthRequired => Met {
                             condition: Condition::Rejected,
@@ -89,7 +89,7 @@ impl Broker {
     }
 
     /// Takes what was found: of a stored credential, fresh enough.
-    async fn take(
+    async fn take_source(
         self: &Arc<Self>,
         source: Source,
         position: usize,

@@ -6,6 +6,9 @@
 //! that was acknowledged before the question. In between it is read on every few seconds, and before a prune goes
 //! past it, so that what is pruned stays counted.
 
+mod events;
+mod sums;
+
 use std::collections::BTreeMap;
 
 use tokio::sync::Mutex;
@@ -22,6 +25,9 @@ use crate::store::keys::{self, Key, SpendOf};
 use crate::store::model::SpendCheckpoint;
 use crate::store::record::Changes;
 use crate::store::{Commit, Revision};
+
+pub use events::{CostEvents, CostFilterInput, CostInput, FollowCosts, FollowedCost};
+pub use sums::{Dimension, SpendInput, SpendRow, SpendSums};
 
 /// How many rows one commit changes at most: a guard and a write each, within the store's limit.
 const ROWS: usize = 48;
