@@ -18,6 +18,8 @@ mod kinds;
 mod operator;
 #[path = "cli/platform.rs"]
 mod platform;
+#[path = "cli/policy.rs"]
+mod policy;
 #[path = "cli/refusals.rs"]
 mod refusals;
 mod support;

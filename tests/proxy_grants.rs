@@ -15,7 +15,7 @@ use credbroker::domain::lease::Holder;
 use credbroker::domain::secret::{Exposure, Secret};
 use credbroker::proto::{self, KeyPool};
 use scene::{KEY, Scene};
-use support::broker::ORG;
+use support::broker::{MEMBER, ORG};
 use support::{Caller, Options, TestBroker, reason};
 
 /// What is told of a grant that is not good, to those who are told why.
@@ -35,17 +35,19 @@ fn key_of(answer: &proto::IntrospectGrantResponse) -> Option<&str> {
 async fn a_model_proxy_learns_what_a_grant_is_for_and_gets_the_key() {
     let scene = Scene::start(&[]).await;
     let used = &scene.used[0];
-    let (grant, url) = scene.grant(used);
+    let (lease, grant) = (&used.lease, &used.grant);
     assert!(grant.starts_with("cbg_") && grant.len() == 120);
-    assert_eq!(url, "https://proxy.example/demo/v1");
+    assert_eq!(used.url, "https://proxy.example/demo/v1");
+    assert_eq!(
+        (lease.mode(), lease.credential.as_str()),
+        (proto::AuthMode::Metered, "")
+    );
 
-    let answer = scene.proxy.introspect_grant(&grant).await;
+    let answer = scene.proxy.introspect_grant(grant).await;
     assert!(answer.active && answer.inactive_reason.is_empty(), "{answer:?}");
-    assert_eq!(answer.org, used.lease.org.to_string());
-    assert_eq!(answer.task, used.task);
-    assert_eq!(answer.member, used.lease.member.to_string());
-    assert_eq!(answer.holder, used.agent.agent);
-    assert_eq!(answer.lease, used.lease.id.to_string());
+    assert_eq!((&answer.task, &answer.holder), (&used.task, &used.agent.agent));
+    assert_eq!(answer.lease, lease.id);
+    assert!(answer.org.starts_with("org_") && answer.member.starts_with("mbr_"));
     assert_eq!(
         (answer.mode(), answer.provider.as_str()),
         (proto::AuthMode::Metered, "demo")
@@ -57,7 +59,7 @@ async fn a_model_proxy_learns_what_a_grant_is_for_and_gets_the_key() {
 
     // It is asked for every model call: nothing is written for any.
     for _ in 0..20 {
-        assert!(scene.proxy.introspect_grant(&grant).await.active);
+        assert!(scene.proxy.introspect_grant(grant).await.active);
     }
     let records = scene.operator.records().await;
     let about_proxy = records
@@ -74,13 +76,14 @@ async fn a_model_proxy_learns_what_a_grant_is_for_and_gets_the_key() {
 async fn what_is_forged_altered_or_over_is_not_active() {
     let scene = Scene::start(&[]).await;
     let used = &scene.used[0];
-    let (grant, _) = scene.grant(used);
-    assert!(scene.proxy.introspect_grant(&grant).await.active);
+    let grant = used.grant.clone();
+    let answer = scene.proxy.introspect_grant(&grant).await;
+    assert!(answer.active);
 
     let foreign = GrantClaims {
-        org: used.lease.org,
-        lease: used.lease.id,
-        expires: used.lease.expires,
+        org: answer.org.parse().unwrap(),
+        lease: answer.lease.parse().unwrap(),
+        expires: scene.now() + Duration::from_secs(60),
     };
     let foreign = foreign.mint(&GrantKey::new(&Secret::new(vec![7; KEY_LENGTH])), [0; 8]);
     let foreign = foreign.expose_str(Exposure::Inspect).unwrap();
@@ -122,9 +125,11 @@ async fn what_is_forged_altered_or_over_is_not_active() {
         inactive("GRANT_EXPIRED")
     );
     scene.clock.advance(Duration::from_secs(40 * 60));
-    let (late, _) = scene.grant(used);
+    let (lease, late, _) = scene.again(&used.agent, &used.task).await;
+    assert_eq!(lease.id, used.lease.id);
     let answer = scene.proxy.introspect_grant(&late).await;
-    assert_eq!(answer.expire_time.unwrap().seconds, used.lease.expires.seconds());
+    assert_eq!(answer.expire_time, used.lease.expire_time);
+    assert_eq!(lease.material_expire_time, answer.expire_time);
     scene.clock.advance(Duration::from_secs(5 * 60));
     assert_eq!(
         scene.proxy.introspect_grant(&late).await,
@@ -158,7 +163,7 @@ async fn what_is_forged_altered_or_over_is_not_active() {
 #[tokio::test]
 async fn another_key_shows_at_once_and_so_does_there_being_none() {
     let scene = Scene::start(&[]).await;
-    let (grant, _) = scene.grant(&scene.used[0]);
+    let grant = scene.used[0].grant.clone();
     assert_eq!(key_of(&scene.proxy.introspect_grant(&grant).await), Some(KEY));
     let other = "the-platforms-other-key-0002";
     scene
@@ -206,7 +211,7 @@ async fn proxy_key(scene: &Scene, org: &str, projects: &[&str]) -> Caller {
 #[tokio::test]
 async fn an_orgs_own_proxy_sees_its_org_and_gets_the_key_where_the_control_plane_does() {
     let mut scene = Scene::start(&[]).await;
-    let (grant, _) = scene.grant(&scene.used[0]);
+    let grant = scene.used[0].grant.clone();
     scene.operator.make_org("other").await;
     let request = proto::CreateProjectRequest {
         org: ORG.to_owned(),
@@ -274,12 +279,55 @@ async fn where_calls_go_is_configured_by_provider_and_without_it_there_are_no_gr
     scene = scene
         .restart("base_urls = { demo = \"https://demo-proxy.example\" }\ngrant_lifetime = \"1m\"")
         .await;
-    let (grant, url) = scene.grant(&scene.used[0]);
+    let (agent, task) = (&scene.used[0].agent, &scene.used[0].task);
+    let (_, grant, url) = scene.again(agent, task).await;
     assert_eq!(url, "https://demo-proxy.example");
     let answer = scene.proxy.introspect_grant(&grant).await;
     let left = answer.expire_time.unwrap().seconds - scene.now().seconds();
     assert!((50..=60).contains(&left), "{left}");
+
+    // Nowhere to go, and no key of its own; then the key itself.
+    let (agent, task) = (agent.with_key(&agent.runtime_key), task.clone());
     let broker = scene.broker.restart_with(|options| options.config.clear()).await;
-    let refused = broker.broker.proxy_grant(&scene.used[0].lease).err().unwrap();
-    assert_eq!(refused.reason.code(), "PROXY_NOT_CONFIGURED");
+    let refused = broker.agent(&agent).await.resolve(&task).await.unwrap_err();
+    assert_eq!(reason(&refused), "PROXY_NOT_CONFIGURED");
+    let broker = broker
+        .restart_with(|options| options.config = "[proxy]\nraw_keys_to = [\"agents\"]".to_owned())
+        .await;
+    let resolved = broker.agent(&agent).await.resolve(&task).await.unwrap();
+    assert_eq!(support::client::secret(&resolved.lease.unwrap()), KEY);
+}
+
+// req: E9
+#[tokio::test]
+async fn shared_use_is_handed_out_as_metered_use_is() {
+    let scene = Scene::start(&[]).await;
+    let key = "the-platforms-shared-key-0001";
+    scene
+        .operator
+        .set_managed_key(KeyPool::Shared, "demo", key)
+        .await
+        .unwrap();
+    let used = scene.resolved(MEMBER, "shared-agent").await;
+    assert_eq!(used.url, "https://proxy.example/demo/v1");
+    let answer = scene.proxy.introspect_grant(&used.grant).await;
+    assert_eq!(
+        (answer.mode(), key_of(&answer)),
+        (proto::AuthMode::Shared, Some(key))
+    );
+    // Credit is none of its business.
+    scene.add_credit(-1_000_000).await;
+    assert!(scene.proxy.introspect_grant(&used.grant).await.active);
+    let request = proto::RemoveManagedKeyRequest {
+        pool: KeyPool::Shared as i32,
+        provider: "demo".to_owned(),
+    };
+    scene
+        .operator
+        .platform()
+        .remove_managed_key(request)
+        .await
+        .unwrap();
+    let answer = scene.proxy.introspect_grant(&used.grant).await;
+    assert_eq!(answer, inactive("SHARED_KEY_UNAVAILABLE"));
 }

@@ -18,6 +18,8 @@ mod bytes;
 mod directory;
 #[path = "records_golden/platform.rs"]
 mod platform;
+#[path = "records_golden/policy.rs"]
+mod policy;
 
 use bytes::{check, older};
 use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonce, SerialNumber};

@@ -459,6 +459,8 @@ stubs! {
     platform: platform_service_client::PlatformServiceClient;
     /// Accounts and spend.
     billing: billing_service_client::BillingServiceClient;
+    /// The policy.
+    policies: policy_service_client::PolicyServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

@@ -1,6 +1,6 @@
 //! What a command says when it fails: what happened, why, what to do, and the reason code; and the exit
 //! code, after sysexits.h: usage 64, unavailable 69, internal 70, no permission 77, configuration 78,
-//! everything else 1.
+//! everything else 1. A comparison that found a difference, which is no failure, is told by 2.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -30,6 +30,8 @@ pub enum Kind {
     Config,
     /// It was tried and did not work.
     Failed,
+    /// What was compared differs.
+    Differs,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Kind::Denied => 77,
             Kind::Config => 78,
             Kind::Failed => 1,
+            Kind::Differs => 2,
         }
     }
 }
@@ -111,7 +114,11 @@ impl Failure {
     /// The whole account, ending with a newline. What came over the network is stripped of control
     /// characters, so that no server can drive the terminal.
     pub fn account(&self) -> String {
-        let mut out = format!("error: {}\n", plain(&self.what));
+        let sort = match self.kind {
+            Kind::Differs => "",
+            _ => "error: ",
+        };
+        let mut out = format!("{sort}{}\n", plain(&self.what));
         // Writing to a String does not fail.
         for why in &self.why {
             let _ = writeln!(out, "  {}", plain(why));

@@ -37,7 +37,8 @@ CREDBROKER_CONTEXT, _ADDRESS, _CA_PIN, _CA_FILE, _TOKEN_FILE, _CLIENT_CERTIFICAT
 An address given together with a pin or CA file is another broker: the current context's token is not sent \
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
-Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise.";
+Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise; \
+2 where 'policy diff' finds a difference.";
 
 /// A credential broker for sandboxed coding agents.
 #[derive(Parser, Debug)]
@@ -96,6 +97,10 @@ enum Command {
     /// Secrets of extensions, in namespaces of their own.
     #[command(name = "secret")]
     ExtensionSecret(agent::secret::SecretArgs),
+    /// Which modes may be used where: one file, shown, compared and applied.
+    Policy(Noun<operator::policy::Action>),
+    /// Ways to pay for model calls, by name.
+    Profile(Noun<operator::profile::Action>),
     /// Stops that can be lifted again.
     Lock(Noun<operator::lock::Action>),
     /// The platform's own keys, for metered and shared use.
@@ -176,6 +181,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ManagedKey(noun) => noun!(managed_key, noun),
         Command::Credit(noun) => noun!(credit, noun),
         Command::Spend(args) => operator::spend::run(args).await,
+        Command::Policy(noun) => noun!(policy, noun),
+        Command::Profile(noun) => noun!(profile, noun),
     }
 }
 

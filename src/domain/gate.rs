@@ -193,23 +193,15 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
             (mode, main)
         }
         Selection::Running { mode, provider, .. } => {
-            let stand_in = input.stand_ins.iter().find(|offer| offer.provider == provider);
-            (mode, stand_in.unwrap_or(main))
+            let mut offers = std::iter::once(main).chain(input.stand_ins);
+            match offers.find(|offer| offer.provider == provider) {
+                Some(offer) => (mode, offer),
+                None => return Err(unsupported(input.executor, mode, provider, ModeSet::EMPTY)),
+            }
         }
     };
     if !offer.supported.contains(mode) {
-        return Err(Refusal::new(
-            Reason::ModeUnsupported,
-            format!(
-                "{} has no {} with {}",
-                input.executor,
-                mode.name(),
-                offer.provider
-            ),
-        )
-        .with("executor", input.executor)
-        .with("provider", offer.provider)
-        .with("supported", offer.supported.to_string()));
+        return Err(unsupported(input.executor, mode, offer.provider, offer.supported));
     }
     match offer.judged.removed_by(mode) {
         Some(level) if !input.system_scope => Err(Refusal::new(
@@ -226,6 +218,16 @@ fn settled(input: &GateInput<'_>) -> Result<(), Refusal> {
         .with("provider", offer.provider)),
         _ => Ok(()),
     }
+}
+
+fn unsupported(executor: &str, mode: AuthMode, provider: &str, supported: ModeSet) -> Refusal {
+    Refusal::new(
+        Reason::ModeUnsupported,
+        format!("{executor} has no {} with {provider}", mode.name()),
+    )
+    .with("executor", executor)
+    .with("provider", provider)
+    .with("supported", supported.to_string())
 }
 
 fn permit(input: &GateInput<'_>, said: &Said) -> Result<Permit, Refusal> {
@@ -259,10 +261,11 @@ fn permit(input: &GateInput<'_>, said: &Said) -> Result<Permit, Refusal> {
     }
     let ordinary = entries.len();
     let start = match input.selection {
+        // A task goes on where it is, or not at all: never on what happens to come first.
         Selection::Running { mode, provider, .. } => entries
             .iter()
             .position(|entry| entry.mode == mode && entry.provider == provider)
-            .unwrap_or(0),
+            .ok_or_else(|| unsupported(input.executor, mode, provider, main.supported))?,
         _ => 0,
     };
     let metered = entries.iter().position(|entry| entry.mode == AuthMode::Metered);

@@ -94,6 +94,13 @@ actions! {
     ManagedKeySet, "managed_key.set";
     ManagedKeyRemove, "managed_key.remove";
     GrantIntrospect, "proxy_grant.introspect";
+    PolicyApply, "policy.apply";
+    PolicySetCells, "policy.set_cells";
+    ExecutorPin, "executor.pin";
+    ExecutorUnpin, "executor.unpin";
+    ProfileCreate, "profile.create";
+    ProfileUpdate, "profile.update";
+    ProfileRemove, "profile.remove";
 }
 
 /// The place of a record in its journal, from 1.

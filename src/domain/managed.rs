@@ -229,8 +229,7 @@ mod tests {
     use super::*;
     use crate::domain::executor::{Expectation, Provider};
     use crate::domain::key_shape::KeyShapes;
-    use crate::domain::pool::{self, Pools};
-    use crate::domain::task::Capacity;
+    use crate::domain::pool::Pools;
 
     fn given(provider: &str, source: Source, key: &str) -> GivenKey {
         GivenKey {
@@ -291,19 +290,12 @@ mod tests {
             models: Vec::new(),
             model_ids: BTreeMap::new(),
         };
-        let pool = |name: &str, capacity| pool::Pool {
-            name: name.parse().unwrap(),
-            title: String::new(),
-            capacity,
-        };
-        let pools = [pool("cloud", Capacity::Cloud), pool("local", Capacity::Local)];
-        let pools = Pools::new(pools.map(|pool| (pool, true)).into()).unwrap();
         let providers = [
             provider("keyed", &[CredentialKind::OAuthGrant, CredentialKind::ApiKey]),
             provider("bedrock", &[CredentialKind::Aws, CredentialKind::BedrockBearer]),
             provider("signed", &[CredentialKind::Aws]),
         ];
-        let registry = Registry::new([], providers, KeyShapes::default(), pools);
+        let registry = Registry::new([], providers, KeyShapes::default(), Pools::sample());
         let check = |provider| given(provider, Source::File, "a-key").check(&registry);
         assert_eq!((check("keyed"), check("bedrock")), (Ok(()), Ok(())));
         assert!(matches!(check("signed"), Err(KeyProblem::TakesNone { .. })));

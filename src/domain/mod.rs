@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod amendment;
 pub mod approval;
 pub mod billing;
 pub mod conditions;
@@ -18,6 +19,7 @@ pub mod extension;
 pub mod gate;
 pub mod grant_token;
 pub mod id;
+pub mod impact;
 pub mod journal;
 pub mod key_shape;
 pub mod lease;

@@ -107,6 +107,23 @@ pub fn pool_of(mode: AuthMode, provider: &str, configured: &str) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+impl Pools {
+    /// A pool for each capacity.
+    pub(super) fn sample() -> Self {
+        let pools = [("cloud", Capacity::Cloud), ("local", Capacity::Local)].map(|(name, capacity)| {
+            let pool = Pool {
+                name: name.parse().unwrap(),
+                title: name.to_owned(),
+                capacity,
+            };
+            (pool, true)
+        });
+        Self::new(pools.into()).unwrap()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

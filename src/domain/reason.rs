@@ -299,6 +299,8 @@ reasons! {
         "The official program is not signed in on this machine. Sign in with it, then ask again.";
     LocalEndpointUnreachable, "LOCAL_ENDPOINT_UNREACHABLE", Precondition, Member,
         "The local model endpoint does not answer; the metadata has its address. Start it, or correct the address.";
+    PolicyLimit, "POLICY_LIMIT", Exhausted, Admin,
+        "The policy, or one change of it, has more cells, pins or profiles than it may. Use patterns in place of lists, or apply in smaller parts.";
 }
 
 impl std::fmt::Display for Reason {

@@ -174,6 +174,11 @@ table! {
         row(Some(MODEL_PROXIES), of(Group::Proxy), false) => ReportUsage;
         row(Some(READERS_AND_OWNERS), of(Group::Tasks), false) => ListCostEvents StreamCostEvents SummarizeSpend;
     }
+    "credbroker.v1.PolicyService" {
+        humans(READERS) => GetPolicy;
+        ADMIN => ApplyPolicy SetCells PinExecutor UnpinExecutor CreateProfile UpdateProfile RemoveProfile;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProfiles GetProfile;
+    }
     "grpc.health.v1.Health" {
         PUBLIC => Check List Watch;
     }

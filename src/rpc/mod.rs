@@ -22,6 +22,8 @@ mod journal;
 mod locks;
 mod material;
 mod platform;
+mod policy;
+mod policy_convert;
 mod secrets;
 mod server;
 mod status;

@@ -70,7 +70,7 @@ fn active(grant: &ActiveGrant) -> proto::IntrospectGrantResponse {
         lease: lease.id.to_string(),
         mode: mode(lease.mode),
         provider: lease.provider.clone(),
-        model: lease.model.clone(),
+        model: grant.model.clone(),
         expire_time: Some(timestamp(grant.expires)),
         key,
         key_generation: grant.key.as_ref().map_or(0, |held| held.facts.generation),
@@ -137,11 +137,16 @@ impl proto::platform_service_server::PlatformService for PlatformService {
         request: Request<proto::IntrospectGrantRequest>,
     ) -> Result<Response<proto::IntrospectGrantResponse>, Status> {
         let caller = caller(&request)?;
-        let token = Secret::from(secret_text(request.into_inner().token));
+        let message = request.into_inner();
+        let token = Secret::from(secret_text(message.token));
         if token.is_empty() {
             return Err(status(Refusal::invalid("token", "token is required")));
         }
-        let found = self.0.introspect_grant(&caller, &token).await.map_err(status)?;
+        let found = self
+            .0
+            .introspect_grant(&caller, &token, &message.model)
+            .await
+            .map_err(status)?;
         Ok(Response::new(match found {
             Introspection::Active(grant) => active(&grant),
             Introspection::Inactive(why) => proto::IntrospectGrantResponse {

@@ -23,6 +23,7 @@ use super::gate::Gate;
 use super::journal::JournalService;
 use super::locks::LockService;
 use super::platform::PlatformService;
+use super::policy::PolicyService;
 use super::secrets::SecretService;
 use super::tasks::TaskService;
 use super::watch::WatchService;
@@ -70,6 +71,7 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.LockService",
     "credbroker.v1.PlatformService",
     "credbroker.v1.BillingService",
+    "credbroker.v1.PolicyService",
 ];
 
 /// Keeps what the health service says true.
@@ -205,6 +207,11 @@ pub async fn serve(
         billing_service_server,
         BillingServiceServer,
         BillingService
+    ));
+    routes.add_service(service!(
+        policy_service_server,
+        PolicyServiceServer,
+        PolicyService
     ));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {

@@ -109,6 +109,10 @@ pub use operator_tokens::{
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
+pub use policy::{
+    Affected, CellsInput, Changing, NewCell, NewOrgPolicy, NewPolicy, NewProfile, NewRules, PolicyChanged,
+    PolicyNames, PolicyView, ScopeRef,
+};
 pub use presence::Present;
 pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use quota::Reservation;

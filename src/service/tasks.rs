@@ -150,6 +150,7 @@ impl Broker {
             return self.made_again(caller, org, id, agents).await;
         }
 
+        self.known_profile(org, new.profile)?;
         let now = self.now();
         let task = Task {
             id: self.new_id()?,

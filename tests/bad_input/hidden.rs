@@ -233,6 +233,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "LockService/CreateLock": CreateLockRequest { org: r().org, target: agent_lock(&r()) }
         "LockService/CreateLock": CreateLockRequest { org: own(), target: agent_lock(&r()) }
         "LockService/ListLocks": ListLocksRequest { org: r().org }
+        "PolicyService/ListProfiles": ListProfilesRequest { org: r().org }
+        "PolicyService/GetProfile": GetProfileRequest { org: r().org, name: named("shared") }
         "CredentialService/GetCredential": GetCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }

@@ -280,10 +280,10 @@ async fn a_report_that_failed_is_reported_again() {
     // Who reports went away amid the commit, and reports again before that is through.
     let event = till.event("late", 1);
     let (is_there, go_on) = till.bench.hold("taken-day");
-    let who = operator();
     let given_up = async {
+        let reporter = operator();
         tokio::select! {
-            _ = till.bench.broker.report_usage(&who, BENCH_ORG, std::slice::from_ref(&event)) => {}
+            _ = till.bench.broker.report_usage(&reporter, BENCH_ORG, std::slice::from_ref(&event)) => {}
             _ = is_there => {}
         }
     };

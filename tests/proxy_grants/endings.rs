@@ -65,7 +65,7 @@ async fn demand_approvals(scene: &Scene, posture: proto::ApprovalPosture) {
 async fn a_lock_stops_a_grant_for_as_long_as_it_holds() {
     let scene = Scene::start(&[]).await;
     let used = &scene.used[0];
-    let (grant, _) = scene.grant(used);
+    let grant = used.grant.clone();
     for target in [
         Target::Agent(used.agent.agent.clone()),
         Target::Member(MEMBER.to_owned()),
@@ -87,7 +87,7 @@ async fn a_lock_stops_a_grant_for_as_long_as_it_holds() {
 
 async fn release(scene: &Scene, used: &Used) {
     let request = proto::ReleaseLeaseRequest {
-        lease: used.lease.id.to_string(),
+        lease: used.lease.id.clone(),
     };
     let agent = scene.broker.agent(&used.agent).await;
     agent.broker().release_lease(request).await.unwrap();
@@ -110,10 +110,10 @@ async fn end_task(scene: &Scene, used: &Used) {
     scene.operator.tasks().end_task(request).await.unwrap();
 }
 
-async fn remove_member(scene: &Scene, used: &Used) {
+async fn remove_member(scene: &Scene, member: &str) {
     let request = proto::RemoveMemberRequest {
         org: ORG.to_owned(),
-        member: used.lease.member.to_string(),
+        member: member.to_owned(),
     };
     scene.operator.directory().remove_member(request).await.unwrap();
 }
@@ -122,18 +122,18 @@ async fn remove_member(scene: &Scene, used: &Used) {
 #[tokio::test]
 async fn what_ends_a_lease_ends_its_grants_and_no_others() {
     let scene = Scene::start(&["kim", "robin", "sam", "toni"]).await;
-    let grants: Vec<_> = scene.used.iter().map(|used| scene.grant(used).0).collect();
+    let grants: Vec<_> = scene.used.iter().map(|used| used.grant.clone()).collect();
     for grant in &grants {
         is(&scene, grant, "").await;
     }
-    let [_, kim, robin, sam, toni] = &scene.used[..] else {
+    let [_, kim, robin, sam, _] = &scene.used[..] else {
         panic!("not five")
     };
     release(&scene, kim).await;
     is(&scene, &grants[1], "LEASE_ENDED").await;
     revoke(&scene, robin).await;
     end_task(&scene, sam).await;
-    remove_member(&scene, toni).await;
+    remove_member(&scene, "toni").await;
     for grant in &grants[2..] {
         let answer = scene.proxy.introspect_grant(grant).await;
         assert!(!answer.active, "{answer:?}");
@@ -153,7 +153,7 @@ async fn what_ends_a_lease_ends_its_grants_and_no_others() {
 #[tokio::test]
 async fn a_proxy_that_lost_its_role_is_told_nothing() {
     let scene = Scene::start(&[]).await;
-    let (grant, _) = scene.grant(&scene.used[0]);
+    let grant = scene.used[0].grant.clone();
     is(&scene, &grant, "").await;
     let who = scene.proxy.access().who_am_i(proto::WhoAmIRequest {}).await;
     let request = proto::RevokeOperatorTokenRequest {
@@ -167,6 +167,7 @@ async fn a_proxy_that_lost_its_role_is_told_nothing() {
         .unwrap();
     let request = proto::IntrospectGrantRequest {
         token: Some(proto::Secret { value: grant }),
+        ..Default::default()
     };
     let refused = scene
         .proxy
@@ -175,4 +176,49 @@ async fn a_proxy_that_lost_its_role_is_told_nothing() {
         .await
         .unwrap_err();
     assert_eq!(crate::support::reason(&refused), "CREDENTIAL_UNKNOWN");
+}
+
+// req: E8 A2
+#[tokio::test]
+async fn metered_use_stops_with_the_credit_and_with_the_orgs_entitlement() {
+    let scene = Scene::start(&[]).await;
+    let grant = scene.used[0].grant.clone();
+    is(&scene, &grant, "").await;
+    // The proxy itself reports what was used.
+    let event = proto::UsageEvent {
+        event_id: "1".to_owned(),
+        lease: scene.used[0].lease.id.clone(),
+        micros: 1_000_000,
+        time: Some(prost_types::Timestamp {
+            seconds: scene.now().seconds(),
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let request = proto::ReportUsageRequest {
+        org: ORG.to_owned(),
+        events: vec![event],
+    };
+    scene.proxy.billing().report_usage(request).await.unwrap();
+    is(&scene, &grant, "CREDITS_EXHAUSTED").await;
+    scene.add_credit(1).await;
+    is(&scene, &grant, "").await;
+
+    let entitle = async |metered: proto::Entitlement| {
+        let request = proto::UpdateAccountRequest {
+            account: Some(proto::Account {
+                org: ORG.to_owned(),
+                metered: metered as i32,
+                ..Default::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["metered".to_owned()],
+            }),
+        };
+        scene.operator.billing().update_account(request).await.unwrap();
+    };
+    entitle(proto::Entitlement::Withdrawn).await;
+    is(&scene, &grant, "METERED_NOT_ENTITLED").await;
+    entitle(proto::Entitlement::Granted).await;
+    is(&scene, &grant, "").await;
 }

@@ -72,6 +72,7 @@ impl Caller {
         locks: lock_service_client, LockServiceClient;
         billing: billing_service_client, BillingServiceClient;
         platform: platform_service_client, PlatformServiceClient;
+        policies: policy_service_client, PolicyServiceClient;
     }
 
     /// Stores one of the platform's own keys for a provider.
@@ -99,6 +100,7 @@ impl Caller {
             token: Some(proto::Secret {
                 value: token.to_owned(),
             }),
+            ..Default::default()
         };
         let answer = self.platform().introspect_grant(request).await;
         answer.unwrap().into_inner()

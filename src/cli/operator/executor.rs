@@ -3,11 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Map, Value};
 
+use super::policy::{ChangeOutput, shown};
+use super::profile::Mode;
 use super::provider::supported;
 use super::{pages, print_named_list, print_one};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
-use crate::cli::render::{Field, ListArgs, Resource, ShowArgs, enum_name};
+use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
 use crate::cli::{owner_field, owner_reference};
 use crate::proto;
 
@@ -38,6 +40,25 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
+    /// Hold an executor to one mode in the org: that one is used and no other, with no fallback.
+    Pin {
+        /// The executor.
+        executor: String,
+        /// The mode.
+        #[arg(value_enum)]
+        mode: Mode,
+        /// How the change is shown.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: ChangeOutput,
+    },
+    /// Let an executor use all of its modes again.
+    Unpin {
+        /// The executor.
+        executor: String,
+        /// How the change is shown.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: ChangeOutput,
+    },
 }
 
 /// Runs the command.
@@ -63,6 +84,31 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = session.executors().get_executor(request).await;
             let answer = answer.map_err(|status| session.failure(status))?;
             print_one(answer.into_inner().executor, show)
+        }
+        Action::Pin {
+            executor,
+            mode,
+            output,
+        } => {
+            let request = proto::PinExecutorRequest {
+                org: session.org()?,
+                executor,
+                mode: mode.message(),
+                ..Default::default()
+            };
+            let answer = session.policies().pin_executor(request).await;
+            let answer = answer.map_err(|status| session.failure(status))?.into_inner();
+            render::print(&shown(&answer.change.unwrap_or_default(), output))
+        }
+        Action::Unpin { executor, output } => {
+            let request = proto::UnpinExecutorRequest {
+                org: session.org()?,
+                executor,
+                ..Default::default()
+            };
+            let answer = session.policies().unpin_executor(request).await;
+            let answer = answer.map_err(|status| session.failure(status))?.into_inner();
+            render::print(&shown(&answer.change.unwrap_or_default(), output))
         }
     }
 }
@@ -177,6 +223,10 @@ fn way_fields(way: &proto::ExecutorWay) -> Vec<(&'static str, Field)> {
         (
             "mode",
             Field::Text(enum_name(way.mode().as_str_name(), "AUTH_MODE_")),
+        ),
+        (
+            "kind",
+            Field::Text(enum_name(way.kind().as_str_name(), "CREDENTIAL_KIND_")),
         ),
         (
             "readiness",

@@ -1,3 +1,5 @@
+//! What the gate lets pass, refuses, and falls back to.
+
 use super::super::matrix::{Cascade, Cell, Matrix, Pattern, Verdict};
 use super::*;
 
@@ -159,4 +161,16 @@ fn only_own_keys_stand_in_and_only_where_a_rejection_goes_on() {
         .map(|entry| entry.provider.as_str())
         .collect();
     assert_eq!(providers, ["p", "p", "b", "b", "p"]);
+}
+
+#[test]
+fn a_running_task_whose_way_is_gone_is_refused_and_not_put_on_another() {
+    let main = offer(&[OAuth, Byok], &[], &[]);
+    let elsewhere = Selection::Running {
+        mode: Byok,
+        provider: "gone",
+        modes: ModeSet::ALL,
+    };
+    let refused = gate(&input(&main, elsewhere)).permit.unwrap_err();
+    assert_eq!(refused.reason, Reason::ModeUnsupported);
 }

@@ -5,7 +5,14 @@
 //! before anything is served and replaced after each commit. Changes come one at a time, and each commits
 //! guarded by the version that it was made from.
 
+mod change;
+mod check;
+mod impact;
 mod load;
+mod profiles;
+mod rows;
+mod told;
+mod write;
 
 use std::sync::Arc;
 
@@ -14,6 +21,13 @@ use arc_swap::ArcSwap;
 use super::Broker;
 use crate::domain::policy::Policy;
 use crate::store::Revision;
+
+pub use change::{Changing, PolicyChanged};
+pub use check::{NewCell, NewProfile};
+pub use impact::Affected;
+pub use profiles::PolicyView;
+pub use told::Names as PolicyNames;
+pub use write::{CellsInput, NewOrgPolicy, NewPolicy, NewRules, ScopeRef};
 
 /// The policy in force, and who may change it.
 #[derive(Default)]

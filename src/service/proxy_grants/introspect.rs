@@ -1,8 +1,8 @@
 //! Introspection of proxy grants: a model proxy asks whether a grant may be used now, and with which key
 //! (after RFC 7662).
 //!
-//! Every answer is of the state at that moment: the lease, its holder, member, task and org are looked at, from the
-//! cache of records, with no scan and no write. That a grant is good is not journaled: the lease was. A grant that is
+//! Every answer is of the state at that moment: the lease, its holder, member, task and org, the org's account and the
+//! access matrix are looked at, in memory, with no scan and no write. That a grant is good is not journaled: the lease was. A grant that is
 //! not is recorded as other refusals are, the first few of a kind one by one, later ones counted.
 //!
 //! Who asks sees only grants of orgs it reaches; any other looks like a forged one. Only the platform's model proxy is
@@ -19,6 +19,7 @@ use crate::domain::id::{EnvironmentId, ProjectId};
 use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::managed::Pool;
+use crate::domain::mode::AuthMode;
 use crate::domain::reason::{Fault, Reason};
 use crate::domain::refusal::Refusal;
 use crate::domain::role::{Role, Standing};
@@ -36,6 +37,8 @@ pub struct ActiveGrant {
     pub lease: Arc<Lease>,
     /// The project of the lease's task.
     pub project: Option<ProjectId>,
+    /// The model that was judged; empty where none was named.
+    pub model: String,
     /// When the grant expires.
     pub expires: Time,
     /// The key to call the provider with, for those who get it.
@@ -50,6 +53,9 @@ pub enum Introspection {
     Inactive(Option<Reason>),
 }
 
+/// The longest name of a model taken, in bytes.
+const MAX_MODEL: usize = 128;
+
 /// What was found of a grant, as far as it is known.
 struct Found {
     claims: GrantClaims,
@@ -57,14 +63,20 @@ struct Found {
 }
 
 impl Broker {
-    /// Whether this is a grant that may be used now, and what for.
+    /// Whether this is a grant that may be used now, and what for. `model` is the one that the call is for; empty: the
+    /// one that the lease was made for.
     pub async fn introspect_grant(
         &self,
         caller: &Caller,
         token: &Secret<ActorToken>,
+        model: &str,
     ) -> Result<Introspection, Refusal> {
+        if model.len() > MAX_MODEL || model.chars().any(char::is_control) {
+            let message = format!("model is at most {MAX_MODEL} printable characters");
+            return Err(Refusal::invalid("model", message));
+        }
         let mut found = None;
-        match self.active_grant(caller, token, &mut found).await {
+        match self.active_grant(caller, token, model, &mut found).await {
             Ok(active) => Ok(Introspection::Active(Box::new(active))),
             // What could not be found out says nothing of the grant.
             Err(refusal) if refusal.reason.fault() == Fault::Broker => Err(refusal),
@@ -88,6 +100,7 @@ impl Broker {
         &self,
         caller: &Caller,
         token: &Secret<ActorToken>,
+        model: &str,
         found: &mut Option<Found>,
     ) -> Result<ActiveGrant, Refusal> {
         let text = token.expose_str(Exposure::Inspect).unwrap_or_default();
@@ -127,7 +140,11 @@ impl Broker {
             None if lease.task.is_some() => return Err(Refusal::not_found("task")),
             None => {}
         }
+        let model = if model.is_empty() { &lease.model } else { model };
+        self.permitted(&lease, project, model)?;
+        self.entitled(&lease).await?;
         Ok(ActiveGrant {
+            model: model.to_owned(),
             key: self.key_for(caller, &lease).await?,
             lease,
             project,
@@ -165,7 +182,8 @@ impl Broker {
             }
             Holder::Operator(id) => {
                 let operator = self.records.get::<Operator>(&keys::operator(id)).await?;
-                if !operator.ok_or_else(gone)?.value.is_live(now) {
+                // What an operator resolves is at the scope of the system.
+                if !operator.ok_or_else(gone)?.value.is_system_admin(now) {
                     return Err(gone());
                 }
                 self.unlocked(&[*org.as_bytes()])
@@ -199,6 +217,37 @@ impl Broker {
         }
         let message = "the environment demands an approval, and the lease has none that holds";
         Err(Refusal::new(Reason::ApprovalRequired, message))
+    }
+
+    /// Refuses what a scope of the access matrix denies by now. At the scope of the system it does not bind.
+    fn permitted(&self, lease: &Lease, project: Option<ProjectId>, model: &str) -> Result<(), Refusal> {
+        if matches!(lease.holder, Holder::Operator(_)) {
+            return Ok(());
+        }
+        let policy = self.policy();
+        let cascade = match project {
+            Some(project) => policy.cascade(lease.org, project),
+            None => policy.above_projects(lease.org),
+        };
+        if cascade
+            .judge(&lease.provider, model)
+            .permits()
+            .contains(lease.mode)
+        {
+            return Ok(());
+        }
+        let message = format!("the access matrix denies {} for this model", lease.mode.name());
+        Err(Refusal::new(Reason::AccessDenied, message))
+    }
+
+    /// Refuses metered use to an org that is not entitled to it, or has no credit.
+    async fn entitled(&self, lease: &Lease) -> Result<(), Refusal> {
+        if lease.mode != AuthMode::Metered {
+            return Ok(());
+        }
+        let standing = self.account(lease.org).await?;
+        let may = standing.account.metered(self.settings().metered_allow_all);
+        may.map_err(|reason| Refusal::new(reason, "the org may not use metered keys now"))
     }
 
     /// The key to call the provider with. The platform's model proxy gets it; where there is none, the grant is of no

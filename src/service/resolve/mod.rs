@@ -129,6 +129,11 @@ impl Broker {
                 return Err(Refusal::invalid(field, message));
             }
         }
+        // Names are compared as they are: a blank at an end would slip past a cell that denies the model.
+        if !input.model.is_ascii() || input.model.trim() != input.model {
+            let message = "model is printable ASCII, without blanks at its ends";
+            return Err(Refusal::invalid("model", message));
+        }
         if input.system_scope && !caller.reach().is_everywhere() {
             return Err(Refusal::new(
                 Reason::PermissionDenied,

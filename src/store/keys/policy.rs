@@ -1,7 +1,8 @@
 //! The policy: its part of the keyspace. All orgs' together, for one scan at the start.
 
-use super::{Key, system};
-use crate::domain::id::{Id, OrgId, ProjectId};
+use super::{Key, holder_part, of, system};
+use crate::domain::id::{AgentId, Id, OrgId, ProjectId, TaskId};
+use crate::domain::lease::Holder;
 use crate::domain::name::Name;
 
 /// The version of the policy.
@@ -67,4 +68,10 @@ pub fn profile_org(key: &Key) -> Option<OrgId> {
 /// The org of a key made by [`policy_pins`].
 pub fn pins_org(key: &Key) -> Option<OrgId> {
     key.last_id()
+}
+
+/// Every lease handed to an agent for a task.
+pub fn leases_of_task(org: OrgId, agent: AgentId, task: TaskId) -> Key {
+    let holder = holder_part(Holder::Agent(agent));
+    of(org, "lease-for", &[&holder, task.as_bytes()])
 }
