@@ -98,11 +98,8 @@ async fn a_new_org_is_active_entitled_as_all_are_and_without_credit() {
     let operator = broker.operator().await;
     assert_eq!(account(&operator).await, before);
     let records = operator.records().await;
-    let updates = records.iter().filter(|record| record.action == "account.update");
-    let last = updates
-        .filter(|record| record.phase == "finish")
-        .next_back()
-        .unwrap();
+    let mut updates = records.iter().filter(|record| record.action == "account.update");
+    let last = updates.rfind(|record| record.phase == "finish").unwrap();
     assert_eq!(last.subject["shared_per_day"], "default");
 }
 
