@@ -35,7 +35,7 @@ async fn a_new_org_has_metered_use_as_soon_as_it_has_credit_and_keeps_what_it_ha
     // Other modes leave the balance as it is.
     scene.store_key("").await;
     for mode in [AuthMode::Byok, AuthMode::Shared, AuthMode::Metered] {
-        scene.rules(pinned(mode, with_profile(&[]))).await;
+        scene.rules(pinned(mode, proto::OrgRules::default())).await;
         let other = scene.resolve(&scene.task("").await).await.unwrap();
         assert_eq!(other.lease.unwrap().mode(), mode);
         assert_eq!(balance(&scene).await, 500);

@@ -88,9 +88,25 @@ async fn a_refused_refresh_goes_on_to_the_api_key() {
     assert_eq!((next.mode(), &next.credential), (AuthMode::Byok, &key));
     assert_eq!(next.model, MODEL);
 
+    // The key's first lease is a dispatch as any other, and the record says what led to it.
+    let events = scene.cost_events().await;
+    let mut costs: Vec<_> = events.iter().map(|event| (event.mode(), &event.lease)).collect();
+    costs.sort_by_key(|(mode, _)| *mode as i32);
+    assert_eq!(costs, [(AuthMode::Oauth, &lease.id), (AuthMode::Byok, &next.id)]);
+    let records = world.operator.records().await;
+    let of_it = |record: &&proto::JournalRecord| record.subject.get("rejected") == Some(&lease.id);
+    let record = records.iter().rfind(of_it).unwrap();
+    assert_eq!(
+        (record.action.as_str(), record.subject["lease"].as_str()),
+        ("credential.resolve", next.id.as_str())
+    );
+
     // That is the task's from now on, also once the account is connected again.
     scene.connect().await;
-    assert_eq!(scene.resolve(&task).await.unwrap().lease.unwrap().id, next.id);
+    let again = scene.resolve(&task).await.unwrap();
+    assert_eq!(again.fallback_reason, "REAUTH_REQUIRED", "it keeps saying so");
+    assert_eq!(again.lease.unwrap().id, next.id);
+    assert_eq!(scene.cost_events().await.len(), 2);
     let (other, _) = begin(&scene).await;
     assert_ne!(other, task);
 }
