@@ -395,6 +395,7 @@ fn leases_of_every_mode_and_holder() {
         modes: ModeSet::ALL,
         on_rejection: OnRejection::Next,
         named: Some(id(3)),
+        because: Some("SUBSCRIPTION_INACTIVE".into()),
     });
     check("pin-2", &pin, &[0, 2]);
 }

@@ -228,12 +228,9 @@ impl Broker {
                     decision,
                 )
                 .await?;
-            match self
-                .hand_out(caller, subject, &prepared, &choice, remaining, record.clone())
-                .await?
-            {
-                Some((vended, position)) => return Ok((vended, position)),
-                None => {}
+            let handed = self.hand_out(caller, subject, &prepared, &choice, remaining, record.clone());
+            if let Some(handed) = handed.await? {
+                return Ok(handed);
             }
         }
         Err(Refusal::new(
