@@ -365,6 +365,7 @@ fn leases_of_every_mode_and_holder() {
             ended: Some(at(10)),
             handed: None,
             approval: None,
+            project: None,
         };
         older(&format!("lease-{}", mode.name()), &lease);
         lease.handed = Some(Handed {
@@ -372,9 +373,14 @@ fn leases_of_every_mode_and_holder() {
             expires: Some(at(12)),
         });
         lease.approval = Some(id(13));
-        check(&format!("lease-2-{}", mode.name()), &lease, &[3, 12, 13, 14]);
+        older(&format!("lease-2-{}", mode.name()), &lease);
         lease.credential = None;
-        check(&format!("lease-3-{}", mode.name()), &lease, &[3, 5, 12, 13, 14]);
+        lease.project = Some(id(14));
+        check(
+            &format!("lease-3-{}", mode.name()),
+            &lease,
+            &[3, 5, 12, 13, 14, 15],
+        );
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let mut pin = Pin {
@@ -389,6 +395,7 @@ fn leases_of_every_mode_and_holder() {
         modes: ModeSet::ALL,
         on_rejection: OnRejection::Next,
         named: Some(id(3)),
+        because: Some("SUBSCRIPTION_INACTIVE".into()),
     });
     check("pin-2", &pin, &[0, 2]);
 }

@@ -238,6 +238,18 @@ async fn a_request_cannot_differ_from_what_the_task_fixes() {
     let operator = broker.prepare().await;
     set_key_of(&operator, "demo", "the-key-for-demo-000").await;
     set_key_of(&operator, "second", "the-key-for-second-0").await;
+    for name in ["careful", "quick"] {
+        let request = proto::CreateProfileRequest {
+            org: ORG.to_owned(),
+            profile: Some(proto::Profile {
+                name: name.to_owned(),
+                modes: vec![proto::AuthMode::Byok as i32],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let _made = operator.policies().create_profile(request).await.unwrap();
+    }
     let task = task_with(&operator, |task| {
         task.executor = "duo-agent".to_owned();
         task.provider = "second".to_owned();

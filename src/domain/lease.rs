@@ -1,6 +1,8 @@
 //! A lease: what a resolution hands out, one for each (holder, task, credential).
 
-use super::id::{AgentId, ApiKeyId, ApprovalId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, TaskId};
+use super::id::{
+    AgentId, ApiKeyId, ApprovalId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, ProjectId, TaskId,
+};
 use super::mode::AuthMode;
 use super::time::Time;
 
@@ -69,6 +71,8 @@ pub struct Lease {
     pub handed: Option<Handed>,
     /// The approval it was made with; `None` where none was demanded.
     pub approval: Option<ApprovalId>,
+    /// The project it works in. `None` in leases of earlier releases, whose task tells.
+    pub project: Option<ProjectId>,
 }
 
 /// Material that left the broker.

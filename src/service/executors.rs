@@ -190,6 +190,7 @@ impl Broker {
             facts: Facts::default(),
             in_use: None,
             named: None,
+            because: None,
         };
         let looked = self.look(whom, walk, &mut Decision::default()).await?;
         let credential = looked.as_ref().ok().and_then(Source::credential).cloned();

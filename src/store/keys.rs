@@ -60,11 +60,10 @@ use crate::domain::id::{
 };
 use crate::domain::journal::Position;
 use crate::domain::lease::{Backing, Holder};
-use crate::domain::mode::CredentialKind;
-use crate::domain::owner::Owner;
 
 mod approvals;
 mod billing;
+mod credentials;
 mod extensions;
 mod platform;
 mod policy;
@@ -72,6 +71,7 @@ mod tokens;
 
 pub use approvals::*;
 pub use billing::*;
+pub use credentials::*;
 pub use extensions::*;
 pub use platform::*;
 pub use policy::*;
@@ -374,48 +374,6 @@ pub fn agent_task(org: OrgId, agent: AgentId, task: TaskId) -> Key {
     of(org, "agent-task", &[agent.as_bytes(), task.as_bytes()])
 }
 
-/// All credentials of an org.
-pub fn credentials(org: OrgId) -> Key {
-    of(org, "credential", &[])
-}
-
-/// A credential.
-pub fn credential(org: OrgId, id: CredentialId) -> Key {
-    of(org, "credential", &[id.as_bytes()])
-}
-
-/// A credential's secret.
-pub fn credential_secret(org: OrgId, id: CredentialId) -> Key {
-    of(org, "credential-secret", &[id.as_bytes()])
-}
-
-/// A token endpoint's staged answer.
-pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
-    of(org, "credential-answer", &[id.as_bytes()])
-}
-
-/// All credentials of an owner.
-pub fn credential_slots(org: OrgId, owner: Owner) -> Key {
-    of(org, "credential-slot", &[&owner_part(owner)])
-}
-
-/// Which credential an owner has for a provider and kind: for this executor, or for all. No name has a zero
-/// byte in it, so that no two slots are the same.
-pub fn credential_slot(
-    org: OrgId,
-    owner: Owner,
-    provider: &str,
-    kind: CredentialKind,
-    executor: Option<&str>,
-) -> Key {
-    let owner = owner_part(owner);
-    let mut parts: Vec<&[u8]> = vec![&owner, provider.as_bytes(), b"\0", kind.name().as_bytes()];
-    if let Some(executor) = executor {
-        parts.extend([b"\0".as_slice(), executor.as_bytes()]);
-    }
-    of(org, "credential-slot", &parts)
-}
-
 /// All leases of an org.
 pub fn leases(org: OrgId) -> Key {
     of(org, "lease", &[])
@@ -474,13 +432,6 @@ pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
 pub fn pin_provider(key: &Key) -> Option<String> {
     let before = of(OrgId::from_bytes([0; 16]), "pin", &[&[0; 16]]).0.len();
     String::from_utf8(key.0.get(before..)?.to_vec()).ok()
-}
-
-fn owner_part(owner: Owner) -> [u8; 17] {
-    match owner {
-        Owner::Org => [0; 17],
-        Owner::Member(member) => tagged(1, member.as_bytes()),
-    }
 }
 
 fn holder_part(holder: Holder) -> [u8; 17] {

@@ -141,6 +141,8 @@ pub struct Runs {
     pub on_rejection: OnRejection,
     /// The key that its profile named.
     pub named: Option<CredentialId>,
+    /// The code of the reason why it is not the first way it might have been served; `None` where it is.
+    pub because: Option<String>,
 }
 
 /// Which lease serves a holder for a task and credential.
@@ -319,7 +321,7 @@ table!(Pointer { 0 => id });
 table!(Mark { 0 => since });
 table!(Slot { 0 => agent });
 table!(Pin { 0 => credential, 1 => position, 2 => runs });
-table!(Runs { 0 => mode, 1 => provider, 2 => modes, 3 => on_rejection, 4 => named });
+table!(Runs { 0 => mode, 1 => provider, 2 => modes, 3 => on_rejection, 4 => named, 5 => because });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
 table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });
@@ -369,7 +371,7 @@ table!(Credential {
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
     8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
-    13 => handed, 14 => approval,
+    13 => handed, 14 => approval, 15 => project,
 });
 table!(Handed { 0 => generation, 1 => expires });
 table!(Lock {

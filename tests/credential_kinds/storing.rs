@@ -98,6 +98,7 @@ async fn a_bearer_key_stands_beside_aws_keys_and_each_outlives_a_restart() {
         .unwrap()
         .permit
         .into_iter()
+        .filter(|entry| entry.mode() == proto::AuthMode::Byok)
         .map(|entry| entry.kind());
     assert_eq!(
         kinds.collect::<Vec<_>>(),

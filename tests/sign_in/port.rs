@@ -28,7 +28,7 @@ async fn a_linked_person_is_their_member_and_no_more() {
     let refused = caller.resolve("").await.unwrap_err();
     assert_eq!(
         reason(&refused),
-        "WRONG_CREDENTIAL_FAMILY",
+        "PERMISSION_DENIED",
         "a person is handed no secret"
     );
 

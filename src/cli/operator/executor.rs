@@ -195,6 +195,7 @@ impl Resource for Way {
         "executor",
         "provider",
         "mode",
+        "kind",
         "readiness",
         "owner",
         "fault",

@@ -89,6 +89,7 @@ fn lease(credential: u8) -> Lease {
         ended: None,
         handed: None,
         approval: None,
+        project: None,
     }
 }
 

@@ -213,9 +213,10 @@ impl Broker {
             Some(task) => self.records.get::<Task>(&keys::task(org, task)).await?,
             None => None,
         };
+        let project = lease.value.project.or(task.map(|task| task.value.project));
         Ok(Some(Used {
             lease: lease.value,
-            project: task.map(|task| task.value.project),
+            project,
         }))
     }
 

@@ -49,6 +49,9 @@ pub struct PolicyChanged {
     pub names: Names,
 }
 
+/// What makes a change out of the policy in force.
+type Build = dyn Fn(&Policy) -> Result<Amendment, Refusal> + Send + Sync;
+
 /// A change on its way. Made anew from the policy in force, should that change first.
 pub(super) struct Change {
     pub(super) caller: Caller,
@@ -56,7 +59,7 @@ pub(super) struct Change {
     pub(super) how: Changing,
     /// For creates: the org, the request id, and all that makes two requests the same.
     pub(super) create: Option<(OrgId, String, Vec<u8>)>,
-    pub(super) build: Box<dyn Fn(&Policy) -> Result<Amendment, Refusal> + Send + Sync>,
+    pub(super) build: Box<Build>,
 }
 
 /// What a change would make of the policy.

@@ -35,7 +35,7 @@ use crate::store::keys;
 pub struct ActiveGrant {
     /// The lease that it is for.
     pub lease: Arc<Lease>,
-    /// The project of the lease's task.
+    /// The project it works in.
     pub project: Option<ProjectId>,
     /// The model that was judged; empty where none was named.
     pub model: String,
@@ -118,7 +118,8 @@ impl Broker {
             None => None,
         };
         let task = task.map(|stored| stored.value);
-        let project = task.as_ref().map(|task| task.project);
+        let own = lease.as_ref().and_then(|lease| lease.project);
+        let project = own.or(task.as_ref().map(|task| task.project));
         if !within.is_whole() && !within.admits(project, None) {
             return Err(invalid(GrantError::Forged));
         }

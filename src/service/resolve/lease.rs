@@ -42,7 +42,7 @@ impl Broker {
             if self.keeps(&cleared, &lease.value).await? {
                 let lease = self.handing(lease, self.handed(caller, choice)?).await?;
                 // What a rejection or a lapsed subscription led to is the task's choice from now on.
-                self.repin(subject, prepared, choice).await?;
+                self.repin(prepared, choice).await?;
                 let recorded = self.journal.append(&record.about("lease", lease.id));
                 let position = recorded.await.map_err(Refusal::from)?;
                 return Ok((lease, position));
@@ -158,6 +158,7 @@ impl Broker {
             ended: None,
             handed: self.handed(caller, choice)?,
             approval: clearance.approved().map(Approved::approval),
+            project: Some(subject.project),
         })
     }
 
@@ -178,7 +179,7 @@ impl Broker {
         if let Some(task) = &subject.task {
             changes = changes.at(&keys::task(subject.org, task.value.id), task.revision);
         }
-        Ok(match prepared.newly_pinned(subject, choice) {
+        Ok(match prepared.newly_pinned(choice) {
             Some(pin) => prepared.pinning(changes, &pin),
             None => changes,
         })
@@ -197,8 +198,8 @@ impl Broker {
     }
 
     /// Pins the task to another choice than before, where it came to one.
-    async fn repin(&self, subject: &Subject, prepared: &Prepared, choice: &Choice) -> Result<(), Undone> {
-        let Some(pin) = prepared.newly_pinned(subject, choice) else {
+    async fn repin(&self, prepared: &Prepared, choice: &Choice) -> Result<(), Undone> {
+        let Some(pin) = prepared.newly_pinned(choice) else {
             return Ok(());
         };
         let changes = prepared.pinning(Changes::default(), &pin);

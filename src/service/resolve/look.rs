@@ -82,6 +82,8 @@ pub(in crate::service) struct For<'a> {
     pub(in crate::service) in_use: Option<CredentialId>,
     /// The key that the profile names for byok.
     pub(in crate::service) named: Option<CredentialId>,
+    /// Why the task does not run on the first way it might have.
+    pub(in crate::service) because: Option<Reason>,
 }
 
 /// Looked at, or the store could not be read.

@@ -178,13 +178,7 @@ impl Broker {
             }
         };
         record.org = Some(subject.org);
-        record = record
-            .about("member", subject.member)
-            .about("project", subject.project)
-            .about("executor", &subject.executor);
-        if let Some(task) = subject.task_id() {
-            record = record.about("task", task);
-        }
+        record = subject.noted(record);
         let mut decision = Decision::default();
         match self
             .resolve_for(caller, &subject, &input, remaining, &record, &mut decision)
@@ -228,12 +222,9 @@ impl Broker {
                     decision,
                 )
                 .await?;
-            match self
-                .hand_out(caller, subject, &prepared, &choice, remaining, record.clone())
-                .await?
-            {
-                Some((vended, position)) => return Ok((vended, position)),
-                None => {}
+            let handed = self.hand_out(caller, subject, &prepared, &choice, remaining, record.clone());
+            if let Some(handed) = handed.await? {
+                return Ok(handed);
             }
         }
         Err(Refusal::new(

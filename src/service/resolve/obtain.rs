@@ -28,6 +28,8 @@ pub(super) struct Choice {
     pub(super) source: Source,
     /// The secret of a stored credential, of the same generation; none where nothing is to be handed out.
     pub(super) secret: Option<Arc<CredentialSecret>>,
+    /// Why it is not the first way the task might have been served.
+    pub(super) because: Option<Reason>,
 }
 
 /// What a walk is for.
@@ -55,12 +57,19 @@ impl Broker {
             let met = match self.look(whom, &walk, decision).await? {
                 Ok(source) => {
                     let entry = walk.entry();
-                    decision.fallback = walk.because();
+                    decision.fallback = walk.because().or(whom.because);
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
                     self.check_cleared(caller, subject, entry, source.backing(entry))
                         .await?;
-                    match self.take_source(source, walk.position(), purpose).await {
-                        Ok(choice) => return Ok(choice),
+                    match self.take_source(source, purpose).await {
+                        Ok((source, secret)) => {
+                            return Ok(Choice {
+                                position: walk.position(),
+                                source,
+                                secret,
+                                because: decision.fallback,
+                            });
+                        }
                         Err(refusal) if refusal.reason == Reason::ReauthRequired => Met {
                             condition: Condition::Rejected,
                             refusal: Some(refusal),
@@ -88,30 +97,21 @@ impl Broker {
         }
     }
 
-    /// Takes what was found: of a stored credential, fresh enough.
+    /// Takes what was found: a stored credential with its secret, fresh enough.
     async fn take_source(
         self: &Arc<Self>,
         source: Source,
-        position: usize,
         purpose: Purpose,
-    ) -> Result<Choice, Refusal> {
+    ) -> Result<(Source, Option<Arc<CredentialSecret>>), Refusal> {
         let (Source::Stored(credential), Purpose::HandOut(remaining)) = (&source, purpose) else {
-            return Ok(Choice {
-                position,
-                source,
-                secret: None,
-            });
+            return Ok((source, None));
         };
         let need = Need {
             remaining,
             newer_than: None,
         };
         let fresh = self.refresher.fresh(credential.org, credential.id, need).await?;
-        Ok(Choice {
-            position,
-            source: Source::Stored(fresh.credential),
-            secret: Some(fresh.secret),
-        })
+        Ok((Source::Stored(fresh.credential), Some(fresh.secret)))
     }
 
     /// What an owner has of this kind for the provider: the key for this executor before the one for all.
@@ -178,14 +178,15 @@ fn nothing(reason: Reason, subject: &Subject, permit: &Permit, at: usize, condit
 
 impl Plan {
     /// What is kept of it for the task that starts on it.
-    pub(super) fn runs(&self, permit: &Permit, position: usize) -> crate::store::model::Runs {
-        let entry = &permit.entries()[position];
+    pub(super) fn runs(&self, permit: &Permit, choice: &Choice) -> crate::store::model::Runs {
+        let entry = &permit.entries()[choice.position];
         crate::store::model::Runs {
             mode: entry.mode,
             provider: entry.provider.clone(),
             modes: self.modes.with(entry.mode),
             on_rejection: self.on_rejection,
             named: self.named,
+            because: choice.because.map(|reason| reason.code().to_owned()),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::gate::Permit;
 use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use crate::domain::policy::Policy;
 use crate::domain::profile::OnRejection;
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
 use crate::store::keys::{self, Key};
@@ -44,22 +45,26 @@ impl Prepared {
             facts: input.facts,
             in_use: pin.and_then(|pin| pin.value.credential),
             named: self.plan.named,
+            because: pin.and_then(|pin| pin.value.because()),
         }
     }
 }
 
+impl Pin {
+    /// Why the task does not run on the first way it might have.
+    fn because(&self) -> Option<Reason> {
+        Reason::from_code(self.runs.as_ref()?.because.as_deref()?)
+    }
+}
+
 impl Prepared {
-    /// The pin that a choice leads to, where it is another than the one there is. At the scope of the system
-    /// nothing is chosen for the task.
-    pub(super) fn newly_pinned(&self, subject: &Subject, choice: &Choice) -> Option<Pin> {
+    /// The pin that a choice leads to, where it is another than the one there is.
+    pub(super) fn newly_pinned(&self, choice: &Choice) -> Option<Pin> {
         let pinning = self.pin.as_ref()?;
-        if subject.system_scope {
-            return None;
-        }
         let new = Pin {
             credential: choice.source.credential().map(|credential| credential.id),
             position: u32::try_from(choice.position).unwrap_or(u32::MAX),
-            runs: Some(self.plan.runs(&self.permit, choice.position)),
+            runs: Some(self.plan.runs(&self.permit, choice)),
         };
         let same = |before: &Pin| before.credential == new.credential && before.runs == new.runs;
         let kept = pinning.stored.as_ref().is_some_and(|stored| same(&stored.value));
@@ -100,12 +105,13 @@ impl Broker {
         };
         self.supported(executor, provider)?;
         let pin = match subject.task_id() {
-            Some(task) => {
+            // What is resolved at the scope of the system has nothing to do with what the task runs on.
+            Some(task) if !subject.system_scope => {
                 let key = keys::pin(subject.org, task, provider);
                 let stored = self.records.get::<Pin>(&key).await?;
                 Some(Pinning { key, stored })
             }
-            None => None,
+            _ => None,
         };
         let runs = match pin.as_ref().and_then(|pin| pin.stored.as_ref()) {
             Some(pin) => self.runs(subject, &pin.value).await?,
@@ -152,6 +158,7 @@ impl Broker {
                 modes: ModeSet::EMPTY.with(mode),
                 on_rejection: OnRejection::Fail,
                 named: None,
+                because: None,
             }
         }))
     }

@@ -122,13 +122,8 @@ named! {
     /// A verdict.
     Says(Verdict, Verdict::ALL, "verdict");
     /// What happens after a rejection.
+    #[derive(Default)]
     Rejected(OnRejection, OnRejection::ALL, "on_rejection");
-}
-
-impl Default for Rejected {
-    fn default() -> Self {
-        Self(OnRejection::default())
-    }
 }
 
 fn all_modes() -> Vec<Mode> {

@@ -1,0 +1,55 @@
+//! Credentials: their part of the keyspace.
+
+use super::{Key, of, tagged};
+use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::mode::CredentialKind;
+use crate::domain::owner::Owner;
+
+/// All credentials of an org.
+pub fn credentials(org: OrgId) -> Key {
+    of(org, "credential", &[])
+}
+
+/// A credential.
+pub fn credential(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential", &[id.as_bytes()])
+}
+
+/// A credential's secret.
+pub fn credential_secret(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-secret", &[id.as_bytes()])
+}
+
+/// A token endpoint's staged answer.
+pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-answer", &[id.as_bytes()])
+}
+
+/// All credentials of an owner.
+pub fn credential_slots(org: OrgId, owner: Owner) -> Key {
+    of(org, "credential-slot", &[&owner_part(owner)])
+}
+
+/// Which credential an owner has for a provider and kind: for this executor, or for all. No name has a zero
+/// byte in it, so that no two slots are the same.
+pub fn credential_slot(
+    org: OrgId,
+    owner: Owner,
+    provider: &str,
+    kind: CredentialKind,
+    executor: Option<&str>,
+) -> Key {
+    let owner = owner_part(owner);
+    let mut parts: Vec<&[u8]> = vec![&owner, provider.as_bytes(), b"\0", kind.name().as_bytes()];
+    if let Some(executor) = executor {
+        parts.extend([b"\0".as_slice(), executor.as_bytes()]);
+    }
+    of(org, "credential-slot", &parts)
+}
+
+fn owner_part(owner: Owner) -> [u8; 17] {
+    match owner {
+        Owner::Org => [0; 17],
+        Owner::Member(member) => tagged(1, member.as_bytes()),
+    }
+}
