@@ -10,6 +10,8 @@ mod approvals;
 mod billing;
 #[path = "cli/contexts.rs"]
 mod contexts;
+#[path = "cli/explain.rs"]
+mod explain;
 #[path = "cli/journal.rs"]
 mod journal;
 #[path = "cli/kinds.rs"]

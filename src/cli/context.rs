@@ -234,7 +234,8 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What every command takes that calls the broker with a token.
+/// What every command takes that calls the broker with a token. It stands last in a command's arguments: its heading is
+/// above all that follow.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection (a flag wins over the environment, that over the context)")]
 pub struct ConnectionArgs {

@@ -1,6 +1,7 @@
 //! What a command says when it fails: what happened, why, what to do, and the reason code; and the exit
 //! code, after sysexits.h: usage 64, unavailable 69, internal 70, no permission 77, configuration 78,
-//! everything else 1. A comparison that found a difference, which is no failure, is told by 2.
+//! everything else 1. A comparison that found a difference, which is no failure, is told by 2, and an explanation of
+//! what would be refused by 1.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -32,6 +33,8 @@ pub enum Kind {
     Failed,
     /// What was compared differs.
     Differs,
+    /// What was asked about would be refused.
+    Refused,
 }
 
 impl Kind {
@@ -43,7 +46,7 @@ impl Kind {
             Kind::Internal => 70,
             Kind::Denied => 77,
             Kind::Config => 78,
-            Kind::Failed => 1,
+            Kind::Failed | Kind::Refused => 1,
             Kind::Differs => 2,
         }
     }
@@ -115,7 +118,7 @@ impl Failure {
     /// characters, so that no server can drive the terminal.
     pub fn account(&self) -> String {
         let sort = match self.kind {
-            Kind::Differs => "",
+            Kind::Differs | Kind::Refused => "",
             _ => "error: ",
         };
         let mut out = format!("{sort}{}\n", plain(&self.what));

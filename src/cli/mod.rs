@@ -27,6 +27,7 @@ pub mod login;
 pub mod operator;
 pub mod pin;
 pub mod render;
+pub mod yaml;
 
 #[cfg(test)]
 mod grpc_tests;
@@ -38,7 +39,7 @@ An address given together with a pin or CA file is another broker: the current c
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
 Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise; \
-2 where 'policy diff' finds a difference.";
+2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal.";
 
 /// A credential broker for sandboxed coding agents.
 #[derive(Parser, Debug)]
@@ -48,11 +49,14 @@ struct Cli {
     command: Command,
 }
 
+// In the order of the help: what the caller does itself, who there is, what agents work on, which auth mode they
+// get and what it costs, and the rest.
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(demo::DemoArgs),
     Enroll(agent::enroll::EnrollArgs),
     Resolve(agent::resolve::ResolveArgs),
+    Explain(agent::explain::ExplainArgs),
     Watch(agent::watch::WatchArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
@@ -70,44 +74,44 @@ enum Command {
     Environment(Noun<operator::environment::Action>),
     /// The human users of an org.
     Member(Noun<operator::member::Action>),
+    /// Who may do what, and where.
+    Role(Noun<operator::role::Action>),
+    /// The tokens people call with.
+    OperatorToken(Noun<operator::operator_token::Action>),
+    /// The org's keys for control-plane services.
+    ApiKey(Noun<operator::api_key::Action>),
     /// What agents may resolve for.
     Task(Noun<operator::task::Action>),
-    /// What a resolution handed out.
-    Lease(agent::lease::LeaseArgs),
     /// The enrolled sandboxes.
     Agent(Noun<operator::agent::Action>),
     /// The one-time tokens that agents enroll with.
     EnrollmentToken(Noun<operator::enrollment_token::Action>),
-    /// The org's keys for control-plane services.
-    ApiKey(Noun<operator::api_key::Action>),
+    /// What a resolution handed out.
+    Lease(agent::lease::LeaseArgs),
+    /// What environments demand of their agents: asked for, granted, denied, taken back.
+    Approval(agent::approval::ApprovalArgs),
+    /// Stops that can be lifted again.
+    Lock(Noun<operator::lock::Action>),
     /// The agent programs, and what each can be used by now.
     Executor(Noun<operator::executor::Action>),
     /// Who answers model calls: with which credentials, for which models, by which programs.
     Provider(Noun<operator::provider::Action>),
     /// The capacity pools that tasks are booked on.
     Pool(Noun<operator::pool::Action>),
-    /// The tokens people call with.
-    OperatorToken(Noun<operator::operator_token::Action>),
-    /// Who may do what, and where.
-    Role(Noun<operator::role::Action>),
-    /// What the broker keeps for members and orgs.
-    Credential(Noun<operator::credential::Action>),
-    /// What environments demand of their agents: asked for, granted, denied, taken back.
-    Approval(agent::approval::ApprovalArgs),
-    /// Secrets of extensions, in namespaces of their own.
-    #[command(name = "secret")]
-    ExtensionSecret(agent::secret::SecretArgs),
+    /// Sets of auth modes, by name: a task names one.
+    Profile(Noun<operator::profile::Action>),
     /// Which modes may be used where: one file, shown, compared and applied.
     Policy(Noun<operator::policy::Action>),
-    /// Ways to pay for model calls, by name.
-    Profile(Noun<operator::profile::Action>),
-    /// Stops that can be lifted again.
-    Lock(Noun<operator::lock::Action>),
+    /// What the broker keeps for members and orgs.
+    Credential(Noun<operator::credential::Action>),
     /// The platform's own keys, for metered and shared use.
     ManagedKey(Noun<operator::managed_key::Action>),
     /// An org's prepaid credit.
     Credit(Noun<operator::credit::Action>),
     Spend(operator::spend::SpendArgs),
+    /// Secrets of extensions, in namespaces of their own.
+    #[command(name = "secret")]
+    ExtensionSecret(agent::secret::SecretArgs),
     /// What was decided and done, in order.
     Journal(Noun<operator::journal::Action>),
 }
@@ -153,6 +157,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args).await,
         Command::Enroll(args) => agent::enroll::run(args).await,
         Command::Resolve(args) => agent::resolve::run(args).await,
+        Command::Explain(args) => agent::explain::run(args).await,
         Command::Watch(args) => agent::watch::run(args).await,
         Command::Login(args) => login::login(args).await,
         Command::Logout(args) => login::logout(args).await,
@@ -238,6 +243,7 @@ mod tests {
             "credbroker org --context dev list -o json",
             "credbroker org list --context dev -o json",
             "credbroker resolve --context dev -o value",
+            "credbroker explain --member-identity git:m --project p --executor e --capacity local -o yaml",
             "credbroker credential set --org a --provider p --org-owned",
             "credbroker credential set --provider p --org-owned --aws --region us-east-1 --access-key-id A",
             "credbroker credential set --provider p --org-owned --bearer --region us-east-1 --executor e",
@@ -258,6 +264,10 @@ mod tests {
             "credbroker member link-identities",
             "credbroker resolve --task t --member m --project p",
             "credbroker resolve --member m",
+            "credbroker explain --project p",
+            "credbroker explain --member m --member-identity git:m --project p",
+            "credbroker explain --task t --member-identity git:m --project p",
+            "credbroker explain --local-endpoint-down",
             "credbroker org list --ca-pin sha256:x --ca-file f",
             "credbroker member update m",
             "credbroker task create --project p --executor e",
@@ -270,6 +280,23 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_commands_own_flags_are_not_under_the_heading_of_the_connection() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let about_connection = argument.get_help_heading().is_some();
+                assert!(
+                    !about_connection || argument.is_global_set(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     /// Arguments are seen by every user of the machine.

@@ -246,6 +246,14 @@ pub fn width() -> usize {
     Table::new().width().map_or(80, usize::from)
 }
 
+/// Whether the locale has more than ASCII.
+pub fn is_unicode() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
+    let locale = locale.unwrap_or_default().to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
 /// A time as people say it: `in 5m`, `3h ago`.
 pub fn relative(time: &Timestamp, now: Time) -> String {
     let millis = time

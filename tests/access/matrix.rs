@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use credbroker::domain::id::ApprovalId;
-use credbroker::domain::secret::Exposure;
+use credbroker::domain::grant_token::{GrantClaims, GrantKey, KEY_LENGTH};
+use credbroker::domain::id::{ApprovalId, Id};
+use credbroker::domain::secret::{Exposure, Secret};
+use credbroker::domain::time::Time;
 use credbroker::domain::token::{ApprovalFamily, Token};
 use credbroker::proto;
 use credbroker::rpc::ACCESS;
@@ -168,6 +170,12 @@ async fn kinds(broker: &TestBroker) -> Vec<Kind> {
     let enrolled = broker.enroll(&operator, &task).await;
     let agent = broker.agent(&enrolled).await;
     let enrollment = operator.enrollment_token(ORG, "").await;
+    let grant = GrantClaims {
+        org: Id::from_bytes([7; 16]),
+        lease: Id::from_bytes([7; 16]),
+        expires: Time::from_seconds(4_000_000_000),
+    };
+    let grant = grant.mint(&GrantKey::new(&Secret::new(vec![7; KEY_LENGTH])), [9; 8]);
     let approval = Token::<ApprovalFamily>::new(ApprovalId::from_bytes([7; 16]), [9; 32]).reveal();
     let approval = approval.expose_str(Exposure::Inspect).unwrap();
     let (address, identity) = (broker.address.to_string(), enrolled.identity());
@@ -206,6 +214,7 @@ async fn kinds(broker: &TestBroker) -> Vec<Kind> {
     for (name, token) in [
         ("enrollment token", enrollment.as_str()),
         ("approval", approval),
+        ("proxy grant", grant.expose_str(Exposure::Inspect).unwrap()),
         ("nonsense", "sk-ant-api03-hello"),
     ] {
         kinds.push(stranger(name, WRONG_FAMILY, broker.caller(Some(token)).await));
@@ -225,6 +234,37 @@ const GATE: [&str; 8] = [
     "UNKNOWN_METHOD",
 ];
 
+/// System admins, for messages that ask for the scope of the system.
+const AT_SYSTEM_SCOPE: &str = "system-admin:system-scope";
+
+// req: E6 D1
+#[tokio::test]
+async fn at_the_scope_of_the_system_only_system_admins_are_let_in() {
+    let broker = TestBroker::start().await;
+    let kinds = kinds(&broker).await;
+    let scoped: Vec<_> = policy()
+        .into_iter()
+        .filter(|(_, who)| who.contains(AT_SYSTEM_SCOPE))
+        .collect();
+    let [(path, _)] = &scoped[..] else {
+        panic!("{scoped:?}")
+    };
+    let message = proto::ResolveCredentialRequest {
+        system_scope: true,
+        ..Default::default()
+    };
+    let message = prost::Message::encode_to_vec(&message);
+    for kind in &kinds {
+        let told = kind.caller.raw(path, message.clone()).await;
+        let told = told.as_ref().err().map(reason).unwrap_or_default();
+        if kind.name == "system-admin" {
+            assert!(!GATE.contains(&told.as_str()) && told != "INTERNAL", "{told}");
+        } else {
+            assert!(GATE.contains(&told.as_str()), "{}: {told}", kind.name);
+        }
+    }
+}
+
 // req: D1 D2 D3 K6 K2
 #[tokio::test]
 async fn every_kind_of_caller_gets_what_it_may_and_nothing_else() {
@@ -232,7 +272,8 @@ async fn every_kind_of_caller_gets_what_it_may_and_nothing_else() {
     let kinds = kinds(&broker).await;
     let mut wrong = Vec::new();
     for (path, who) in policy() {
-        let has_humans = who.contains("system-admin");
+        let at_system_scope = who.contains(AT_SYSTEM_SCOPE);
+        let has_humans = who.contains("system-admin") || at_system_scope;
         let has_keys = who.iter().any(|word| word.starts_with("key"));
         for kind in &kinds {
             let named = kind.words.iter().any(|word| who.contains(word.as_str()));
@@ -250,6 +291,8 @@ async fn every_kind_of_caller_gets_what_it_may_and_nothing_else() {
                     };
                     Some(if may { DENIED } else { WRONG_FAMILY })
                 }
+                // Let in as far as the message allows, which asks for nothing.
+                _ if at_system_scope && kind.name == "system-admin" => Some(DENIED),
                 _ => Some(kind.refusal),
             };
             let right = match expected {

@@ -145,6 +145,15 @@ macro_rules! calls {
     };
 }
 
+/// What an explanation is asked about.
+fn resolution(
+    name: impl FnOnce(&mut proto::ResolveCredentialRequest),
+) -> Option<proto::ResolveCredentialRequest> {
+    let mut resolution = proto::ResolveCredentialRequest::default();
+    name(&mut resolution);
+    Some(resolution)
+}
+
 /// Every call that takes a reference, with one of `their` in it and the caller's own for the rest.
 fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
     let r = || their.clone();
@@ -160,6 +169,26 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
             member_identity: r().identity, project: named(PROJECT), executor: named("demo-agent") }
         "BrokerService/ResolveCredential": ResolveCredentialRequest {
             member: named(MEMBER), project: r().project, executor: named("demo-agent") }
+        "BrokerService/ExplainResolution": ExplainResolutionRequest { resolution: resolution(|one| {
+            one.org = r().org;
+            one.task = named(own_task);
+        }) }
+        "BrokerService/ExplainResolution": ExplainResolutionRequest {
+            resolution: resolution(|one| one.task = r().task) }
+        "BrokerService/ExplainResolution": ExplainResolutionRequest { resolution: resolution(|one| {
+            one.org = r().org;
+            one.task = r().task;
+        }) }
+        "BrokerService/ExplainResolution": ExplainResolutionRequest { resolution: resolution(|one| {
+            (one.member, one.project, one.executor) = (r().member, named(PROJECT), named("demo-agent"));
+        }) }
+        "BrokerService/ExplainResolution": ExplainResolutionRequest { resolution: resolution(|one| {
+            (one.member_identity, one.project) = (r().identity, named(PROJECT));
+            one.executor = named("demo-agent");
+        }) }
+        "BrokerService/ExplainResolution": ExplainResolutionRequest { resolution: resolution(|one| {
+            (one.member, one.project, one.executor) = (named(MEMBER), r().project, named("demo-agent"));
+        }) }
         "BrokerService/RefreshToken": RefreshTokenRequest { lease: r().lease, rejected_generation: 1 }
         "BrokerService/ReleaseLease": ReleaseLeaseRequest { lease: r().lease }
         "TaskService/CreateTask": CreateTaskRequest {

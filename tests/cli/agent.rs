@@ -56,10 +56,10 @@ async fn the_secret_is_shown_only_where_it_is_asked_for() {
     ] {
         let rows = scene.run(&format!("{line} --token-file key")).await.good();
         assert!(rows.contains("alex (mbr_") && !rows.contains(KEY), "{rows}");
-        scene.run(&line).await.bad(
-            77,
-            &["WRONG_CREDENTIAL_FAMILY", "accepts: org API key, runtime key"],
-        );
+        scene
+            .run(&line)
+            .await
+            .bad(77, &["PERMISSION_DENIED", "at the scope of the system"]);
     }
 
     let lease = text(&told["lease"]["id"]);

@@ -18,9 +18,9 @@ use crate::proto;
 #[derive(Args, Debug)]
 pub struct ApprovalArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
-    #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     #[command(subcommand)]
     action: Action,
 }

@@ -13,9 +13,9 @@ use crate::proto;
 #[derive(Args, Debug)]
 pub struct LeaseArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
-    #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     #[command(subcommand)]
     action: Action,
 }

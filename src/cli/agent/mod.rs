@@ -14,11 +14,13 @@ use renew::Life;
 
 pub mod approval;
 pub mod enroll;
+pub mod explain;
 pub mod follow;
 pub mod lease;
 mod renew;
 pub mod resolve;
 pub mod secret;
+pub mod sought;
 pub mod watch;
 
 /// Which identity a command acts as.

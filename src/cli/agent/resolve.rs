@@ -1,18 +1,17 @@
 //! `credbroker resolve`: asks for the credential of a task.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::IdentityArgs;
+use super::sought::SoughtArgs;
 use crate::cli::context::ConnectionArgs;
 use crate::cli::error::Failure;
 use crate::cli::operator::names::Names;
 use crate::cli::render::{self, Field};
-use crate::cli::{input, owner_field, owner_reference, wire_duration};
-use crate::domain::secret::{ActorToken, Exposure, Secret};
+use crate::cli::{owner_field, owner_reference, wire_duration};
 use crate::domain::time::Time;
 use crate::proto::material::Material;
 use crate::proto::{self, Decision, Lease};
@@ -32,70 +31,34 @@ pub enum ResolveOutput {
 /// Ask for the credential of a task.
 ///
 /// An agent names its task where it has several. A control-plane service, with an API key, names a task, or a
-/// member and a project. Operators resolve nothing.
+/// member and a project. People are handed nothing, but system admins with --system-scope; what would be handed out
+/// and why is told by `credbroker explain`.
 #[derive(Args, Debug)]
 pub struct ResolveArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
-    #[command(flatten)]
-    identity: IdentityArgs,
-    /// The task.
-    #[arg(long)]
-    task: Option<String>,
-    /// Without a task: the member, by id or name.
-    #[arg(long, conflicts_with = "task", requires = "project")]
-    member: Option<String>,
-    /// Without a task: the project, by id or name.
-    #[arg(long, conflicts_with = "task", requires = "member")]
-    project: Option<String>,
-    /// The agent program, such as `claude-code`; otherwise the task's.
-    #[arg(long)]
-    executor: Option<String>,
-    /// The provider, where the executor can use several.
-    #[arg(long)]
-    provider: Option<String>,
-    /// The model that will be called.
-    #[arg(long)]
-    model: Option<String>,
+    sought: SoughtArgs,
     /// How long the credential has to stay valid.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     min_remaining: Option<Duration>,
-    /// The file with the token of an approval, `-` for standard input, where the environment demands one.
-    #[arg(long, value_name = "FILE")]
-    approval_file: Option<PathBuf>,
-    /// Read the token of an approval from standard input.
-    #[arg(long, conflicts_with = "approval_file")]
-    approval_stdin: bool,
     /// How it is shown.
     #[arg(short, long, value_enum, default_value_t)]
     output: ResolveOutput,
     /// Show the secret in the table or the JSON.
     #[arg(long)]
     show_secret: bool,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Runs the command.
 pub async fn run(args: ResolveArgs) -> Result<(), Failure> {
-    let approval_file = args
-        .approval_file
-        .or_else(|| args.approval_stdin.then(|| PathBuf::from("-")));
-    let approval: Option<Secret<ActorToken>> = approval_file
-        .map(|file| input::secret(Some(&file), "approval"))
-        .transpose()?;
+    let approval = args.sought.approval()?;
     let session = super::open(&args.connection, &args.identity).await?;
     let request = proto::ResolveCredentialRequest {
-        org: session.org_or_own(),
-        task: args.task.unwrap_or_default(),
-        member: args.member.unwrap_or_default(),
-        project: args.project.unwrap_or_default(),
-        executor: args.executor.unwrap_or_default(),
-        provider: args.provider.unwrap_or_default(),
-        model: args.model.unwrap_or_default(),
         minimum_remaining: args.min_remaining.map(wire_duration).transpose()?,
-        approval: approval.as_ref().map(|token| proto::Secret {
-            value: token.expose_str(Exposure::Present).unwrap_or_default().to_owned(),
-        }),
-        ..Default::default()
+        ..args.sought.request(&session, approval.as_ref())
     };
     let answer = session
         .broker()

@@ -19,9 +19,9 @@ use crate::proto::{grant_secret_access_request as grant, revoke_secret_access_re
 #[derive(Args, Debug)]
 pub struct SecretArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
-    #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     #[command(subcommand)]
     action: Action,
 }

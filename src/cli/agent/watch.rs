@@ -28,10 +28,6 @@ pub enum WatchOutput {
 /// the event `watching` or `events_missed` says that earlier answers are to be asked anew.
 #[derive(Args, Debug)]
 pub struct WatchArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-    #[command(flatten)]
-    identity: IdentityArgs,
     /// Go on after this cursor, from the JSON of an earlier event.
     #[arg(long, default_value = "")]
     cursor: String,
@@ -41,6 +37,10 @@ pub struct WatchArgs {
     /// How events are shown.
     #[arg(short, long, value_enum, default_value_t)]
     output: WatchOutput,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Runs the command.

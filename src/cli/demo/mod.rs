@@ -35,14 +35,14 @@ const DELAY: Duration = Duration::from_millis(800);
 /// See what the broker is for: several agents, one expired grant, one refresh.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
     /// How many agents.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=32))]
     agents: u32,
     /// The demo's OAuth server.
     #[arg(long, default_value = "http://127.0.0.1:7422", value_name = "URL")]
     oauth: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Runs the command.

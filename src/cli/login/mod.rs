@@ -24,8 +24,6 @@ use session::{Store, Tokens};
 /// The context is made where there is none: give --address and --ca-pin, and --context to name it.
 #[derive(Args, Debug)]
 pub struct LoginArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
     /// The identity provider, where the broker trusts several.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
@@ -38,6 +36,8 @@ pub struct LoginArgs {
     /// Show the address and open no browser.
     #[arg(long)]
     no_browser: bool,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Sign out: take the session back at the identity provider, and forget it here.

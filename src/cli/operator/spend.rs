@@ -18,8 +18,6 @@ use crate::proto;
 /// Show what an org has spent: dispatches, and what reported usage cost.
 #[derive(Args, Debug)]
 pub struct SpendArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
     /// What the sums are by; several make finer ones.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "mode")]
     by: Vec<By>,
@@ -47,6 +45,8 @@ pub struct SpendArgs {
     /// How it is shown.
     #[arg(short, long, value_enum, default_value_t)]
     output: SpendOutput,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// What sums are by.

@@ -21,6 +21,16 @@ pub enum Capacity {
     Local,
 }
 
+impl Capacity {
+    /// The number in messages.
+    pub(in crate::cli) fn message(self) -> i32 {
+        match self {
+            Capacity::Cloud => proto::Capacity::Cloud as i32,
+            Capacity::Local => proto::Capacity::Local as i32,
+        }
+    }
+}
+
 /// What is done with tasks.
 #[derive(Subcommand, Debug)]
 pub enum Action {
@@ -114,17 +124,13 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             agent,
             show,
         } => {
-            let capacity = match capacity {
-                Capacity::Cloud => proto::Capacity::Cloud,
-                Capacity::Local => proto::Capacity::Local,
-            };
             let request = proto::CreateTaskRequest {
                 org,
                 member: member.unwrap_or_default(),
                 project,
                 executor,
                 profile,
-                capacity: capacity.into(),
+                capacity: capacity.message(),
                 spec_hash,
                 ttl: ttl.map(wire_duration).transpose()?,
                 agents: agent,

@@ -14,11 +14,11 @@ use crate::proto;
 #[derive(Args, Debug)]
 pub struct WhoamiArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
+    show: ShowArgs,
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
-    show: ShowArgs,
+    connection: ConnectionArgs,
 }
 
 /// Runs the command.

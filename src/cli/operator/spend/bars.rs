@@ -30,13 +30,11 @@ impl Style {
     /// That of standard output: colour on a terminal only and not against `NO_COLOR`, block characters where the
     /// locale has them.
     pub(super) fn of_stdout() -> Self {
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
-        let locale = locale.unwrap_or_default().to_ascii_lowercase();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             width: render::width(),
-            colour: std::io::stdout().is_terminal() && set("NO_COLOR").is_none(),
-            unicode: locale.contains("utf-8") || locale.contains("utf8"),
+            colour: std::io::stdout().is_terminal() && !no_colour,
+            unicode: render::is_unicode(),
         }
     }
 }
