@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use credbroker::domain::conditions::{Chosen, Condition, Outcome, outcome};
+use credbroker::domain::mode::AuthMode;
 use credbroker::domain::reason::{Class, Fault, Reason};
 use source::Source;
 
@@ -90,6 +92,79 @@ fn errors_md_lists_every_reason_as_the_code_has_it() {
         found == expected,
         "docs/errors.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs. \
          First difference (expected, found): {first_difference:?}"
+    );
+}
+
+/// The order of the modes.
+fn order() -> String {
+    let names = AuthMode::ORDER.map(|mode| format!("`{}`", mode.name()));
+    format!("{}\n", names.join(" > "))
+}
+
+/// What the conditions are.
+fn conditions() -> String {
+    let mut text = String::from("| condition | what it means |\n| --- | --- |\n");
+    for condition in Condition::ALL {
+        writeln!(text, "| {} | {} |", condition.name(), condition.what()).unwrap();
+    }
+    text
+}
+
+/// What is done about each of them in each mode.
+fn outcomes() -> String {
+    let mut text = String::from(
+        "| mode | condition | one of a set | pinned, or of a running task |\n| --- | --- | --- | --- |\n",
+    );
+    for mode in AuthMode::ORDER {
+        for condition in Condition::ALL.iter().copied() {
+            let told = Chosen::ALL.map(|chosen| match outcome(mode, condition, chosen) {
+                Outcome::Never => None,
+                Outcome::Skip(reason) => Some(format!("skip: `{}`", reason.code())),
+                Outcome::Stop(reason) => Some(format!("stop: `{}`", reason.code())),
+                Outcome::FallBack(reason) if condition == Condition::Lapsed => Some(format!(
+                    "**fall back** to `metered`; where that is not permitted, stop: `{}`",
+                    reason.code()
+                )),
+                Outcome::FallBack(reason) => Some(format!(
+                    "with `on_rejection = \"next\"` **fall back** to the next key of one's own, else stop: `{}`",
+                    reason.code()
+                )),
+            });
+            let [Some(set), Some(settled)] = told else {
+                continue;
+            };
+            let (mode, condition) = (mode.name(), condition.name());
+            writeln!(text, "| `{mode}` | {condition} | {set} | {settled} |").unwrap();
+        }
+    }
+    text
+}
+
+/// The document with `made` between the two comments that name it.
+fn with_part(document: &str, name: &str, made: &str) -> String {
+    let (begin, end) = (format!("<!-- made: {name} -->\n"), "<!-- end -->");
+    let (before, rest) = document
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("no {begin:?} in docs/auth-modes.md"));
+    let (_, after) = rest.split_once(end).expect("an end for every beginning");
+    format!("{before}{begin}\n{made}\n{end}{after}")
+}
+
+// req: E4 N5
+#[test]
+fn auth_modes_md_has_the_table_as_the_code_has_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/auth-modes.md");
+    let found = std::fs::read_to_string(&path).unwrap();
+    let expected = with_part(&found, "order", &order());
+    let expected = with_part(&expected, "conditions", &conditions());
+    let expected = with_part(&expected, "outcomes", &outcomes());
+    if std::env::var("CREDBROKER_BLESS").is_ok_and(|value| value == "1") {
+        std::fs::write(&path, &expected).unwrap();
+        return;
+    }
+    assert!(
+        found == expected,
+        "docs/auth-modes.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs"
     );
 }
 

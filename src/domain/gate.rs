@@ -269,8 +269,10 @@ fn permit(input: &GateInput<'_>, said: &Said) -> Result<Permit, Refusal> {
         _ => 0,
     };
     let metered = entries.iter().position(|entry| entry.mode == AuthMode::Metered);
+    // Only keys of one's own give way to a lapsed subscription: without one there is nothing to follow.
+    let gives_way = entries.iter().any(|entry| entry.mode == AuthMode::Byok);
     let lapse = match metered {
-        None if passes(main).contains(AuthMode::Metered) => {
+        None if gives_way && passes(main).contains(AuthMode::Metered) => {
             entries.extend(ways(main, AuthMode::Metered));
             Some(ordinary)
         }

@@ -125,18 +125,19 @@ fn a_pinned_executor_is_held_to_its_native_models_and_to_what_it_has() {
 
 #[test]
 fn a_lapsed_subscription_gives_way_to_metered_only_where_the_matrix_has_it() {
-    let lapse = |system: &[AuthMode]| {
-        let main = offer(&[Byok, Metered, Shared], system, &[]);
+    let lapse = |mode, system: &[AuthMode]| {
+        let main = offer(&[OAuth, Byok, Metered, Shared], system, &[]);
         let pinned = Selection::Pinned {
-            mode: Byok,
+            mode,
             native: "p",
             native_model: true,
         };
         let permit = gate(&input(&main, pinned)).permit.unwrap();
         permit.lapse().map(|at| permit.entries()[at].mode)
     };
-    assert_eq!(lapse(&[]), Some(Metered));
-    assert_eq!(lapse(&[Metered]), None);
+    assert_eq!(lapse(Byok, &[]), Some(Metered));
+    assert_eq!(lapse(Byok, &[Metered]), None);
+    assert_eq!(lapse(OAuth, &[]), None);
 }
 
 #[test]

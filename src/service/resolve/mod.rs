@@ -178,13 +178,7 @@ impl Broker {
             }
         };
         record.org = Some(subject.org);
-        record = record
-            .about("member", subject.member)
-            .about("project", subject.project)
-            .about("executor", &subject.executor);
-        if let Some(task) = subject.task_id() {
-            record = record.about("task", task);
-        }
+        record = subject.noted(record);
         let mut decision = Decision::default();
         match self
             .resolve_for(caller, &subject, &input, remaining, &record, &mut decision)

@@ -144,7 +144,7 @@ impl Broker {
         let fresh = match self.refresher.fresh(org, id, need).await {
             Ok(fresh) => fresh,
             Err(refusal) if refusal.reason == Reason::ReauthRequired => {
-                return self.go_on(caller, &lease.value, refusal, record).await;
+                return self.go_on(caller, &lease.value, refusal, input).await;
             }
             Err(refusal) => return Err(refusal),
         };
@@ -181,7 +181,7 @@ impl Broker {
         caller: &Caller,
         lease: &Lease,
         refused: Refusal,
-        record: Record,
+        reported: &RefreshInput<'_>,
     ) -> Result<Refreshed, Refusal> {
         let Some((task, asked)) = self.pinned_to(lease).await? else {
             return Err(refused);
@@ -201,7 +201,13 @@ impl Broker {
             return Err(refused);
         }
         let remaining = self.settings().minimum_remaining;
-        let record = record.about("rejected", "by_provider");
+        // It is a resolution, and where it makes a lease a dispatch, as if the task had asked anew.
+        let record = caller
+            .record(Action::Resolve, Some(lease.org))
+            .request(reported.request_id)
+            .about("rejected", lease.id)
+            .about("rejected_generation", reported.rejected_generation);
+        let record = subject.noted(record);
         let gone = self.resolve_for(caller, &subject, &input, remaining, &record, &mut decision);
         match gone.await {
             Ok((vended, position)) => Ok(Refreshed {

@@ -3,6 +3,7 @@
 use super::ResolveInput;
 use crate::domain::actor::{Actor, AgentActor, Caller};
 use crate::domain::id::{MemberId, OrgId, ProjectId, TaskId};
+use crate::domain::journal::Record;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{ActorToken, Exposure, Secret};
@@ -34,6 +35,18 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn task_id(&self) -> Option<TaskId> {
         self.task.as_ref().map(|task| task.value.id)
+    }
+
+    /// The record of a resolution with whom and what it is for.
+    pub(super) fn noted(&self, record: Record) -> Record {
+        let record = record
+            .about("member", self.member)
+            .about("project", self.project)
+            .about("executor", &self.executor);
+        match self.task_id() {
+            Some(task) => record.about("task", task),
+            None => record,
+        }
     }
 
     /// What leases of this subject are filed under.
