@@ -55,6 +55,10 @@ kinds = ["api-key"]
 [executors.both]
 native_provider = "demo"
 providers = { demo = ["byok"], other = ["byok"] }
+
+[executors.shared-agent]
+native_provider = "demo"
+providers = { demo = ["shared"] }
 "#;
 
 /// A store whose queue is full for some commits.
@@ -307,11 +311,15 @@ impl Bench {
     }
 
     pub async fn resolve_for(&self, member: &str) -> Result<Resolved, Refusal> {
+        self.resolve_with("demo-agent", member).await
+    }
+
+    pub async fn resolve_with(&self, executor: &str, member: &str) -> Result<Resolved, Refusal> {
         let input = ResolveInput {
             org: ORG,
             member,
             project: "web",
-            executor: "demo-agent",
+            executor,
             ..ResolveInput::default()
         };
         self.broker.resolve(&self.resolver, input).await
@@ -395,11 +403,15 @@ async fn make_org(broker: &Arc<Broker>) {
     }
 }
 
-async fn resolver(broker: &Arc<Broker>) -> Caller {
-    // A key is made by somebody who is known and live.
-    let token = broker.create_operator("review").await.unwrap();
+/// An operator who is known and live, as makers of keys have to be.
+pub async fn live_operator(broker: &Arc<Broker>, name: &str) -> Caller {
+    let token = broker.create_operator(name).await.unwrap();
     let token = Token::<OperatorFamily>::parse(token.expose_str(Exposure::Inspect).unwrap()).unwrap();
-    let maker = Caller::local_operator(token.id());
+    Caller::local_operator(token.id())
+}
+
+async fn resolver(broker: &Arc<Broker>) -> Caller {
+    let maker = live_operator(broker, "review").await;
     let minted = broker.create_api_key(&maker, ORG, NewApiKey::default()).await;
     let key = minted.unwrap().key.key;
     let actor = Actor::ApiKey {
