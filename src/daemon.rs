@@ -278,7 +278,10 @@ async fn chores(
                 Ok(new) => tls.replace(new),
                 Err(error) => tracing::error!(%error, "the server certificate could not be renewed"),
             },
-            _ = presence.tick() => flush_presence(&broker).await,
+            _ = presence.tick() => {
+                flush_presence(&broker).await;
+                mend_policy(&broker).await;
+            }
             () = broker.presence_is_full() => flush_presence(&broker).await,
             _ = denials.tick() => if let Err(refusal) = broker.summarize_denials(false).await {
                 tracing::warn!(%refusal, "the refusals that were counted could not be recorded yet");
@@ -287,6 +290,15 @@ async fn chores(
                 tracing::warn!(%refusal, "what is no longer needed could not be removed");
             },
         }
+    }
+}
+
+/// A change of the policy that may have been made and is not in force does not wait for the next one.
+async fn mend_policy(broker: &Broker) {
+    match broker.mend_policy().await {
+        Ok(true) => tracing::info!("the policy was read back after a change that failed"),
+        Ok(false) => {}
+        Err(refusal) => tracing::error!(%refusal, "the policy in force may be behind what is stored"),
     }
 }
 

@@ -161,3 +161,54 @@ async fn a_member_sees_their_own_ways_and_no_fault_that_only_an_admin_can_mend()
     let connect = told(proto::Readiness::Connect, "CONNECT_ACCOUNT", "member");
     assert_eq!(views, [ready(), connect]);
 }
+
+/// An executor that is pinned has no fault in the modes that the pin leaves out; a provider that the pin takes
+/// away says so, and only what is denied is called denied.
+// req: A3 A9
+#[tokio::test]
+async fn what_a_pin_leaves_out_is_told_apart_from_what_is_denied() {
+    let broker = TestBroker::start().await;
+    let operator = broker.prepare().await;
+    for executor in ["demo-agent", "duo-agent"] {
+        let pin = proto::PinExecutorRequest {
+            org: ORG.to_owned(),
+            executor: executor.to_owned(),
+            mode: proto::AuthMode::Byok as i32,
+            ..Default::default()
+        };
+        operator.policies().pin_executor(pin).await.unwrap();
+    }
+    let ways = async |executor: &str| {
+        let listed = executors(&operator, ORG, "").await;
+        let executor = listed.into_iter().find(|each| each.name == executor).unwrap();
+        let ways = executor.ways.into_iter();
+        ways.map(|way| (way.provider.clone(), way.mode(), way.reason))
+            .collect::<Vec<_>>()
+    };
+    let byok = |provider: &str, reason: &str| (provider.to_owned(), proto::AuthMode::Byok, reason.to_owned());
+    assert_eq!(
+        ways("demo-agent").await,
+        [byok("demo", "NO_CREDENTIAL_CONFIGURED")]
+    );
+    let native = byok("demo", "NO_CREDENTIAL_CONFIGURED");
+    assert_eq!(
+        ways("duo-agent").await,
+        [native, byok("second", "MODEL_NOT_AVAILABLE")]
+    );
+
+    let deny = proto::SetCellsRequest {
+        scope: Some(proto::PolicyScope {
+            org: ORG.to_owned(),
+            ..Default::default()
+        }),
+        set: vec![proto::PolicyCell {
+            mode: proto::AuthMode::Byok as i32,
+            model: "*".to_owned(),
+            verdict: proto::Verdict::Deny as i32,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    operator.policies().set_cells(deny).await.unwrap();
+    assert_eq!(ways("demo-agent").await, [byok("demo", "ACCESS_DENIED")]);
+}

@@ -4,6 +4,8 @@
 
 #[path = "review/bench.rs"]
 mod bench;
+#[path = "review/policy.rs"]
+mod policy;
 #[path = "review/refresh.rs"]
 mod refresh;
 mod support;

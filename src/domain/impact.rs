@@ -1,6 +1,6 @@
 //! What a change of policy would do: which picks become others, and what that means for tasks under way.
 //!
-//! A *pick* is the first mode, in the fixed order, that the registry, the profile, a pin and the cascade leave.
+//! A *pick* is the mode of the first way that the gate leaves: of registry, profile, pin and cascade together.
 //! It says what policy wants, not what a resolution finds: whether a credential is there, or the capacity fits,
 //! is not looked at. A mode that changes takes effect with the next task. Only an explicit denial of the mode
 //! that a task is running on reaches into it, at once.
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use super::executor::Registry;
 use super::id::{OrgId, ProjectId};
 use super::matrix::Cascade;
-use super::mode::{AuthMode, ModeSet};
+use super::mode::AuthMode;
+use super::plan::{Sought, plan};
 use super::policy::Policy;
-use super::profile::Profile;
 use super::task::Task;
 
 /// Where a pick is made.
@@ -34,30 +34,27 @@ impl Place {
     }
 }
 
-/// The first mode that everything leaves to this executor with this provider.
+/// The mode of the first way that the gate leaves to this executor with this provider, where no model is asked
+/// for. None also where a profile is named that is not there.
 pub fn pick(
     policy: &Policy,
     registry: &Registry,
     place: Place,
-    profile: Option<&Profile>,
+    profile: &str,
     executor: &str,
     provider: &str,
 ) -> Option<AuthMode> {
-    let (wanted, model) = match profile {
-        Some(profile) => (profile.modes, profile.model(provider)),
-        None => (ModeSet::ALL, ""),
+    let sought = Sought {
+        org: place.org,
+        project: place.project,
+        executor: registry.executor(executor)?,
+        provider,
+        model: "",
+        profile,
+        system_scope: false,
     };
-    let pinned = match policy.pin(place.org, executor) {
-        Some(mode) => ModeSet::EMPTY.with(mode),
-        None => ModeSet::ALL,
-    };
-    let permitted = place.cascade(policy).judge(provider, model).permits();
-    let modes = registry.modes(executor, provider);
-    let left = modes
-        .intersection(wanted)
-        .intersection(pinned)
-        .intersection(permitted);
-    left.iter().next()
+    let permit = plan(registry, policy, sought, None).ok()?.gated.permit.ok()?;
+    permit.ordinary_entries().first().map(|entry| entry.mode)
 }
 
 /// A pick that would become another.
@@ -166,18 +163,17 @@ fn org_changes(
     let projects: BTreeSet<_> = old.projects.keys().chain(new.projects.keys()).copied().collect();
     let places = std::iter::once(None).chain(projects.into_iter().map(Some));
     let names: BTreeSet<&str> = old.profiles.keys().map(String::as_str).collect();
+    let same = |name: &&str| match (old.profiles.get(*name), new.profiles.get(*name)) {
+        (Some(was), Some(is)) => Arc::ptr_eq(was, is) || was == is,
+        (was, is) => was.is_none() && is.is_none(),
+    };
+    let all: Vec<&str> = std::iter::once("").chain(names).collect();
+    let changed: Vec<&str> = all.iter().copied().filter(|name| !same(name)).collect();
     for project in places {
         let place = Place { org, project };
         let here = above || project.is_some_and(|project| old.project(project) != new.project(project));
-        for name in std::iter::once("").chain(names.iter().copied()) {
-            let (was, is) = (old.profiles.get(name), new.profiles.get(name));
-            let same = match (was, is) {
-                (Some(was), Some(is)) => Arc::ptr_eq(was, is) || was == is,
-                (was, is) => was.is_none() && is.is_none(),
-            };
-            if same && !here {
-                continue;
-            }
+        // Where no cell and no pin differs, only what a profile means does.
+        for name in if here { &all } else { &changed } {
             for executor in registry.executors() {
                 for provider in executor.providers.keys() {
                     if *left == 0 {
@@ -185,23 +181,13 @@ fn org_changes(
                     }
                     *left -= 1;
                     let executor = executor.name.as_str();
-                    let pick = |policy, profile: Option<&Arc<Profile>>| match profile {
-                        None if !name.is_empty() => None,
-                        profile => pick(
-                            policy,
-                            registry,
-                            place,
-                            profile.map(|profile| &**profile),
-                            executor,
-                            provider,
-                        ),
-                    };
-                    let (before, after) = (pick(before, was), pick(after, is));
+                    let pick = |policy| pick(policy, registry, place, name, executor, provider);
+                    let (before, after) = (pick(before), pick(after));
                     if before != after {
                         let change = ModeChange {
                             org: Some(org).filter(|org| *org != no_org()),
                             project,
-                            profile: name.to_owned(),
+                            profile: (*name).to_owned(),
                             executor: executor.to_owned(),
                             provider: provider.clone(),
                             before,
@@ -264,14 +250,7 @@ pub fn on_task(
         .executor(&task.executor)
         .map(|executor| executor.native_provider.as_str());
     let provider = task.provider.as_deref().or(native)?;
-    let picked = |policy: &Policy| {
-        let profile = policy.profile(task.org, &task.profile);
-        if profile.is_none() && !task.profile.is_empty() {
-            return None;
-        }
-        let profile = profile.map(|profile| &**profile);
-        pick(policy, registry, place, profile, &task.executor, provider)
-    };
+    let picked = |policy: &Policy| pick(policy, registry, place, &task.profile, &task.executor, provider);
     let then = picked(after);
     let denied = |policy: &Policy, run: &Running| {
         let judged = place.cascade(policy).judge(&run.provider, &run.model);

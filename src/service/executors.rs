@@ -9,8 +9,9 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
 use crate::domain::executor::Executor;
+use crate::domain::gate::Gated;
 use crate::domain::id::{MemberId, OrgId, ProjectId};
-use crate::domain::mode::{CredentialKind, ModeSet, PermitEntry};
+use crate::domain::mode::{AuthMode, CredentialKind, ModeSet, PermitEntry};
 use crate::domain::policy::Policy;
 use crate::domain::readiness::{Readiness, readiness};
 use crate::domain::reason::Reason;
@@ -63,6 +64,26 @@ struct Whose {
     project: Option<ProjectId>,
     /// Whether the caller sees what only an admin can mend.
     whole: bool,
+}
+
+/// The modes that are not to be had, and why: denied by the access matrix, or refused by the gate all together.
+/// What a policy leaves out only because it pins another mode is no fault, and not among them.
+fn left_out(gated: &Gated) -> impl Iterator<Item = (AuthMode, Reason)> {
+    let columns = gated.said.columns.iter();
+    let denied = columns.fold(ModeSet::EMPTY, |all, (_, column)| all.union(column.denied));
+    let (modes, refused) = match &gated.permit {
+        Err(refusal) => match refusal.reason {
+            // The pinned mode is one that the executor does not have.
+            Reason::ModeUnsupported => (gated.said.selected, Some(Reason::ModeUnsupported)),
+            Reason::ModelNotAvailable => (gated.said.registry, Some(Reason::ModelNotAvailable)),
+            _ => (gated.said.registry, None),
+        },
+        Ok(_) => (gated.said.registry, None),
+    };
+    modes.iter().filter_map(move |mode| {
+        let by_matrix = denied.contains(mode).then_some(Reason::AccessDenied);
+        Some((mode, refused.or(by_matrix)?))
+    })
 }
 
 impl Broker {
@@ -150,9 +171,9 @@ impl Broker {
                     ways.push(self.executor_way(whose, executor, &walk, entry.clone()).await?);
                 }
             }
-            let denied = gated.said.registry.iter();
-            let denied = denied.filter(|mode| !listed.iter().any(|entry| entry.mode == *mode));
-            ways.extend(denied.map(|mode| ExecutorWay {
+            let left_out = left_out(&gated);
+            let left_out = left_out.filter(|(mode, _)| !listed.iter().any(|entry| entry.mode == *mode));
+            ways.extend(left_out.map(|(mode, reason)| ExecutorWay {
                 entry: PermitEntry {
                     mode,
                     provider: provider.to_owned(),
@@ -160,7 +181,7 @@ impl Broker {
                     model: String::new(),
                 },
                 credential: None,
-                readiness: Readiness::Fault(Reason::AccessDenied),
+                readiness: Readiness::Fault(reason),
             }));
         }
         ways.retain(|way| whose.whole || way.readiness.is_for_members());

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,22 +61,41 @@ native_provider = "demo"
 providers = { demo = ["shared"] }
 "#;
 
-/// A store whose queue is full for some commits.
+/// A store whose queue is full for some commits, and that can be made to lose an answer or to hold a reader up.
 pub struct Crowded {
     kv: Arc<SledStore>,
     /// Commits that put a key with these bytes in it are refused, so many times.
     refuse: Mutex<(Vec<u8>, usize)>,
     /// The next commit that puts a key with these bytes in it says so and waits.
     hold: Mutex<Option<Held>>,
+    /// The next scan of a prefix with these bytes in it says so and waits.
+    hold_scan: Mutex<Option<Held>>,
+    /// The next commit that puts a key with these bytes in it is made, but its answer is lost, and nothing can be
+    /// read from then on.
+    lose: Mutex<Option<Vec<u8>>>,
+    unreadable: AtomicBool,
+}
+
+impl Crowded {
+    fn readable(&self) -> Result<(), StoreError> {
+        match self.unreadable.load(Ordering::SeqCst) {
+            true => Err(StoreError::Failed("made to".to_owned())),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Which commit is held, what tells that it is there, and what lets it go on.
 type Held = (Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>);
 
+fn contains(key: &[u8], part: &[u8]) -> bool {
+    key.windows(part.len().max(1)).any(|window| window == part)
+}
+
 /// Whether the batch puts a key with `part` in it.
 fn puts(batch: &Batch, part: &[u8]) -> bool {
     batch.writes.iter().any(|write| match write {
-        Write::Put(key, _) => key.windows(part.len().max(1)).any(|window| window == part),
+        Write::Put(key, _) => contains(key, part),
         Write::Delete(_) => false,
     })
 }
@@ -84,6 +103,7 @@ fn puts(batch: &Batch, part: &[u8]) -> bool {
 #[async_trait]
 impl Kv for Crowded {
     async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, StoreError> {
+        self.readable()?;
         self.kv.get(key).await
     }
 
@@ -93,6 +113,15 @@ impl Kv for Crowded {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
+        self.readable()?;
+        let held = {
+            let mut hold = self.hold_scan.lock().unwrap();
+            hold.take_if(|(part, ..)| contains(prefix, part))
+        };
+        if let Some((_, entered, leave)) = held {
+            entered.send(()).unwrap();
+            leave.await.unwrap();
+        }
         self.kv.scan(prefix, after, limit).await
     }
 
@@ -113,7 +142,13 @@ impl Kv for Crowded {
             entered.send(()).unwrap();
             leave.await.unwrap();
         }
-        self.kv.commit(batch).await
+        let lost = self.lose.lock().unwrap().take_if(|part| puts(&batch, part));
+        let answer = self.kv.commit(batch).await;
+        if lost.is_some() {
+            self.unreadable.store(true, Ordering::SeqCst);
+            return Err(StoreError::Failed("made to".to_owned()));
+        }
+        answer
     }
 
     fn watch(&self, prefix: &[u8], from: Option<Revision>) -> Result<Watch, WatchError> {
@@ -185,6 +220,9 @@ impl Bench {
             kv,
             refuse: Mutex::new((Vec::new(), 0)),
             hold: Mutex::new(None),
+            hold_scan: Mutex::new(None),
+            lose: Mutex::new(None),
+            unreadable: AtomicBool::new(false),
         });
         let records = Records::new(store.clone(), sealer, 1000);
         let clock = Arc::new(ManualClock::at(START));
@@ -247,6 +285,24 @@ impl Bench {
         let (go_on, leave) = oneshot::channel();
         *self.store.hold.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
         (is_there, go_on)
+    }
+
+    /// Holds the next scan of a prefix with `part` in it, as [`Bench::hold`] holds a commit.
+    pub fn hold_scan(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (entered, is_there) = oneshot::channel();
+        let (go_on, leave) = oneshot::channel();
+        *self.store.hold_scan.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
+        (is_there, go_on)
+    }
+
+    /// Makes the next commit that puts a key with `part` in it, loses its answer, and fails all reads from then on.
+    pub fn lose(&self, part: &str) {
+        *self.store.lose.lock().unwrap() = Some(part.as_bytes().to_vec());
+    }
+
+    /// Lets reads succeed again.
+    pub fn mend(&self) {
+        self.store.unreadable.store(false, Ordering::SeqCst);
     }
 
     pub fn refusals_left(&self) -> usize {

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::domain::amendment::{Amendment, OrgAmendment};
-use crate::domain::executor::Executor;
+use crate::domain::executor::{Executor, Expectation, Provider};
 use crate::domain::id::Id;
 use crate::domain::key_shape::KeyShapes;
 use crate::domain::matrix::{Cell, Matrix, Verdict};
+use crate::domain::mode::{CredentialKind, ModeSet};
 use crate::domain::pool::Pools;
-use crate::domain::profile::OnRejection;
+use crate::domain::profile::{OnRejection, Profile};
 use crate::domain::task::Capacity;
 use crate::domain::time::Time;
 
@@ -30,7 +31,16 @@ fn registry() -> Registry {
             ("b".to_owned(), ModeSet::EMPTY.with(AuthMode::Byok)),
         ]),
     };
-    Registry::new([executor], [], KeyShapes::default(), Pools::sample())
+    let providers = ["a", "b"].map(|name| Provider {
+        name: name.parse().unwrap(),
+        title: String::new(),
+        kinds: vec![CredentialKind::ApiKey, CredentialKind::OAuthGrant],
+        credential: Expectation::Required,
+        base_url: None,
+        models: Vec::new(),
+        model_ids: BTreeMap::new(),
+    });
+    Registry::new([executor], providers, KeyShapes::default(), Pools::sample())
 }
 
 fn org() -> OrgId {
@@ -141,7 +151,7 @@ fn a_project_counts_by_itself_and_pins_and_profiles_too() {
         [
             "org \"\" b byok>none",
             "org \"own\" b byok>none",
-            "org \"paid\" a metered>none"
+            "org \"paid\" a metered>oauth"
         ]
     );
 
@@ -170,6 +180,98 @@ fn what_is_not_looked_at_is_said() {
     let short = Bounds { rows: 1, ..ALL };
     let found = mode_changes(&before, &after, &registry(), short);
     assert_eq!((found.rows.len(), found.total, found.at_least), (1, 3, false));
+}
+
+/// What policy leaves, said once more without the gate: the first mode of the order that is left.
+fn expected(policy: &Policy, profile: &Profile, provider: &str) -> Option<AuthMode> {
+    let registry = registry();
+    let left = |provider: &str| {
+        let judged = policy
+            .cascade(org(), project())
+            .judge(provider, profile.model(provider));
+        registry.modes("coder", provider).intersection(judged.permits())
+    };
+    if let Some(pinned) = policy.pin(org(), "coder") {
+        return (provider == "a" && left("a").contains(pinned)).then_some(pinned);
+    }
+    let other = if provider == "a" { "b" } else { "a" };
+    AuthMode::ORDER.into_iter().find(|mode| {
+        let elsewhere = *mode == AuthMode::Byok && profile.on_rejection == OnRejection::Next;
+        profile.modes.contains(*mode)
+            && (left(provider).contains(*mode) || elsewhere && left(other).contains(*mode))
+    })
+}
+
+/// Every set of three modes, pinned or not, with every set of denials, at two providers.
+// req: A3 E14
+#[test]
+fn a_pick_is_what_a_resolution_tries_first() {
+    let three = [AuthMode::OAuth, AuthMode::Byok, AuthMode::Metered];
+    let subset = |bits: usize| {
+        (0..3)
+            .filter(move |bit| bits & (1 << bit) != 0)
+            .map(|bit| three[bit])
+    };
+    let pins = std::iter::once(None).chain(three.map(Some));
+    let place = Place {
+        org: org(),
+        project: Some(project()),
+    };
+    let mut outcomes = BTreeSet::new();
+    for pin in pins {
+        for (denied, wanted) in (0..8).flat_map(|denied| (1..8).map(move |wanted| (denied, wanted))) {
+            for (model, on_rejection) in [("", OnRejection::Fail), ("m-1", OnRejection::Next)] {
+                let cells = subset(denied).map(|mode| Cell {
+                    mode,
+                    provider: Some("a".to_owned()),
+                    model: "m-*".parse().unwrap(),
+                    verdict: Verdict::Deny,
+                });
+                let profile = Arc::new(Profile {
+                    on_rejection,
+                    ..Profile::clone(
+                        &profile("p", &subset(wanted).collect::<Vec<_>>(), model)
+                            .1
+                            .unwrap(),
+                    )
+                });
+                let (policy, _) = Policy::default().amended(&of_org(OrgAmendment {
+                    projects: BTreeMap::from([(project(), Matrix::new(cells.collect()).unwrap())]),
+                    pins: Some(pin.map(|pin| ("coder".to_owned(), pin)).into_iter().collect()),
+                    profiles: BTreeMap::from([("p".to_owned(), Some(Arc::clone(&profile)))]),
+                    ..OrgAmendment::default()
+                }));
+                for provider in ["a", "b"] {
+                    let picked = pick(&policy, &registry(), place, "p", "coder", provider);
+                    let case = format!("{pin:?} {profile:?} at {provider} without {denied:b}");
+                    assert_eq!(picked, expected(&policy, &profile, provider), "{case}");
+                    outcomes.insert(picked);
+                }
+            }
+        }
+    }
+    assert_eq!(outcomes.len(), 4, "each of the modes, and none");
+}
+
+#[test]
+fn one_profile_that_changes_is_compared_and_no_other() {
+    let many = (0..50).map(|number| profile(&format!("p-{number}"), &[AuthMode::Byok], "m-1"));
+    let projects = (0..100u8).map(|number| (Id::from_bytes([number; 16]), deny(AuthMode::Metered, "m-9")));
+    let (before, _) = base().amended(&of_org(OrgAmendment {
+        profiles: many.collect(),
+        projects: projects.collect(),
+        ..OrgAmendment::default()
+    }));
+    let (after, _) = before.amended(&of_org(OrgAmendment {
+        profiles: BTreeMap::from([profile("own", &[AuthMode::Byok], "m-1")]),
+        ..OrgAmendment::default()
+    }));
+    // One profile at 100 projects and where there is none, with two providers.
+    let exactly = Bounds { picks: 203, rows: 1 };
+    let found = mode_changes(&before, &after, &registry(), exactly);
+    assert_eq!((found.total, found.at_least), (101, false));
+    let short = Bounds { picks: 201, rows: 1 };
+    assert!(mode_changes(&before, &after, &registry(), short).at_least);
 }
 
 fn task(profile: &str) -> Task {

@@ -1,12 +1,14 @@
 //! How a change is made: planned against the policy in force, committed, put in force, told.
 //!
-//! One at a time. A change runs to its end even when its caller goes away, so that store and snapshot do not
-//! part. Where a commit ends without telling whether it was made, the snapshot is compiled anew from the store.
+//! What it does is looked into first, beside everybody else; commits then come one at a time. A change runs to
+//! its end even when its caller goes away, so that store and snapshot do not part. Where a commit ends without
+//! telling whether it was made, the snapshot is compiled anew from the store: at once, or as soon as that can be
+//! read.
 
 use std::sync::Arc;
 
 use super::check;
-use super::impact::Affected;
+use super::impact::{Affected, Impact};
 use super::rows;
 use super::told::Names;
 use crate::domain::actor::Caller;
@@ -65,11 +67,11 @@ pub(super) struct Change {
 /// What a change would make of the policy.
 struct Plan {
     before: Arc<Policy>,
-    after: Policy,
+    after: Arc<Policy>,
     diff: Diff,
 }
 
-/// How often a change is made anew because its caller's own record changed amid it.
+/// How often a change is made anew because what it changes, or its caller's own record, changed amid it.
 const ATTEMPTS: usize = 8;
 /// How many allows without effect are told.
 const WARNINGS: usize = 50;
@@ -92,6 +94,7 @@ impl Change {
         check::bounds(&after, &diff)?;
         // Also where it is only looked at: what cannot be written is not promised.
         let _written = rows::changes(&before, &after, &diff)?;
+        let after = Arc::new(after);
         Ok(Plan { before, after, diff })
     }
 
@@ -163,67 +166,84 @@ impl Broker {
     pub(super) async fn amend(self: &Arc<Self>, change: Change) -> Result<PolicyChanged, Refusal> {
         if change.how.validate_only {
             let plan = change.plan(self.policy())?;
-            let (modes, agents) = self.impact(&plan.before, &plan.after, &plan.diff).await?;
-            return self.told(plan.before.version, &plan, modes, agents).await;
+            let impact = self.impact(&plan.before, &plan.after, &plan.diff).await?;
+            return self.told(plan.before.version, &plan, impact).await;
         }
         let broker = Arc::clone(self);
         detached(async move { broker.amend_now(change).await }).await
     }
 
     async fn amend_now(self: &Arc<Self>, change: Change) -> Result<PolicyChanged, Refusal> {
-        let mut writer = self.policies.writer.lock().await;
         for _ in 0..ATTEMPTS {
-            if writer.behind {
-                self.reload_policy(&mut writer).await?;
+            self.mend_policy().await?;
+            let looked = change.plan(self.policy())?;
+            if looked.diff.is_empty() {
+                return self.told(looked.before.version, &looked, Impact::default()).await;
             }
-            let plan = change.plan(self.policy())?;
-            if plan.diff.is_empty() {
-                let (modes, agents) = (Bounded::default(), Bounded::default());
-                return self.told(plan.before.version, &plan, modes, agents).await;
-            }
-            // Before it is in force: what it ends at once would not be found any more.
-            let (modes, agents) = self.impact(&plan.before, &plan.after, &plan.diff).await?;
-            let version = plan.after.version;
-            let told = self.told(version, &plan, modes, agents).await?;
-            let head = keys::policy_head();
-            let (live, revision) = self.still_live(&change.caller).await?;
-            let mut changes = rows::changes(&plan.before, &plan.after, &plan.diff)?;
-            changes = match writer.head {
-                Some(read) => changes.at(&head, read),
-                None => changes.absent(&head),
+            // Before it is in force: what it ends at once would not be found any more. And before it is its turn:
+            // a denial waits for nobody who looks into theirs.
+            let impact = match self.impact(&looked.before, &looked.after, &looked.diff).await {
+                // Nor is it refused because too many do.
+                Err(refusal) if refusal.reason == Reason::Overloaded => Impact::unknown(),
+                impact => impact?,
             };
-            changes = changes.at(&live, revision).put(&head, &PolicyHead { version });
-            if let Some((org, request_id, content)) = &change.create {
-                let create = Repeatable {
-                    caller: &change.caller,
-                    call: PROFILE,
-                    request_id,
-                    content: &[content],
-                };
-                changes = self.remember(changes, *org, create, *org);
-            }
-            writer.behind = true;
-            match self.effect(change.record(&plan), changes).await {
-                Ok(done) => {
-                    writer.head = Some(done.revision);
-                    writer.behind = false;
-                    self.policies.current.store(Arc::new(plan.after));
-                    self.tell_policy(&plan.diff, version);
-                    return Ok(told);
-                }
-                Err(Undone::Conflict) => {}
-                Err(Undone::Refused(refusal)) => {
-                    if let Err(error) = self.reload_policy(&mut writer).await {
-                        tracing::error!(%error, "the policy cannot be read back after a change that failed");
-                    }
-                    if self.policy().version > plan.before.version {
-                        self.tell_policy(&plan.diff, self.policy().version);
-                    }
-                    return Err(refusal);
-                }
+            let told = self.told(looked.after.version, &looked, impact).await?;
+            if let Some(version) = self.commit_policy(&change, &looked.diff).await? {
+                return Ok(PolicyChanged { version, ..told });
             }
         }
         Err(Undone::Conflict.into())
+    }
+
+    /// Commits the change and puts it in force, if it still comes to what was looked into. What others changed
+    /// beside it meanwhile does not keep it up.
+    async fn commit_policy(self: &Arc<Self>, change: &Change, looked: &Diff) -> Result<Option<u64>, Refusal> {
+        let mut writer = self.policies.writer.lock().await;
+        if writer.behind {
+            return Ok(None);
+        }
+        let plan = change.plan(self.policy())?;
+        if plan.diff != *looked {
+            return Ok(None);
+        }
+        let version = plan.after.version;
+        let head = keys::policy_head();
+        let (live, revision) = self.still_live(&change.caller).await?;
+        let mut changes = rows::changes(&plan.before, &plan.after, &plan.diff)?;
+        changes = match writer.head {
+            Some(read) => changes.at(&head, read),
+            None => changes.absent(&head),
+        };
+        changes = changes.at(&live, revision).put(&head, &PolicyHead { version });
+        if let Some((org, request_id, content)) = &change.create {
+            let create = Repeatable {
+                caller: &change.caller,
+                call: PROFILE,
+                request_id,
+                content: &[content],
+            };
+            changes = self.remember(changes, *org, create, *org);
+        }
+        writer.behind = true;
+        match self.effect(change.record(&plan), changes).await {
+            Ok(done) => {
+                writer.head = Some(done.revision);
+                writer.behind = false;
+                self.policies.current.store(plan.after);
+                self.tell_policy(&plan.diff, version);
+                Ok(Some(version))
+            }
+            Err(Undone::Conflict) => Ok(None),
+            Err(Undone::Refused(refusal)) => {
+                if let Err(error) = self.reload_policy(&mut writer).await {
+                    tracing::error!(%error, "the policy cannot be read back after a change that failed");
+                }
+                if self.policy().version > plan.before.version {
+                    self.tell_policy(&plan.diff, self.policy().version);
+                }
+                Err(refusal)
+            }
+        }
     }
 
     fn tell_policy(&self, diff: &Diff, version: u64) {
@@ -241,8 +261,7 @@ impl Broker {
         &self,
         version: u64,
         plan: &Plan,
-        modes: Bounded<ModeChange>,
-        agents: Bounded<Affected>,
+        Impact { modes, agents }: Impact,
     ) -> Result<PolicyChanged, Refusal> {
         let overruled = overruled(&plan.after, &plan.diff, &self.registry, WARNINGS);
         let names = self.names_in(&plan.diff, &modes, &agents).await?;

@@ -9,6 +9,7 @@ use crate::domain::id::{AgentId, OrgId};
 use crate::domain::impact::{Bounded, Bounds, ModeChange, Running, TaskChange, mode_changes, on_task};
 use crate::domain::lease::Lease;
 use crate::domain::policy::Policy;
+use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
 use crate::service::Broker;
@@ -24,6 +25,25 @@ pub struct Affected {
     pub task: Arc<Task>,
     /// What becomes of it.
     pub change: TaskChange,
+}
+
+/// What a change does.
+#[derive(Default)]
+pub(super) struct Impact {
+    /// The picks that become others.
+    pub(super) modes: Bounded<ModeChange>,
+    /// The agents with live tasks that it concerns.
+    pub(super) agents: Bounded<Affected>,
+}
+
+impl Impact {
+    /// Of which nothing was found out.
+    pub(super) fn unknown() -> Self {
+        let mut unknown = Self::default();
+        unknown.modes.at_least = true;
+        unknown.agents.at_least = true;
+        unknown
+    }
 }
 
 /// How many picks are compared, and how many rows told.
@@ -60,13 +80,18 @@ impl Search<'_> {
 }
 
 impl Broker {
-    /// What leads from one policy to the other does.
+    /// What leads from one policy to the other does. Refused where as many look into changes as may.
     pub(super) async fn impact(
-        &self,
-        before: &Policy,
-        after: &Policy,
+        self: &Arc<Self>,
+        before: &Arc<Policy>,
+        after: &Arc<Policy>,
         diff: &Diff,
-    ) -> Result<(Bounded<ModeChange>, Bounded<Affected>), Refusal> {
+    ) -> Result<Impact, Refusal> {
+        let places = Arc::clone(&self.policies.previews);
+        let place = places.try_acquire_owned().map_err(|_| {
+            let message = "as many changes of the policy are looked into as may be at once";
+            Refusal::new(Reason::Overloaded, message).retry_after(crate::service::BACK_OFF)
+        })?;
         let mut search = Search {
             before,
             after,
@@ -80,8 +105,17 @@ impl Broker {
                 self.search_org(org, &mut search).await?;
             }
         }
-        let modes = mode_changes(before, after, &self.registry, BOUNDS);
-        Ok((modes, search.found))
+        let agents = search.found;
+        let (broker, before, after) = (Arc::clone(self), Arc::clone(before), Arc::clone(after));
+        // The place is the work's, not the caller's: who hangs up leaves the thread busy.
+        let modes = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            mode_changes(&before, &after, &broker.registry, BOUNDS)
+        });
+        let modes = modes
+            .await
+            .map_err(|_| Refusal::new(Reason::Internal, "the picks could not be compared"))?;
+        Ok(Impact { modes, agents })
     }
 
     async fn search_all_orgs(&self, search: &mut Search<'_>) -> Result<(), Refusal> {

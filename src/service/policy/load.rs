@@ -32,6 +32,23 @@ impl Broker {
         self.reload_policy(&mut writer).await
     }
 
+    /// Where a change ended without telling whether it was made, puts in force what the store has. Tells whether
+    /// there was anything to do.
+    pub async fn mend_policy(&self) -> Result<bool, Refusal> {
+        let mut writer = self.policies.writer.lock().await;
+        if !writer.behind {
+            return Ok(false);
+        }
+        let before = self.policy().version;
+        self.reload_policy(&mut writer).await?;
+        let version = self.policy().version;
+        if version > before {
+            // What the change was is not known any more, so all who watch hear of it.
+            self.policy_changed(None, version);
+        }
+        Ok(true)
+    }
+
     /// Compiles the policy from the store, for whoever may change it.
     pub(super) async fn reload_policy(&self, writer: &mut Writer) -> Result<(), Refusal> {
         let head = self.records.get::<PolicyHead>(&keys::policy_head()).await?;

@@ -2,8 +2,9 @@
 //!
 //! The store has the rows; what is in force is one immutable [`Policy`], compiled from them, that a request takes
 //! hold of and keeps: it sees one version from start to end, and reading it waits for nobody. It is loaded
-//! before anything is served and replaced after each commit. Changes come one at a time, and each commits
-//! guarded by the version that it was made from.
+//! before anything is served and replaced after each commit. Commits come one at a time, each guarded by the
+//! version that it was made from; what a change would do is found out before, so that none waits for that of
+//! another.
 
 mod change;
 mod check;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use tokio::sync::{Mutex, Semaphore};
+
 use super::Broker;
 use crate::domain::policy::Policy;
 use crate::store::Revision;
@@ -29,12 +32,26 @@ pub use profiles::PolicyView;
 pub use told::Names as PolicyNames;
 pub use write::{CellsInput, NewOrgPolicy, NewPolicy, NewRules, ScopeRef};
 
+/// How many changes are looked into at once: each reads thousands of records and compares as many picks.
+const PREVIEWS: usize = 4;
+
 /// The policy in force, and who may change it.
-#[derive(Default)]
 pub(super) struct Policies {
     current: ArcSwap<Policy>,
     /// Held over each commit and the change of the snapshot that follows it.
-    writer: tokio::sync::Mutex<Writer>,
+    writer: Mutex<Writer>,
+    /// The places of those who look into what a change would do.
+    previews: Arc<Semaphore>,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            current: ArcSwap::default(),
+            writer: Mutex::default(),
+            previews: Arc::new(Semaphore::new(PREVIEWS)),
+        }
+    }
 }
 
 /// What only one who changes the policy looks at.

@@ -19,7 +19,7 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
 use crate::service::page::{Page, PageRequest, page_of};
-use crate::service::request::Repeatable;
+use crate::service::request::{Repeatable, digest};
 
 /// Profiles by name.
 pub(super) type ByName = BTreeMap<String, Arc<Profile>>;
@@ -35,9 +35,30 @@ pub struct PolicyView {
     pub names: Names,
 }
 
-/// All that makes two requests for a profile the same.
+/// All that makes two requests for a profile the same. It is remembered across restarts, so it must not depend on how a
+/// version of the broker prints things.
 fn content(profile: &Profile) -> Vec<u8> {
-    format!("{profile:?}").into_bytes()
+    let Profile {
+        name,
+        modes,
+        on_rejection,
+        credential,
+        models,
+    } = profile;
+    let credential = credential.map(|id| id.to_string()).unwrap_or_default();
+    let modes: Vec<_> = modes.iter().map(|mode| mode.name().as_bytes()).collect();
+    let models = models
+        .iter()
+        .flat_map(|(provider, model)| [provider.as_bytes(), model.as_bytes()]);
+    let models: Vec<_> = models.collect();
+    digest(&[
+        name.as_str().as_bytes(),
+        &digest(&modes),
+        on_rejection.name().as_bytes(),
+        credential.as_bytes(),
+        &digest(&models),
+    ])
+    .to_vec()
 }
 
 fn amended(org: OrgId, name: &str, profile: Option<Arc<Profile>>) -> crate::domain::amendment::Amendment {
@@ -229,4 +250,40 @@ fn existing<'a>(policy: &'a Policy, org: OrgId, name: &str) -> Result<&'a Arc<Pr
     policy
         .profile(org, name)
         .ok_or_else(|| Refusal::not_found("profile"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Id;
+    use crate::domain::mode::{AuthMode, ModeSet};
+    use crate::domain::profile::OnRejection;
+
+    #[test]
+    fn every_field_makes_another_request() {
+        let models = |pairs: &[(&str, &str)]| {
+            let owned = pairs
+                .iter()
+                .map(|(at, model)| ((*at).to_owned(), (*model).to_owned()));
+            owned.collect::<BTreeMap<_, _>>()
+        };
+        let base = Profile {
+            name: "fast".parse().unwrap(),
+            modes: ModeSet::EMPTY.with(AuthMode::Byok),
+            on_rejection: OnRejection::Fail,
+            credential: None,
+            models: models(&[("a", "bc")]),
+        };
+        let mut others = vec![base.clone(); 7];
+        others[1].name = "slow".parse().unwrap();
+        others[2].modes = ModeSet::EMPTY.with(AuthMode::Byok).with(AuthMode::Metered);
+        others[3].on_rejection = OnRejection::Next;
+        others[4].credential = Some(Id::from_bytes([1; 16]));
+        others[5].models = models(&[("ab", "c")]);
+        others[6].models = models(&[]);
+        let contents: std::collections::HashSet<_> = others.iter().map(content).collect();
+        assert_eq!(contents.len(), others.len());
+        assert_eq!(content(&base), content(&others[0]));
+    }
 }
