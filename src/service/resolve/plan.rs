@@ -5,7 +5,7 @@ use crate::domain::decision::SelectedBy;
 use crate::domain::executor::Executor;
 use crate::domain::gate::{GateInput, Gated, Offer, Selection, gate};
 use crate::domain::id::{CredentialId, OrgId, ProjectId};
-use crate::domain::matrix::{Cascade, Column, Judged};
+use crate::domain::matrix::Cascade;
 use crate::domain::mode::{CredentialKind, ModeSet};
 use crate::domain::policy::Policy;
 use crate::domain::profile::{OnRejection, Profile};
@@ -90,6 +90,7 @@ impl Broker {
                 let running = Selection::Running {
                     mode: runs.mode,
                     provider: &runs.provider,
+                    kind: runs.kind,
                     modes: runs.modes,
                 };
                 (running, SelectedBy::Task)
@@ -162,12 +163,12 @@ impl Broker {
             (asked, _, Some(known)) => known.model_id(asked),
             (asked, _, None) => asked,
         };
-        let judged = cascade.judge(provider, model);
-        // Whoever denies a model means it by either of its names.
+        let judged = self.registry.judge(cascade, provider, model);
+        // The name it was asked for by is one of its names, even where the profile has another.
         let judged = match sought.model {
             "" => judged,
             asked if asked == model => judged,
-            asked => either(judged, cascade.judge(provider, asked)),
+            asked => judged.and(cascade.judge(provider, asked)),
         };
         Offer {
             provider,
@@ -177,16 +178,4 @@ impl Broker {
             judged,
         }
     }
-}
-
-/// What is denied by either is denied.
-fn either(mut judged: Judged, other: Judged) -> Judged {
-    for ((_, column), (_, also)) in judged.columns.iter_mut().zip(other.columns) {
-        let denied = column.denied.union(also.denied);
-        *column = Column {
-            denied,
-            allowed: column.allowed.union(also.allowed).difference(denied),
-        };
-    }
-    judged
 }
