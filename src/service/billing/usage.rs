@@ -324,7 +324,10 @@ mod tests {
     use crate::domain::id::Id;
 
     const NOW: Time = Time::from_seconds(1_800_000_000);
-    const OPERATOR: Actor = Actor::Operator(Id::from_bytes([1; 16]));
+
+    fn operator() -> Actor {
+        Actor::Operator(Id::from_bytes([1; 16]))
+    }
 
     fn usage() -> UsageEvent<'static> {
         UsageEvent {
@@ -340,7 +343,7 @@ mod tests {
 
     #[test]
     fn every_field_is_content() {
-        let event = |usage: UsageEvent<'_>| usage.event(&OPERATOR, usage.time.unwrap()).content;
+        let event = |usage: UsageEvent<'_>| usage.event(&operator(), usage.time.unwrap()).content;
         let others = [
             UsageEvent {
                 lease: "lse_2",
@@ -379,10 +382,10 @@ mod tests {
             org: Id::from_bytes([9; 16]),
         };
         let hash = |reporter| usage().event(&reporter, NOW).hash;
-        assert_eq!(hash(OPERATOR), hash(Actor::Operator(Id::from_bytes([2; 16]))));
+        assert_eq!(hash(operator()), hash(Actor::Operator(Id::from_bytes([2; 16]))));
         assert_eq!(hash(key(1)), hash(key(1)));
         assert_ne!(hash(key(1)), hash(key(2)));
-        assert_ne!(hash(key(1)), hash(OPERATOR));
+        assert_ne!(hash(key(1)), hash(operator()));
     }
 
     #[test]
