@@ -3,10 +3,11 @@
 //! The server is a process of its own, so that its CPU time is told from the clients'. It serves both: the
 //! broker (journal and store on disk, as configured by default), and beside it on another port an echo with
 //! nothing but tonic behind the same accept loop. Rounds alternate between the two; what is printed are
-//! medians over the rounds, and medians of the rounds' ratios.
+//! medians over the rounds, and medians of the rounds' ratios. Then a broker with a large policy is measured
+//! beside one with a small one.
 //!
 //! `cargo bench --bench resolve` measures; `-- 8x8 --seconds 20` measures one shape for longer, for a
-//! profiler. Under `cargo test --benches` it only shows that it works. `docs/performance.md` has figures.
+//! profiler, and `-- policy` only the policies. Under `cargo test --benches` it only shows that it works. `docs/performance.md` has figures.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,10 +16,14 @@
     unreachable_pub
 )]
 
+#[path = "resolve/beside.rs"]
+mod beside;
 #[path = "resolve/echo.rs"]
 mod echo;
 #[path = "resolve/load.rs"]
 mod load;
+#[path = "resolve/policy.rs"]
+mod policy;
 #[path = "resolve/raw.rs"]
 mod raw;
 #[path = "resolve/report.rs"]
@@ -38,6 +43,8 @@ use server::Server;
 const SERVE: &str = "--serve";
 /// What the harness tells a bench to measure by; `cargo test` does not give it.
 const MEASURE: &str = "--bench";
+/// What names the policies among the shapes.
+const POLICY: &str = "policy";
 
 /// How long, how often and what is measured.
 struct Plan {
@@ -45,6 +52,7 @@ struct Plan {
     rounds: usize,
     length: Duration,
     warm_up: Duration,
+    policy: Option<policy::Size>,
 }
 
 impl Plan {
@@ -59,13 +67,29 @@ impl Plan {
                 rounds: 1,
                 length: Duration::from_millis(200),
                 warm_up: Duration::ZERO,
+                policy: Some(policy::Size {
+                    cells: 60,
+                    profiles: 200,
+                    rounds: 1,
+                    length: Duration::from_millis(200),
+                    changes: 2,
+                }),
             };
         }
+        let policy = arguments.iter().any(|word| word == POLICY);
+        let all = named.is_empty() && !policy;
         Self {
-            shapes: if named.is_empty() { shapes.to_vec() } else { named },
+            shapes: if all { shapes.to_vec() } else { named },
             rounds: if seconds.is_some() { 1 } else { 5 },
             length: Duration::from_secs_f64(seconds.unwrap_or(1.5)),
             warm_up: Duration::from_millis(500),
+            policy: (all || policy).then_some(policy::Size {
+                cells: 1_000,
+                profiles: 10_000,
+                rounds: 30,
+                length: Duration::from_millis(700),
+                changes: 11,
+            }),
         }
     }
 }
@@ -83,7 +107,13 @@ fn main() {
     if arguments.iter().any(|word| word == SERVE) {
         runtime.block_on(server::serve());
     } else {
-        runtime.block_on(measure(&Plan::new(&arguments)));
+        let plan = Plan::new(&arguments);
+        if !plan.shapes.is_empty() {
+            runtime.block_on(measure(&plan));
+        }
+        if let Some(size) = &plan.policy {
+            runtime.block_on(policy::measure(size));
+        }
     }
 }
 

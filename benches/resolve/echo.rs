@@ -1,4 +1,4 @@
-//! The bare echo: tonic, and nothing else, behind the broker's own accept loop and TLS configuration.
+//! The bare echo.
 //!
 //! The first four bytes of a request say how long an answer to send, so that its messages are as long as the
 //! broker's.
@@ -7,22 +7,15 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use credbroker::clock::{Clock, SystemClock};
-use credbroker::pki::accept::{AcceptLimits, Guests, listen};
-use credbroker::pki::tls::{TlsConfig, server_config};
 use credbroker::service::Broker;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use super::beside;
 use super::raw::Raw;
 
 /// The path of its only call.
@@ -39,24 +32,7 @@ pub fn request(length: usize, answer: usize) -> Bytes {
 
 /// Serves on a port of its own until the process ends.
 pub async fn start(broker: &Broker) -> SocketAddr {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let authority = broker.authority();
-    let names = ["127.0.0.1".to_owned()];
-    let day = Duration::from_secs(86_400);
-    let certificate = authority.issue_server(&names, clock.wall(), day).unwrap();
-    let tls = server_config(&authority.trust_bundle_der(), &certificate, clock).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let incoming = listen(
-        listener,
-        Arc::new(TlsConfig::new(tls)),
-        authority.trust_domain().clone(),
-        AcceptLimits::default(),
-        Guests::all(),
-        CancellationToken::new(),
-    );
-    tokio::spawn(Server::builder().add_service(Echo).serve_with_incoming(incoming));
-    address
+    beside::start(broker, Echo).await
 }
 
 #[derive(Clone)]

@@ -49,22 +49,27 @@ fn quantile(sorted: &[Duration], at: f64) -> Duration {
 
 impl Run {
     /// Server CPU a request, in microseconds.
-    fn cpu(&self) -> f64 {
+    pub fn cpu(&self) -> f64 {
         micros(self.server_cpu) / self.latencies.len() as f64
     }
 
-    fn throughput(&self) -> f64 {
+    pub fn throughput(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    fn latency(&self, at: f64) -> f64 {
+    pub fn latency(&self, at: f64) -> f64 {
         micros(quantile(&self.latencies, at))
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(values: Vec<f64>) -> f64 {
+    quartiles(values)[1]
+}
+
+/// The lower quartile, the median and the upper quartile.
+pub fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }
 
 pub fn print(shape: Shape, rounds: &[Round], fsync: &Fsync) {
