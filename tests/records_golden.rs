@@ -396,6 +396,7 @@ fn leases_of_every_mode_and_holder() {
         on_rejection: OnRejection::Next,
         named: Some(id(3)),
         because: Some("SUBSCRIPTION_INACTIVE".into()),
+        kind: Some(CredentialKind::ApiKey),
     });
     check("pin-2", &pin, &[0, 2]);
 }

@@ -8,35 +8,33 @@ use serde_json::Value;
 /// The value as one document.
 pub fn text(value: &Value) -> String {
     let mut text = String::new();
-    match value {
-        Value::Object(fields) if !fields.is_empty() => block(value, 0, &mut text),
-        Value::Array(items) if !items.is_empty() => block(value, 0, &mut text),
-        flat => text = format!("{flat}\n"),
-    }
+    block(value, 0, &mut text);
     text
 }
 
 fn block(value: &Value, depth: usize, text: &mut String) {
     let indent = "  ".repeat(depth);
     match value {
-        Value::Object(fields) => {
+        Value::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
                 // The API's names are plain words, which need no quotes.
                 text.push_str(&format!("{indent}{name}:"));
                 below(value, depth, text);
             }
         }
-        Value::Array(items) => {
+        Value::Array(items) if !items.is_empty() => {
             for item in items {
-                text.push_str(&format!("{indent}-"));
-                below(item, depth, text);
+                // What is nested begins on the line of its dash.
+                let mut nested = String::new();
+                block(item, depth + 1, &mut nested);
+                text.push_str(&format!("{indent}- {}", nested.trim_start()));
             }
         }
         flat => text.push_str(&format!("{indent}{flat}\n")),
     }
 }
 
-/// What follows a name or a dash: on the same line where it is one value, otherwise on lines below.
+/// What follows a name: on the same line where it is one value, otherwise on lines below.
 fn below(value: &Value, depth: usize, text: &mut String) {
     let nested = match value {
         Value::Object(fields) => !fields.is_empty(),
@@ -61,11 +59,11 @@ mod tests {
             "allowed": false,
             "nothing": [],
             "owner": null,
-            "permit": [{ "mode": "no", "model": "a: b\n# c" }, "x"],
+            "permit": [{ "mode": "no", "model": "a: b\n# c" }, "x", {}],
         });
         let told = super::text(&value);
-        let expected = "allowed: false\nnothing: []\nowner: null\npermit:\n  -\n    mode: \"no\"\n    \
-                        model: \"a: b\\n# c\"\n  - \"x\"\n";
+        let expected = "allowed: false\nnothing: []\nowner: null\npermit:\n  - mode: \"no\"\n    \
+                        model: \"a: b\\n# c\"\n  - \"x\"\n  - {}\n";
         assert_eq!(told, expected);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::key_shape::{AwsKeyText, AwsPart, KeyShapes, ShapeMismatch};
-use super::matrix::Pattern;
+use super::matrix::{Cascade, Judged, Pattern};
 use super::mode::{CredentialKind, ModeSet};
 use super::name::Name;
 use super::pool::{Pool, Pools};
@@ -91,6 +91,21 @@ impl Provider {
         self.models.is_empty() || self.names(model) || self.model_ids.contains_key(model)
     }
 
+    /// The other names that `model` has here: what this provider calls it, and what others call what this provider
+    /// calls so. A prefix that ends in a dot, as those of Bedrock's inference profiles do, makes it no other model.
+    pub fn aliases<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a str> {
+        let own = self.model_id(model);
+        let is_own = move |id: &str| {
+            own.strip_suffix(id)
+                .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        let named = self.model_ids.iter().filter(move |(_, id)| is_own(id));
+        let named = named.flat_map(|(name, id)| [name.as_str(), id.as_str()]);
+        std::iter::once(own)
+            .chain(named)
+            .filter(move |name| *name != model)
+    }
+
     /// What it calls `model`: the same, unless it has another name for it.
     pub fn model_id<'a>(&'a self, model: &'a str) -> &'a str {
         self.model_ids.get(model).map_or(model, String::as_str)
@@ -161,6 +176,18 @@ impl Registry {
         keys: AwsKeyText<'_>,
     ) -> Result<(), (AwsPart, ShapeMismatch)> {
         self.shapes.check_aws(provider, keys)
+    }
+
+    /// What the scopes of a cascade say for a provider and a model: whoever denies a model means it by any of its
+    /// names.
+    pub fn judge(&self, cascade: Cascade<'_>, provider: &str, model: &str) -> Judged {
+        let judged = cascade.judge(provider, model);
+        match self.provider(provider) {
+            Some(known) if !model.is_empty() => known
+                .aliases(model)
+                .fold(judged, |judged, name| judged.and(cascade.judge(provider, name))),
+            _ => judged,
+        }
     }
 
     /// All executors, in the order of their names.

@@ -46,6 +46,8 @@ pub enum Selection<'a> {
         mode: AuthMode,
         /// The provider that serves it.
         provider: &'a str,
+        /// The kind of its credential; `None`: whichever the provider prefers.
+        kind: Option<CredentialKind>,
         /// The modes it started with.
         modes: ModeSet,
     },
@@ -262,9 +264,14 @@ fn permit(input: &GateInput<'_>, said: &Said) -> Result<Permit, Refusal> {
     let ordinary = entries.len();
     let start = match input.selection {
         // A task goes on where it is, or not at all: never on what happens to come first.
-        Selection::Running { mode, provider, .. } => entries
+        Selection::Running {
+            mode, provider, kind, ..
+        } => entries
             .iter()
-            .position(|entry| entry.mode == mode && entry.provider == provider)
+            .position(|entry| {
+                let same_kind = kind.is_none() || entry.kind == kind;
+                entry.mode == mode && entry.provider == provider && same_kind
+            })
             .ok_or_else(|| unsupported(input.executor, mode, provider, main.supported))?,
         _ => 0,
     };

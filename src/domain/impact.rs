@@ -253,7 +253,7 @@ pub fn on_task(
     let picked = |policy: &Policy| pick(policy, registry, place, &task.profile, &task.executor, provider);
     let then = picked(after);
     let denied = |policy: &Policy, run: &Running| {
-        let judged = place.cascade(policy).judge(&run.provider, &run.model);
+        let judged = registry.judge(place.cascade(policy), &run.provider, &run.model);
         judged.denied().contains(run.mode)
     };
     let stopped = running

@@ -6,7 +6,7 @@ use super::decision::SelectedBy;
 use super::executor::{Executor, Provider, Registry};
 use super::gate::{GateInput, Gated, Offer, Selection, gate};
 use super::id::{CredentialId, OrgId, ProjectId};
-use super::matrix::{Cascade, Column, Judged};
+use super::matrix::Cascade;
 use super::mode::{AuthMode, CredentialKind, ModeSet};
 use super::policy::Policy;
 use super::profile::{OnRejection, Profile};
@@ -53,6 +53,8 @@ pub struct Settled<'a> {
     pub mode: AuthMode,
     /// The provider.
     pub provider: &'a str,
+    /// The kind of its credential; `None`: whichever the provider prefers.
+    pub kind: Option<CredentialKind>,
     /// The modes it started with.
     pub modes: ModeSet,
     /// What is to happen when the provider rejects the credential.
@@ -88,6 +90,7 @@ pub fn plan(
             let running = Selection::Running {
                 mode: runs.mode,
                 provider: runs.provider,
+                kind: runs.kind,
                 modes: runs.modes,
             };
             (running, SelectedBy::Task)
@@ -159,12 +162,12 @@ fn offer<'a>(
         (asked, _, Some(known)) => known.model_id(asked),
         (asked, _, None) => asked,
     };
-    let judged = cascade.judge(provider, model);
-    // Whoever denies a model means it by either of its names.
+    let judged = registry.judge(cascade, provider, model);
+    // The name it was asked for by is one of its names, even where the profile has another.
     let judged = match sought.model {
         "" => judged,
         asked if asked == model => judged,
-        asked => either(judged, cascade.judge(provider, asked)),
+        asked => judged.and(cascade.judge(provider, asked)),
     };
     Offer {
         provider,
@@ -173,16 +176,4 @@ fn offer<'a>(
         supported: sought.executor.modes(provider),
         judged,
     }
-}
-
-/// What is denied by either is denied.
-fn either(mut judged: Judged, other: Judged) -> Judged {
-    for ((_, column), (_, also)) in judged.columns.iter_mut().zip(other.columns) {
-        let denied = column.denied.union(also.denied);
-        *column = Column {
-            denied,
-            allowed: column.allowed.union(also.allowed).difference(denied),
-        };
-    }
-    judged
 }

@@ -77,11 +77,6 @@ impl<'a> Walk<'a> {
         self.because
     }
 
-    /// Whether the task runs on a mode already.
-    pub fn is_running(&self) -> bool {
-        self.permit.running()
-    }
-
     /// Whether a lapsed subscription matters to the entry that is tried: not to a task that runs already, and
     /// not twice.
     pub fn heeds_subscription(&self) -> bool {

@@ -212,6 +212,7 @@ impl Broker {
             in_use: None,
             named: None,
             because: None,
+            dispatched: false,
         };
         let looked = self.look(whom, walk, &mut Decision::default()).await?;
         let credential = looked.as_ref().ok().and_then(Source::credential).cloned();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Broker;
+use crate::domain::actor::Actor;
 use crate::domain::grant_token::GrantClaims;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::reason::Reason;
@@ -62,13 +63,25 @@ impl Broker {
         }
     }
 
+    /// Refuses where what the caller would be given is a proxy grant, and there is no proxy to show it to. Humans are
+    /// told what an agent would be.
+    pub(super) fn has_proxy_for(&self, actor: &Actor, provider: &str) -> Result<(), Refusal> {
+        let settings = self.settings();
+        let raw = match actor {
+            Actor::ApiKey { .. } => settings.proxy.raw_to_control_plane,
+            Actor::Agent(_) | Actor::Operator(_) | Actor::Member { .. } => settings.proxy.raw_to_agents,
+        };
+        if raw || settings.proxy.base_url(provider).is_some() {
+            return Ok(());
+        }
+        Err(no_proxy(provider))
+    }
+
     /// A proxy grant for a lease that stands. Nothing is stored of it, so a lease may have any number.
     pub fn proxy_grant(&self, lease: &Lease) -> Result<ProxyGrant, Refusal> {
         let settings = self.settings();
-        let base_url = settings.proxy.base_url(&lease.provider).ok_or_else(|| {
-            let message = format!("no model proxy is configured for {}", lease.provider);
-            Refusal::new(Reason::ProxyNotConfigured, message).with("provider", &lease.provider)
-        })?;
+        let base_url = settings.proxy.base_url(&lease.provider);
+        let base_url = base_url.ok_or_else(|| no_proxy(&lease.provider))?;
         let claims = GrantClaims {
             org: lease.org,
             lease: lease.id,
@@ -80,4 +93,9 @@ impl Broker {
             expires: claims.expires,
         })
     }
+}
+
+fn no_proxy(provider: &str) -> Refusal {
+    let message = format!("no model proxy is configured for {provider}");
+    Refusal::new(Reason::ProxyNotConfigured, message).with("provider", provider)
 }

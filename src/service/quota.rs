@@ -77,7 +77,8 @@ impl Quotas {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, org: OrgId, day: Day, limit: u32) -> Asked {
+    /// The counts, of this day: those of another are forgotten.
+    fn counts_of(&self, day: Day) -> MutexGuard<'_, Counts> {
         let mut counts = self.counts();
         if counts.day != Some(day) {
             *counts = Counts {
@@ -85,7 +86,11 @@ impl Quotas {
                 taken: HashMap::new(),
             };
         }
-        match counts.taken.get_mut(&org) {
+        counts
+    }
+
+    fn ask(&self, org: OrgId, day: Day, limit: u32) -> Asked {
+        match self.counts_of(day).taken.get_mut(&org) {
             None => Asked::Unknown,
             Some(taken) if *taken >= u64::from(limit) => Asked::Full(*taken),
             Some(taken) => {
@@ -97,12 +102,7 @@ impl Quotas {
 
     /// How many of the org's places of the day are taken; `None`: not known yet.
     fn taken(&self, org: OrgId, day: Day) -> Option<u64> {
-        let counts = self.counts();
-        counts
-            .taken
-            .get(&org)
-            .copied()
-            .filter(|_| counts.day == Some(day))
+        self.counts_of(day).taken.get(&org).copied()
     }
 
     /// Who reads second finds what the first has counted on from, and leaves it.
@@ -160,7 +160,11 @@ impl Broker {
         let day = Day::of(self.now());
         let used = match self.quotas.taken(org, day) {
             Some(used) => used,
-            None => self.shared_dispatches(org, day).await?,
+            None => {
+                let recorded = self.shared_dispatches(org, day).await?;
+                self.quotas.learn(org, day, recorded);
+                recorded
+            }
         };
         Ok(if used < u64::from(limit) {
             Ok(())

@@ -67,6 +67,7 @@ mod credentials;
 mod extensions;
 mod platform;
 mod policy;
+mod tokens;
 
 pub use approvals::*;
 pub use billing::*;
@@ -74,6 +75,7 @@ pub use credentials::*;
 pub use extensions::*;
 pub use platform::*;
 pub use policy::*;
+pub use tokens::*;
 
 /// A key of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -424,21 +426,6 @@ pub fn requests(org: OrgId) -> Key {
 /// What a create with a request id made on a UTC day. `hash` covers the caller, the call and the request id.
 pub fn request(org: OrgId, day: u32, hash: &[u8; 32]) -> Key {
     of(org, "request", &[&day.to_be_bytes(), hash])
-}
-
-/// All operator tokens of an org's members.
-pub fn members_tokens(org: OrgId) -> Key {
-    of(org, "member-token", &[])
-}
-
-/// All operator tokens of a member.
-pub fn member_tokens(org: OrgId, member: MemberId) -> Key {
-    of(org, "member-token", &[member.as_bytes()])
-}
-
-/// The mark that an operator token is a member's.
-pub fn member_token(org: OrgId, member: MemberId, id: OperatorId) -> Key {
-    of(org, "member-token", &[member.as_bytes(), id.as_bytes()])
 }
 
 /// The provider of a key made by [`pin`].

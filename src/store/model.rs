@@ -21,7 +21,7 @@ use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
 use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::matrix::Cell;
-use crate::domain::mode::{AuthMode, ModeSet};
+use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use crate::domain::profile::{OnRejection, Profile};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
@@ -141,6 +141,8 @@ pub struct Runs {
     pub on_rejection: OnRejection,
     /// The key that its profile named.
     pub named: Option<CredentialId>,
+    /// The kind of its credential; `None` in the modes that use none of the org's or a member's.
+    pub kind: Option<CredentialKind>,
     /// The code of the reason why it is not the first way it might have been served; `None` where it is.
     pub because: Option<String>,
 }
@@ -321,7 +323,7 @@ table!(Pointer { 0 => id });
 table!(Mark { 0 => since });
 table!(Slot { 0 => agent });
 table!(Pin { 0 => credential, 1 => position, 2 => runs });
-table!(Runs { 0 => mode, 1 => provider, 2 => modes, 3 => on_rejection, 4 => named, 5 => because });
+table!(Runs { 0 => mode, 1 => provider, 2 => modes, 3 => on_rejection, 4 => named, 5 => because, 6 => kind });
 table!(LeasePointer { 0 => lease });
 table!(RequestOutcome { 0 => content, 1 => id, 2 => at });
 table!(Seen { 0 => at, 1 => address, 2 => version, 3 => attributes });

@@ -78,6 +78,16 @@ async fn each_scope_takes_something_and_none_gives_it_back() {
         ]
     );
     assert_eq!(scene.picks().await.0, AuthMode::Byok);
+    // Whoever runs the broker is told the same.
+    let asked = proto::ResolveCredentialRequest {
+        org: scene.org.clone(),
+        ..scene.asks(&task)
+    };
+    let request = proto::ExplainResolutionRequest {
+        resolution: Some(asked),
+    };
+    let told = world.operator.broker().explain_resolution(request).await.unwrap();
+    assert_eq!(told.into_inner().decision, Some(explained));
 
     // What the org allows and the system denies stays denied.
     world.system(&[AuthMode::Byok]).await;

@@ -97,20 +97,25 @@ async fn half_a_credential_or_another_agents_is_none() {
             "an operator's token",
             None,
             Some(broker.operator_token()),
-            "WRONG_CREDENTIAL_FAMILY",
+            "PERMISSION_DENIED",
         ),
         (
             "an unknown operator's",
             None,
             Some(&no_operator),
-            "WRONG_CREDENTIAL_FAMILY",
+            "CREDENTIAL_UNKNOWN",
         ),
         ("something else", None, Some("hello"), "WRONG_CREDENTIAL_FAMILY"),
     ] {
         let caller = as_whoever(&broker, certificate, token).await;
         let status = caller.resolve(&task).await.unwrap_err();
         assert_eq!(reason(&status), expected, "{what}");
-        assert_eq!(status.code(), tonic::Code::Unauthenticated, "{what}");
+        // Who is known and may not is told so; all others did not show who they are.
+        let code = match expected {
+            "PERMISSION_DENIED" => tonic::Code::PermissionDenied,
+            _ => tonic::Code::Unauthenticated,
+        };
+        assert_eq!(status.code(), code, "{what}");
     }
 
     // An API key stays one over an agent's connection: it gets nothing that the agent has.

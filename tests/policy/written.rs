@@ -121,6 +121,12 @@ async fn one_bad_row_changes_nothing_and_is_named() {
             "pins",
             own(|rules| rules.pins.push(pin("demo-agent", AuthMode::Oauth))),
         ),
+        // What is told of it is short.
+        (
+            "PROVIDER_UNKNOWN",
+            "provider",
+            own_cell(cell(AuthMode::Byok, &"p\n".repeat(50_000), "*", verdict)),
+        ),
         (
             "INVALID_ARGUMENT",
             "profile.modes",

@@ -45,6 +45,7 @@ impl<'a> Scene<'a> {
             1 => Selection::Running {
                 mode,
                 provider: if random.once_in(2) { STAND_IN } else { MAIN },
+                kind: None,
                 modes: modes(random),
             },
             _ => Selection::Set(modes(random)),

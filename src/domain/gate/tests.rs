@@ -87,6 +87,7 @@ fn a_settled_mode_that_is_denied_is_refused_and_nothing_takes_its_place() {
     let running = Selection::Running {
         mode: OAuth,
         provider: "p",
+        kind: None,
         modes: ModeSet::ALL,
     };
     for selection in [pinned, running] {
@@ -170,6 +171,7 @@ fn a_running_task_whose_way_is_gone_is_refused_and_not_put_on_another() {
     let elsewhere = Selection::Running {
         mode: Byok,
         provider: "gone",
+        kind: None,
         modes: ModeSet::ALL,
     };
     let refused = gate(&input(&main, elsewhere)).permit.unwrap_err();

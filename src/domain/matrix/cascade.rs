@@ -69,6 +69,19 @@ impl Judged {
         ModeSet::ALL.difference(self.denied())
     }
 
+    /// What both allow: what either denies is denied.
+    #[must_use]
+    pub fn and(mut self, other: Judged) -> Judged {
+        for ((_, column), (_, also)) in self.columns.iter_mut().zip(other.columns) {
+            let denied = column.denied.union(also.denied);
+            *column = Column {
+                denied,
+                allowed: column.allowed.union(also.allowed).difference(denied),
+            };
+        }
+        self
+    }
+
     /// The modes that some scope denies.
     pub fn denied(&self) -> ModeSet {
         self.columns

@@ -58,6 +58,12 @@ fn fault(field: &'static str, reason: Reason, at: &str, message: impl std::fmt::
     }
 }
 
+/// A text of a request, for a message: it may be long, and hold anything.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(64).collect();
+    format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
+}
+
 fn known<'a>(names: impl Iterator<Item = &'a Name>) -> String {
     names.map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -66,7 +72,7 @@ fn known_provider(registry: &Registry, field: &'static str, at: &str, provider: 
     if registry.provider(provider).is_some() {
         return Ok(());
     }
-    let message = format!("there is no provider {provider:?}");
+    let message = format!("there is no provider {}", quoted(provider));
     let all = known(registry.providers().map(|provider| &provider.name));
     Err(fault(field, Reason::ProviderUnknown, at, message).with("known", all))
 }
@@ -74,12 +80,15 @@ fn known_provider(registry: &Registry, field: &'static str, at: &str, provider: 
 /// A cell of the scope that `at` names.
 pub(super) fn cell(registry: &Registry, at: &str, new: NewCell) -> Result<Cell, Refusal> {
     let model = if new.model.is_empty() { "*" } else { &new.model };
-    let provider = if new.provider.is_empty() {
-        "any provider"
-    } else {
-        &new.provider
+    let provider = match new.provider.as_str() {
+        "" => "any provider".to_owned(),
+        named => quoted(named),
     };
-    let at = format!("{at}: the cell for {}, {provider}, {model:?}", new.mode.name());
+    let at = format!(
+        "{at}: the cell for {}, {provider}, {}",
+        new.mode.name(),
+        quoted(model)
+    );
     if !new.provider.is_empty() {
         known_provider(registry, "provider", &at, &new.provider)?;
     }
@@ -111,7 +120,7 @@ pub(super) fn new_matrix(registry: &Registry, at: &str, cells: Vec<NewCell>) -> 
 /// The mode that an executor is held to: one that it has with its native provider.
 pub(super) fn pin(registry: &Registry, at: &str, executor: &str, mode: AuthMode) -> Result<(), Refusal> {
     let Some(found) = registry.executor(executor) else {
-        let message = format!("there is no executor {executor:?}");
+        let message = format!("there is no executor {}", quoted(executor));
         let all = known(registry.executors().map(|executor| &executor.name));
         return Err(fault("executor", Reason::ExecutorUnknown, at, message).with("known", all));
     };

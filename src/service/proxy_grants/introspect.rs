@@ -29,6 +29,7 @@ use crate::domain::time::Time;
 use crate::service::Broker;
 use crate::service::live::ended;
 use crate::service::managed_keys::ManagedSecret;
+use crate::service::resolve::checked_model;
 use crate::store::keys;
 
 /// What a grant is good for.
@@ -53,9 +54,6 @@ pub enum Introspection {
     Inactive(Option<Reason>),
 }
 
-/// The longest name of a model taken, in bytes.
-const MAX_MODEL: usize = 128;
-
 /// What was found of a grant, as far as it is known.
 struct Found {
     claims: GrantClaims,
@@ -71,10 +69,7 @@ impl Broker {
         token: &Secret<ActorToken>,
         model: &str,
     ) -> Result<Introspection, Refusal> {
-        if model.len() > MAX_MODEL || model.chars().any(char::is_control) {
-            let message = format!("model is at most {MAX_MODEL} printable characters");
-            return Err(Refusal::invalid("model", message));
-        }
+        checked_model(model)?;
         let mut found = None;
         match self.active_grant(caller, token, model, &mut found).await {
             Ok(active) => Ok(Introspection::Active(Box::new(active))),
@@ -221,7 +216,12 @@ impl Broker {
     }
 
     /// Refuses what a scope of the access matrix denies by now. At the scope of the system it does not bind.
-    fn permitted(&self, lease: &Lease, project: Option<ProjectId>, model: &str) -> Result<(), Refusal> {
+    pub(in crate::service) fn permitted(
+        &self,
+        lease: &Lease,
+        project: Option<ProjectId>,
+        model: &str,
+    ) -> Result<(), Refusal> {
         if matches!(lease.holder, Holder::Operator(_)) {
             return Ok(());
         }
@@ -230,11 +230,8 @@ impl Broker {
             Some(project) => policy.cascade(lease.org, project),
             None => policy.above_projects(lease.org),
         };
-        if cascade
-            .judge(&lease.provider, model)
-            .permits()
-            .contains(lease.mode)
-        {
+        let judged = self.registry.judge(cascade, &lease.provider, model);
+        if judged.permits().contains(lease.mode) {
             return Ok(());
         }
         let message = format!("the access matrix denies {} for this model", lease.mode.name());
@@ -242,7 +239,7 @@ impl Broker {
     }
 
     /// Refuses metered use to an org that is not entitled to it, or has no credit.
-    async fn entitled(&self, lease: &Lease) -> Result<(), Refusal> {
+    pub(in crate::service) async fn entitled(&self, lease: &Lease) -> Result<(), Refusal> {
         if lease.mode != AuthMode::Metered {
             return Ok(());
         }

@@ -40,7 +40,8 @@ impl Broker {
         let mut changes = Changes::default();
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
-                let lease = self.handing(lease, self.handed(caller, choice)?).await?;
+                let handed = self.handed(caller, choice)?;
+                let lease = self.handing(lease, handed, &entry.model).await?;
                 // What a rejection or a lapsed subscription led to is the task's choice from now on.
                 self.repin(prepared, choice).await?;
                 let recorded = self.journal.append(&record.about("lease", lease.id));
@@ -100,26 +101,28 @@ impl Broker {
         Ok((Arc::new(lease), done.position))
     }
 
-    /// Keeps which generation a lease is about to hand out, so that a revocation can tell what is out there. A
-    /// commit where that is a newer one than the last time, and none otherwise.
+    /// Keeps which generation a lease is about to hand out, so that a revocation can tell what is out there, and for
+    /// which model, so that what is judged by the lease is judged by that. A commit where either is another than the
+    /// last time, and none otherwise.
     pub(super) async fn handing(
         &self,
         lease: Stored<Lease>,
         handed: Option<Handed>,
+        model: &str,
     ) -> Result<Arc<Lease>, Undone> {
-        let Some(handed) = handed else {
-            return Ok(lease.value);
+        let before = lease.value.handed;
+        let newer = match (before, handed) {
+            (Some(before), Some(handed)) => handed.generation > before.generation,
+            (None, handed) => handed.is_some(),
+            (Some(_), None) => false,
         };
-        if lease
-            .value
-            .handed
-            .is_some_and(|before| before.generation >= handed.generation)
-        {
+        if !newer && lease.value.model == model {
             return Ok(lease.value);
         }
         let key = keys::lease(lease.value.org, lease.value.id);
         let handing = Lease {
-            handed: Some(handed),
+            handed: if newer { handed } else { before },
+            model: model.to_owned(),
             ..Lease::clone(&lease.value)
         };
         // Guarded: what ended the lease meanwhile wins.

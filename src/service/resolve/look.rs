@@ -84,6 +84,8 @@ pub(in crate::service) struct For<'a> {
     pub(in crate::service) named: Option<CredentialId>,
     /// Why the task does not run on the first way it might have.
     pub(in crate::service) because: Option<Reason>,
+    /// Whether a shared dispatch of the caller has its place in the quota already.
+    pub(in crate::service) dispatched: bool,
 }
 
 /// Looked at, or the store could not be read.
@@ -101,7 +103,7 @@ impl Broker {
         match entry.mode {
             AuthMode::OAuth | AuthMode::Byok => self.look_at_own(whom, walk, decision).await,
             AuthMode::Metered => self.look_at_metered(whom.org, entry).await,
-            AuthMode::Shared => self.look_at_shared(whom.org, walk).await,
+            AuthMode::Shared => self.look_at_shared(whom, walk.entry()).await,
             AuthMode::HostSession | AuthMode::Local if whom.capacity == Capacity::Cloud => {
                 Ok(Err(Condition::WrongCapacity.into()))
             }
@@ -228,14 +230,14 @@ impl Broker {
         })
     }
 
-    async fn look_at_shared(&self, org: OrgId, walk: &Walk<'_>) -> Looked {
-        let Some(key) = self.managed_key(Pool::Shared, &walk.entry().provider).await? else {
+    async fn look_at_shared(&self, whom: For<'_>, entry: &PermitEntry) -> Looked {
+        let Some(key) = self.managed_key(Pool::Shared, &entry.provider).await? else {
             return Ok(Err(Condition::NoKey.into()));
         };
-        // What is under way has its place; that of a new dispatch is taken together with its lease.
-        if !walk.is_running() {
-            let limit = self.shared_limit(org).await?;
-            if let Err(refusal) = self.shared_is_free(org, limit).await? {
+        // What was dispatched has its place; that of a new dispatch is taken together with its lease.
+        if !whom.dispatched {
+            let limit = self.shared_limit(whom.org).await?;
+            if let Err(refusal) = self.shared_is_free(whom.org, limit).await? {
                 return Ok(Err(Met {
                     condition: Condition::OverQuota,
                     refusal: Some(refusal),

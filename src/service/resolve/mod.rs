@@ -114,12 +114,22 @@ pub(super) fn checked_request_id(text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Names of models are compared as they are: a blank at an end would slip past a cell that denies the model.
+pub(super) fn checked_model(model: &str) -> Result<(), Refusal> {
+    let printable = model.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if model.len() > MAX_NAME || !printable || model.trim() != model {
+        let message =
+            format!("model is at most {MAX_NAME} printable ASCII characters, without blanks at its ends");
+        return Err(Refusal::invalid("model", message));
+    }
+    Ok(())
+}
+
 impl Broker {
     /// Checks the form of what is asked for, and who may ask for it; returns how long the credential has to work.
     fn checked(&self, caller: &Caller, input: &ResolveInput<'_>) -> Result<Duration, Refusal> {
         checked_request_id(input.request_id)?;
         for (field, text) in [
-            ("model", input.model),
             ("executor", input.executor),
             ("provider", input.provider),
             ("profile", input.profile),
@@ -129,11 +139,7 @@ impl Broker {
                 return Err(Refusal::invalid(field, message));
             }
         }
-        // Names are compared as they are: a blank at an end would slip past a cell that denies the model.
-        if !input.model.is_ascii() || input.model.trim() != input.model {
-            let message = "model is printable ASCII, without blanks at its ends";
-            return Err(Refusal::invalid("model", message));
-        }
+        checked_model(input.model)?;
         if input.system_scope && !caller.reach().is_everywhere() {
             return Err(Refusal::new(
                 Reason::PermissionDenied,

@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::look::{For, Met, Source};
 use super::plan::Plan;
 use super::subject::Subject;
-use crate::domain::actor::Caller;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::conditions::{Condition, reason};
 use crate::domain::credential::Credential;
 use crate::domain::decision::{Candidate, Decision};
 use crate::domain::gate::Permit;
 use crate::domain::id::{CredentialId, OrgId};
-use crate::domain::mode::CredentialKind;
+use crate::domain::lease::Backing;
+use crate::domain::mode::{AuthMode, CredentialKind, PermitEntry};
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -54,9 +55,15 @@ impl Broker {
     ) -> Result<Choice, Refusal> {
         loop {
             decision.position = walk.position();
+            let dispatched = self.has_dispatched(caller, subject, walk.entry()).await?;
+            let whom = For { dispatched, ..whom };
             let met = match self.look(whom, &walk, decision).await? {
                 Ok(source) => {
                     let entry = walk.entry();
+                    // Before the lease: what cannot be handed out is no dispatch.
+                    if let Source::Managed(_) = source {
+                        self.has_proxy_for(caller.actor(), &entry.provider)?;
+                    }
                     decision.fallback = walk.because().or(whom.because);
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
                     self.check_cleared(caller, subject, entry, source.backing(entry))
@@ -95,6 +102,21 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Whether a shared dispatch of this caller has its place in the quota already.
+    async fn has_dispatched(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        entry: &PermitEntry,
+    ) -> Result<bool, Refusal> {
+        let holds = matches!(caller.actor(), Actor::Agent(_) | Actor::ApiKey { .. });
+        if entry.mode != AuthMode::Shared || subject.task.is_none() || !holds {
+            return Ok(false);
+        }
+        let backing = Backing::Mode(entry.mode, &entry.provider);
+        Ok(self.filed(caller, subject, backing).await?.pointer.is_some())
     }
 
     /// Takes what was found: a stored credential with its secret, fresh enough.
@@ -186,6 +208,7 @@ impl Plan {
             modes: self.modes.with(entry.mode),
             on_rejection: self.on_rejection,
             named: self.named,
+            kind: entry.kind,
             because: choice.because.map(|reason| reason.code().to_owned()),
         }
     }

@@ -45,6 +45,7 @@ impl Broker {
         let settled = runs.map(|runs| Settled {
             mode: runs.mode,
             provider: &runs.provider,
+            kind: runs.kind,
             modes: runs.modes,
             on_rejection: runs.on_rejection,
             named: runs.named,

@@ -46,6 +46,7 @@ impl Prepared {
             in_use: pin.and_then(|pin| pin.value.credential),
             named: self.plan.named,
             because: pin.and_then(|pin| pin.value.because()),
+            dispatched: false,
         }
     }
 }
@@ -159,6 +160,7 @@ impl Broker {
                 on_rejection: OnRejection::Fail,
                 named: None,
                 because: None,
+                kind: Some(credential.value.kind),
             }
         }))
     }

@@ -7,7 +7,7 @@ use super::{ATTEMPTS, ResolveInput, Whose, checked_request_id, shown};
 use crate::domain::actor::Caller;
 use crate::domain::conditions::{Condition, reason};
 use crate::domain::decision::Decision;
-use crate::domain::id::{OrgId, TaskId};
+use crate::domain::id::{OrgId, ProjectId, TaskId};
 use crate::domain::journal::{Action, Outcome, Position, Record};
 use crate::domain::lease::{Handed, Lease};
 use crate::domain::managed::Pool;
@@ -115,8 +115,10 @@ impl Broker {
         };
         // Before anything is asked of the provider, and once more before the answer.
         self.still_allowed(caller, whose, task.as_ref()).await?;
+        let project = task.as_ref().map(|task| task.value.project);
+        self.still_permitted(&lease.value, project).await?;
         let Some(id) = lease.value.credential else {
-            return self.newer_managed(caller, lease, input, record).await;
+            return self.newer_managed(caller, lease, input, record, project).await;
         };
         let credential = self.credential(org, id).await?.value;
         let rejected = input.rejected_generation;
@@ -157,6 +159,7 @@ impl Broker {
             .await?;
         let position = self.journal.append(&record).await?;
         self.still_allowed(caller, whose, task.as_ref()).await?;
+        self.still_permitted(&lease, project).await?;
         self.still_approved(caller, &lease).await?;
         if self.generation(&fresh.credential).await?.is_none() {
             return Err(Refusal::not_found("credential"));
@@ -172,6 +175,12 @@ impl Broker {
             fallback: None,
             position,
         })
+    }
+
+    /// What the policy denies by now, or the org may not use any more, is not renewed.
+    async fn still_permitted(&self, lease: &Lease, project: Option<ProjectId>) -> Result<(), Refusal> {
+        self.permitted(lease, lease.project.or(project), &lease.model)?;
+        self.entitled(lease).await
     }
 
     /// The provider itself refuses the grant: where the task's profile goes on, the next credential of the org's or
@@ -242,6 +251,7 @@ impl Broker {
         lease: Stored<Lease>,
         input: &RefreshInput<'_>,
         record: Record,
+        project: Option<ProjectId>,
     ) -> Result<Refreshed, Refusal> {
         let mode = lease.value.mode;
         let refused = || {
@@ -254,7 +264,7 @@ impl Broker {
             .managed_key(pool, &lease.value.provider)
             .await?
             .ok_or_else(refused)?;
-        if !self.hands_raw(holder(caller)?) || key.facts.generation <= input.rejected_generation {
+        if !self.hands_raw(holder(caller)?) || key.facts.generation == input.rejected_generation {
             return Err(refused());
         }
         let generation = key.facts.generation;
@@ -266,6 +276,7 @@ impl Broker {
         let lease = self.handing_over(caller, lease, handed).await?;
         let position = self.journal.append(&record).await?;
         self.still_live(caller).await?;
+        self.still_permitted(&lease, project).await?;
         let model = lease.model.clone();
         let wanted = self.settings().minimum_remaining;
         Ok(Refreshed {
@@ -286,7 +297,8 @@ impl Broker {
     ) -> Result<Arc<Lease>, Refusal> {
         for _ in 0..ATTEMPTS {
             let (org, id) = (lease.value.org, lease.value.id);
-            match self.handing(lease, Some(handed)).await {
+            let model = lease.value.model.clone();
+            match self.handing(lease, Some(handed), &model).await {
                 Ok(lease) => return Ok(lease),
                 Err(Undone::Conflict) => lease = self.own_lease(caller, org, &id.to_string()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),
