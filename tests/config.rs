@@ -299,7 +299,7 @@ key_files = { anthropic = "a" }
 base_url = "https://proxy.example"
 base_urls = { anthropic = "https://proxy.example" }
 grant_lifetime = "1m"
-raw_keys_to = []
+raw_keys_to = ["agents"]
 "#;
     let (mut config, new) = (parse("").unwrap(), parse(text).unwrap());
     let reloadable = KEYS.iter().filter(|key| key.apply == Apply::Reload);

@@ -249,6 +249,35 @@ async fn an_orgs_own_proxy_sees_its_org_and_gets_the_key_where_the_control_plane
     assert_eq!(key_of(&scene.proxy.introspect_grant(&grant).await), Some(KEY));
 }
 
+/// The admins of an org make its API keys: with the default, that must not give the org the platform's keys.
+// req: E8 E9
+#[tokio::test]
+async fn by_default_no_org_gets_the_platforms_keys() {
+    let mut scene = Scene::start(&[]).await;
+    scene = scene.restart("# raw_keys_to is not set").await;
+    let (_, broad) = scene.operator.make_broad_api_key(ORG).await;
+    let broad = scene.broker.caller(Some(&broad)).await;
+    let request = proto::CreateTaskRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+        project: support::broker::PROJECT.to_owned(),
+        executor: "metered-agent".to_owned(),
+        ..Default::default()
+    };
+    let made = scene.operator.tasks().create_task(request).await.unwrap();
+    let task = made.into_inner().task.unwrap().id;
+    let lease = broad.resolve(&task).await.unwrap().lease.unwrap();
+    let Some(proto::material::Material::ProxyGrant(grant)) =
+        lease.material.and_then(|material| material.material)
+    else {
+        panic!("the key itself");
+    };
+    let grant = grant.token.unwrap().value.clone();
+    let answer = broad.introspect_grant(&grant).await;
+    assert_eq!((answer.active, key_of(&answer)), (true, None));
+    assert_eq!(key_of(&scene.proxy.introspect_grant(&grant).await), Some(KEY));
+}
+
 // req: E8 E9
 #[tokio::test]
 async fn who_gets_the_key_itself_is_configured() {
@@ -257,12 +286,16 @@ async fn who_gets_the_key_itself_is_configured() {
     let operator = Holder::Operator(credbroker::domain::id::Id::from_bytes([3; 16]));
     let mut broker = TestBroker::start().await;
     for (listed, expected) in [
-        (None, [false, true]),
+        (None, [false, false]),
+        (Some("[\"control-plane\"]"), [false, true]),
         (Some("[]"), [false, false]),
         (Some("[\"agents\"]"), [true, false]),
         (Some("[\"agents\", \"control-plane\"]"), [true, true]),
     ] {
-        let config = listed.map_or_else(String::new, |listed| format!("[proxy]\nraw_keys_to = {listed}"));
+        let config = match listed {
+            None => "# raw_keys_to is not set".to_owned(),
+            Some(listed) => format!("[proxy]\nraw_keys_to = {listed}"),
+        };
         broker = broker
             .restart_with(|options: &mut Options| options.config = config)
             .await;

@@ -165,7 +165,7 @@ section!(Proxy {
     base_url: String = String::new(),
     base_urls: BTreeMap<String, String> = BTreeMap::new(),
     grant_lifetime: Span = Span::seconds(15 * 60),
-    raw_keys_to: Vec<String> = vec!["control-plane".into()],
+    raw_keys_to: Vec<String> = Vec::new(),
 });
 
 section!(Connectors {

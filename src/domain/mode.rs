@@ -45,6 +45,11 @@ impl AuthMode {
     pub fn from_name(name: &str) -> Option<AuthMode> {
         Self::ORDER.into_iter().find(|mode| mode.name() == name)
     }
+
+    /// Whether it is use of one of the platform's own keys, whose model calls are reported as usage.
+    pub const fn has_reported_usage(self) -> bool {
+        matches!(self, AuthMode::Metered | AuthMode::Shared)
+    }
 }
 
 /// A set of modes.

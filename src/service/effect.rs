@@ -55,6 +55,37 @@ pub(super) enum Undone {
     Refused(Refusal),
 }
 
+/// An effect that did not come about, or of which that is not known.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// What its caller is told.
+    pub undone: Undone,
+    /// Whether it is known that nothing came about, now or later.
+    pub known: bool,
+}
+
+impl Failed {
+    fn known(undone: impl Into<Undone>) -> Self {
+        Self {
+            undone: undone.into(),
+            known: true,
+        }
+    }
+
+    fn unknown(refusal: Refusal) -> Self {
+        Self {
+            undone: Undone::Refused(refusal),
+            known: false,
+        }
+    }
+}
+
+impl From<Failed> for Undone {
+    fn from(failed: Failed) -> Self {
+        failed.undone
+    }
+}
+
 impl From<Refusal> for Undone {
     fn from(refusal: Refusal) -> Self {
         Undone::Refused(refusal)
@@ -152,24 +183,34 @@ impl Broker {
 
     /// Makes `changes` happen, recorded as `record`. Runs to its end even when the caller goes away.
     pub(super) async fn effect(self: &Arc<Self>, record: Record, changes: Changes) -> Result<Done, Undone> {
-        self.room_for(record.action)?;
+        Ok(self.effect_or_fate(record, changes).await?)
+    }
+
+    /// As [`Broker::effect`], for who has to know of a failed one whether it may have come about.
+    pub(super) async fn effect_or_fate(
+        self: &Arc<Self>,
+        record: Record,
+        changes: Changes,
+    ) -> Result<Done, Failed> {
+        self.room_for(record.action).map_err(Failed::known)?;
         let broker = Arc::clone(self);
         tokio::spawn(async move { broker.run_effect(record, changes).await })
             .await
             .unwrap_or_else(|_| {
-                Err(Undone::Refused(Refusal::new(
+                Err(Failed::unknown(Refusal::new(
                     Reason::Internal,
                     "the effect ended before it was told",
                 )))
             })
     }
 
-    async fn run_effect(&self, record: Record, mut changes: Changes) -> Result<Done, Undone> {
+    async fn run_effect(&self, record: Record, mut changes: Changes) -> Result<Done, Failed> {
+        // Without its begin nothing is committed: even one that is durable after all is settled as failed.
         let begin = self
             .journal
             .append(&record.clone().phase(Phase::Begin))
             .await
-            .map_err(Refusal::from)?;
+            .map_err(|error| Failed::known(Refusal::from(error)))?;
         changes = changes.put(&keys::effect(begin), &Mark { since: self.now() });
         let finished = self.finished_effects.take();
         for position in &finished {
@@ -180,16 +221,17 @@ impl Broker {
         let finish = |outcome| record.clone().phase(Phase::Finish(begin)).outcome(outcome);
         let undone = match outcome {
             Ok(Commit::Applied(revision)) => {
+                // It came about, even where that could not be recorded yet.
                 let position = append_finish(&self.journal, &finish(Outcome::Allowed))
                     .await
-                    .map_err(Refusal::from)?;
+                    .map_err(|error| Failed::unknown(error.into()))?;
                 self.finished_effects.push(begin);
                 return Ok(Done { position, revision });
             }
             Ok(Commit::Conflict) => Undone::Conflict,
             Err(error) if error.changed_nothing() => Undone::Refused(error.into()),
             // Whether it happened is not known; the begin stays open and is settled at the next start.
-            Err(error) => return Err(Undone::Refused(error.into())),
+            Err(error) => return Err(Failed::unknown(error.into())),
         };
         finished
             .into_iter()
@@ -200,7 +242,7 @@ impl Broker {
         };
         append_finish(&self.journal, &finish(Outcome::Failed(reason)))
             .await
-            .map_err(Refusal::from)?;
-        Err(undone)
+            .map_err(|error| Failed::known(Refusal::from(error)))?;
+        Err(Failed::known(undone))
     }
 }

@@ -107,8 +107,9 @@ impl Broker {
             .await?)
     }
 
-    /// Removes what the store needs no longer: locks that have expired, what was a removed member's, and request ids of the days before
-    /// yesterday, and events of usage and credit that are old enough to be forgotten.
+    /// Removes what the store needs no longer: locks that have expired, what was a removed member's, request ids of
+    /// the days before yesterday, events of usage and credit that are old enough to be forgotten, and sums of spend
+    /// of more than 400 days ago.
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
         self.collect_locks().await?;
         self.finish_removals().await?;
@@ -122,6 +123,7 @@ impl Broker {
             for (_, org) in &orgs {
                 self.collect_requests(org.value.id, today).await?;
                 self.collect_taken(org.value.id).await?;
+                self.collect_spend(org.value.id).await?;
             }
             match orgs.into_iter().last() {
                 Some((key, _)) => after = Some(key),

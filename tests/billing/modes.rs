@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use credbroker::clock::Clock as _;
 use credbroker::proto::{self, AddCreditRequest, AuthMode, KeyPool, SpendDimension};
 use futures_util::future::join_all;
 use prost_types::FieldMask;
 use tonic::Status;
 
-use crate::support::broker::{MEMBER, ORG, PROJECT, now};
+use crate::support::broker::{MEMBER, ORG, PROJECT};
 use crate::support::client::{metadata, retry_after};
 use crate::support::clock::MovedClock;
 use crate::support::{Caller, Options, TestBroker, reason};
@@ -102,12 +103,16 @@ impl Platform {
 
     /// Reports one event of usage; the balance after it.
     async fn used(&self, lease: &str, micros: i64) -> i64 {
+        self.report("call-1", lease, micros).await.balance_micros
+    }
+
+    async fn report(&self, event_id: &str, lease: &str, micros: i64) -> proto::ReportUsageResponse {
         let event = proto::UsageEvent {
-            event_id: "call-1".to_owned(),
+            event_id: event_id.to_owned(),
             lease: lease.to_owned(),
             micros,
             time: Some(prost_types::Timestamp {
-                seconds: now().seconds(),
+                seconds: self.clock.wall().seconds(),
                 nanos: 0,
             }),
             ..Default::default()
@@ -117,8 +122,74 @@ impl Platform {
             events: vec![event],
         };
         let answer = self.automation().await.billing().report_usage(request).await;
-        answer.unwrap().into_inner().balance_micros
+        answer.unwrap().into_inner()
     }
+
+    async fn release(&self, lease: &str) {
+        let request = proto::ReleaseLeaseRequest {
+            lease: lease.to_owned(),
+        };
+        self.automation()
+            .await
+            .broker()
+            .release_lease(request)
+            .await
+            .unwrap();
+    }
+}
+
+/// Giving the lease back and asking anew makes nothing free, and fills no store.
+// req: A2 E8 E12
+#[tokio::test]
+async fn usage_is_drawn_whatever_became_of_the_lease() {
+    let platform = Platform::start().await;
+    platform.add_credit(1_000, 1).await;
+    let task = platform.task("metered-agent").await;
+    let resolve = || async {
+        let answer = platform.automation().await.resolve(&task).await.unwrap();
+        answer.lease.unwrap().id
+    };
+    let first = resolve().await;
+    for _ in 0..4 {
+        platform.release(&first).await;
+        assert_eq!(resolve().await, first, "another lease for each time");
+    }
+    platform.release(&first).await;
+    assert_eq!(platform.report("released", &first, 100).await.balance_micros, 900);
+    assert_eq!(resolve().await, first);
+    assert_eq!(
+        platform.report("made-again", &first, 100).await.balance_micros,
+        800
+    );
+
+    // Over, and followed by another one.
+    platform.clock.advance(Duration::from_secs(3_601));
+    let second = resolve().await;
+    assert_ne!(second, first);
+    assert_eq!(
+        platform.report("straddled", &first, 100).await.balance_micros,
+        700
+    );
+    assert_eq!(total(&platform.operator).await.dispatches, 1);
+
+    // Past the time after which other leases are collected, and past that of these.
+    let day = Duration::from_secs(86_400);
+    platform.clock.advance(30 * day);
+    let _swept = platform.broker.broker.sweep().await.unwrap();
+    for lease in [&first, &second] {
+        let balance = platform.report(&format!("late-{lease}"), lease, 100).await;
+        assert_eq!(
+            balance.results[0].outcome(),
+            proto::UsageOutcome::Recorded,
+            "{balance:?}"
+        );
+    }
+    platform.clock.advance(2 * day);
+    let swept = platform.broker.broker.sweep().await.unwrap();
+    assert_eq!(swept.leases, 2);
+    let gone = platform.report("gone", &first, 100).await;
+    assert_eq!(gone.results[0].outcome(), proto::UsageOutcome::Refused);
+    assert_eq!(gone.balance_micros, 500);
 }
 
 // req: A2 E8 E12

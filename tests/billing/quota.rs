@@ -8,13 +8,17 @@ use credbroker::domain::cost::Spend;
 use credbroker::domain::day::Day;
 use credbroker::domain::id::{Id, LeaseId, OrgId};
 use credbroker::domain::journal::{Action, Phase, Position, Record};
+use credbroker::domain::managed::Pool;
 use credbroker::domain::mode::AuthMode;
 use credbroker::domain::reason::Reason;
+use credbroker::domain::refusal::Refusal;
+use credbroker::domain::secret::Secret;
+use credbroker::service::{AccountChange, Resolved, SetManagedKey};
 use credbroker::store::keys::{self, SpendOf};
 use credbroker::store::record::Changes;
 use futures_util::future::join_all;
 
-use crate::bench::{Bench, granted};
+use crate::bench::{Bench, ORG, granted, live_operator, operator};
 
 fn org() -> OrgId {
     Id::from_bytes([3; 16])
@@ -118,4 +122,39 @@ async fn the_first_count_after_a_start_has_all_that_was_recorded() {
     }
     assert!(bench.broker.reserve_shared(org(), 3).await.is_err());
     bench.broker.reserve_shared(org(), 4).await.unwrap().keep();
+}
+
+/// What is known not to have come about has no place of the quota.
+// req: E9 N1
+#[tokio::test]
+async fn a_dispatch_that_the_store_refused_gives_its_place_back() {
+    let bench = Bench::start(granted).await;
+    bench.broker.recover(Vec::new()).await.unwrap();
+    let key = SetManagedKey {
+        pool: Pool::Shared,
+        provider: "demo",
+        key: Secret::from("the-platforms-own-key-000".to_owned()),
+        force: true,
+        overlap: None,
+    };
+    let platform = live_operator(&bench.broker, "platform").await;
+    bench.broker.set_managed_key(&platform, key).await.unwrap();
+    let one = AccountChange {
+        shared_per_day: Some(Some(1)),
+        ..AccountChange::default()
+    };
+    bench.broker.update_account(&operator(), ORG, one).await.unwrap();
+    let refused = |resolved: Result<Resolved, Refusal>| resolved.err().map(|refusal| refusal.reason);
+    bench.refuse("lease", 1);
+    let crowded = bench.resolve_with("shared-agent", "alex").await;
+    assert_eq!(refused(crowded), Some(Reason::Overloaded));
+    assert_eq!(bench.refusals_left(), 0);
+    // The disk is full: nothing begins.
+    bench.reserve(u64::MAX);
+    let full = bench.resolve_with("shared-agent", "alex").await;
+    assert_eq!(refused(full), Some(Reason::StoreUnavailable));
+    bench.reserve(0);
+    bench.resolve_with("shared-agent", "alex").await.unwrap();
+    let second = bench.resolve_with("shared-agent", "bo").await;
+    assert_eq!(refused(second), Some(Reason::SharedQuotaExceeded));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use credbroker::clock::Clock;
 use credbroker::domain::billing::Micros;
+use credbroker::domain::cost::Spend;
 use credbroker::domain::id::OrgId;
 use credbroker::domain::lease::Lease;
 use credbroker::domain::mode::AuthMode;
@@ -315,6 +316,59 @@ async fn events_are_forgotten_after_they_are_too_old_to_come_again() {
         taken(&till).await.is_empty(),
         "what was taken is forgotten in time"
     );
+}
+
+/// Who may report for one org must not keep what the platform's proxy reports out of its account.
+// req: A2 E12
+#[tokio::test]
+async fn the_ids_of_one_reporter_are_not_anothers() {
+    let till = Till::open().await;
+    let squatted = till.event("call-1", 0);
+    let own = &till.bench.resolver;
+    let first = till
+        .bench
+        .broker
+        .report_usage(own, "", &[squatted])
+        .await
+        .unwrap();
+    assert_eq!(outcomes(&first), ["recorded"]);
+    let real = till.event("call-1", 500);
+    assert_eq!(outcomes(&till.report(&[real]).await), ["recorded"]);
+    assert_eq!(till.balance().await, 999_500);
+    let again = till
+        .bench
+        .broker
+        .report_usage(own, "", &[squatted])
+        .await
+        .unwrap();
+    assert_eq!(outcomes(&again), ["duplicate"]);
+}
+
+// req: E12 N7
+#[tokio::test]
+async fn sums_are_removed_after_400_days() {
+    let till = Till::open().await;
+    let day = Duration::from_secs(86_400);
+    let _first = till.report(&[till.event("a", 5)]).await;
+    let sums = || async {
+        let list = keys::spends(till.org);
+        let rows = till
+            .bench
+            .records
+            .scan::<Spend>(list.as_bytes(), None, 1_000)
+            .await;
+        rows.unwrap().len()
+    };
+    assert_eq!(till.spent().await.len(), 1);
+    let before = sums().await;
+    till.bench.clock.advance(400 * day);
+    till.bench.broker.collect().await.unwrap();
+    assert_eq!(sums().await, before);
+    let _second = till.report(&[till.event("b", 5)]).await;
+    assert_eq!(till.spent().await.len(), 1, "of today");
+    till.bench.clock.advance(day);
+    till.bench.broker.collect().await.unwrap();
+    assert_eq!(sums().await, 1, "that of yesterday is all there is");
 }
 
 /// The notes of events that were taken.

@@ -55,6 +55,10 @@ kinds = ["api-key"]
 [executors.both]
 native_provider = "demo"
 providers = { demo = ["byok"], other = ["byok"] }
+
+[executors.shared-agent]
+native_provider = "demo"
+providers = { demo = ["shared"] }
 "#;
 
 /// A store whose queue is full for some commits, and that can be made to lose an answer or to hold a reader up.
@@ -74,15 +78,28 @@ pub struct Crowded {
 
 impl Crowded {
     fn readable(&self) -> Result<(), StoreError> {
-        match self.unreadable.load(Ordering::SeqCst) {
-            true => Err(StoreError::Failed("made to".to_owned())),
-            false => Ok(()),
-        }
+        let readable = !self.unreadable.load(Ordering::SeqCst);
+        readable
+            .then_some(())
+            .ok_or_else(|| StoreError::Failed("made to".to_owned()))
     }
 }
 
 /// Which commit is held, what tells that it is there, and what lets it go on.
 type Held = (Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>);
+
+fn hold_at(place: &Mutex<Option<Held>>, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+    let ((entered, is_there), (go_on, leave)) = (oneshot::channel(), oneshot::channel());
+    *place.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
+    (is_there, go_on)
+}
+
+async fn wait(held: Option<Held>) {
+    if let Some((_, entered, leave)) = held {
+        entered.send(()).unwrap();
+        leave.await.unwrap();
+    }
+}
 
 fn contains(key: &[u8], part: &[u8]) -> bool {
     key.windows(part.len().max(1)).any(|window| window == part)
@@ -110,14 +127,12 @@ impl Kv for Crowded {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         self.readable()?;
-        let held = {
-            let mut hold = self.hold_scan.lock().unwrap();
-            hold.take_if(|(part, ..)| contains(prefix, part))
-        };
-        if let Some((_, entered, leave)) = held {
-            entered.send(()).unwrap();
-            leave.await.unwrap();
-        }
+        let held = self
+            .hold_scan
+            .lock()
+            .unwrap()
+            .take_if(|(part, ..)| contains(prefix, part));
+        wait(held).await;
         self.kv.scan(prefix, after, limit).await
     }
 
@@ -130,14 +145,8 @@ impl Kv for Crowded {
                 return Err(StoreError::Overloaded);
             }
         }
-        let held = {
-            let mut hold = self.hold.lock().unwrap();
-            hold.take_if(|(part, ..)| puts(&batch, part))
-        };
-        if let Some((_, entered, leave)) = held {
-            entered.send(()).unwrap();
-            leave.await.unwrap();
-        }
+        let held = self.hold.lock().unwrap().take_if(|(part, ..)| puts(&batch, part));
+        wait(held).await;
         let lost = self.lose.lock().unwrap().take_if(|part| puts(&batch, part));
         let answer = self.kv.commit(batch).await;
         if lost.is_some() {
@@ -277,18 +286,12 @@ impl Bench {
     /// Holds the next commit that puts a key with `part` in it: the first end tells when it is there, the
     /// second lets it go on.
     pub fn hold(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        let (entered, is_there) = oneshot::channel();
-        let (go_on, leave) = oneshot::channel();
-        *self.store.hold.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
-        (is_there, go_on)
+        hold_at(&self.store.hold, part)
     }
 
     /// Holds the next scan of a prefix with `part` in it, as [`Bench::hold`] holds a commit.
     pub fn hold_scan(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        let (entered, is_there) = oneshot::channel();
-        let (go_on, leave) = oneshot::channel();
-        *self.store.hold_scan.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
-        (is_there, go_on)
+        hold_at(&self.store.hold_scan, part)
     }
 
     /// Makes the next commit that puts a key with `part` in it, loses its answer, and fails all reads from then on.
@@ -363,11 +366,15 @@ impl Bench {
     }
 
     pub async fn resolve_for(&self, member: &str) -> Result<Resolved, Refusal> {
+        self.resolve_with("demo-agent", member).await
+    }
+
+    pub async fn resolve_with(&self, executor: &str, member: &str) -> Result<Resolved, Refusal> {
         let input = ResolveInput {
             org: ORG,
             member,
             project: "web",
-            executor: "demo-agent",
+            executor,
             ..ResolveInput::default()
         };
         self.broker.resolve(&self.resolver, input).await
@@ -451,15 +458,15 @@ async fn make_org(broker: &Arc<Broker>) {
     }
 }
 
-/// One whose record is there: what many changes are guarded by.
-pub async fn known_operator(broker: &Arc<Broker>, name: &str) -> Caller {
+/// An operator who is known and live, as makers of keys have to be.
+pub async fn live_operator(broker: &Arc<Broker>, name: &str) -> Caller {
     let token = broker.create_operator(name).await.unwrap();
     let token = Token::<OperatorFamily>::parse(token.expose_str(Exposure::Inspect).unwrap()).unwrap();
     Caller::local_operator(token.id())
 }
 
 async fn resolver(broker: &Arc<Broker>) -> Caller {
-    let maker = known_operator(broker, "review").await;
+    let maker = live_operator(broker, "review").await;
     let minted = broker.create_api_key(&maker, ORG, NewApiKey::default()).await;
     let key = minted.unwrap().key.key;
     let actor = Actor::ApiKey {

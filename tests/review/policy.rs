@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bench::{self, Bench, granted, known_operator};
+use crate::bench::{self, Bench, granted, live_operator};
 use credbroker::domain::actor::Caller;
 use credbroker::domain::matrix::Verdict;
 use credbroker::domain::mode::AuthMode;
@@ -42,7 +42,7 @@ async fn deny(
 #[tokio::test]
 async fn a_change_whose_answer_was_lost_is_put_in_force_once_the_store_is_read_again() {
     let bench = Bench::start(granted).await;
-    let admin = known_operator(&bench.broker, "admin").await;
+    let admin = live_operator(&bench.broker, "admin").await;
     bench.set_key(OwnerRef::Org, "demo", "the-orgs-own-key-000").await;
     assert!(!bench.broker.mend_policy().await.unwrap());
 
@@ -63,7 +63,7 @@ async fn a_change_whose_answer_was_lost_is_put_in_force_once_the_store_is_read_a
 #[tokio::test]
 async fn a_denial_waits_for_nobody_who_looks_into_another_change() {
     let bench = Arc::new(Bench::start(granted).await);
-    let admin = known_operator(&bench.broker, "admin").await;
+    let admin = live_operator(&bench.broker, "admin").await;
     for validate_only in [true, false] {
         let (is_there, go_on) = bench.hold_scan("task/");
         let slow = tokio::spawn({
@@ -97,7 +97,7 @@ async fn a_denial_waits_for_nobody_who_looks_into_another_change() {
 #[tokio::test]
 async fn past_so_many_previews_there_is_no_other_but_changes_are_made() {
     let bench = Arc::new(Bench::start(granted).await);
-    let admin = known_operator(&bench.broker, "admin").await;
+    let admin = live_operator(&bench.broker, "admin").await;
     let mut held = Vec::new();
     for _ in 0..4 {
         let (is_there, go_on) = bench.hold_scan("task/");

@@ -223,8 +223,14 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
         dir.join("data").display().to_string(),
         options.config
     );
-    let address = |name: &str| (name == "CREDBROKER_LISTEN_ADDRESS").then(|| "127.0.0.1:0".to_owned());
-    let config = Config::parse(&text, &dir.join("credbrokerd.toml"), &address).unwrap();
+    // Most tests of platform keys look at the key itself; who wants the default or another list says so.
+    let raw_keys = !options.config.contains("raw_keys_to");
+    let variables = |name: &str| match name {
+        "CREDBROKER_LISTEN_ADDRESS" => Some("127.0.0.1:0".to_owned()),
+        "CREDBROKER_PROXY_RAW_KEYS_TO" if raw_keys => Some("control-plane".to_owned()),
+        _ => None,
+    };
+    let config = Config::parse(&text, &dir.join("credbrokerd.toml"), &variables).unwrap();
     let mut inputs = Inputs::load(config).unwrap();
     let extras = [REGISTRY, &options.registry].map(|text| Extra { file: "test", text });
     inputs.registry = load_registry(&extras).unwrap();

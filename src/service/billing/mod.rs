@@ -24,6 +24,7 @@ use crate::store::model::Taken;
 use crate::store::record::{Changes, Stored};
 
 pub(super) use turns::Turns;
+pub(super) use usage::USAGE_TAKEN_FOR;
 pub use usage::{ReportedUsage, UsageEvent, UsageResult};
 
 /// An account as it stands: stored, or of an org of which nothing was said yet.
@@ -78,6 +79,10 @@ const ATTEMPTS: usize = 8;
 /// How many events that were taken long ago one commit forgets: two records each.
 const FORGOTTEN: usize = 50;
 
+/// Whose ids they are where no API key gave them: the operators' and the platform's proxies'. An API key's are
+/// told apart by its own id, which is never empty.
+const PLATFORM: &[u8] = &[];
+
 /// An event that is taken once.
 #[derive(Clone, Copy, Debug)]
 struct Event {
@@ -86,10 +91,11 @@ struct Event {
 }
 
 impl Event {
-    /// `kind` keeps the ids of one sort apart from those of another.
-    fn new(kind: &'static str, id: &str, content: &[&[u8]]) -> Self {
+    /// `kind` keeps the ids of one sort apart from those of another, and `whose` those of one source from
+    /// another's: an id that one reporter took must not keep another's event out.
+    fn new(kind: &'static str, whose: &[u8], id: &str, content: &[&[u8]]) -> Self {
         Self {
-            hash: digest(&[kind.as_bytes(), id.as_bytes()]),
+            hash: digest(&[kind.as_bytes(), whose, id.as_bytes()]),
             content: digest(content),
         }
     }
@@ -200,6 +206,7 @@ impl Broker {
         }
         let event = Event::new(
             "credit",
+            PLATFORM,
             &id.to_string(),
             &[&amount.0.to_be_bytes(), note.as_bytes()],
         );

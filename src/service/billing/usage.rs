@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Event, Standing, reused};
-use crate::domain::actor::Caller;
+use super::{Event, PLATFORM, Standing, reused};
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::billing::{Account, Micros};
 use crate::domain::cost::subject;
 use crate::domain::id::{LeaseId, OrgId, ProjectId};
@@ -27,7 +27,7 @@ use crate::store::record::Changes;
 /// What one model call came to, as a request has it.
 #[derive(Clone, Copy, Debug)]
 pub struct UsageEvent<'a> {
-    /// Its id, unique in the org.
+    /// Its id, unique among those of its reporter: the platform, or the API key that reports.
     pub event_id: &'a str,
     /// The lease it was made with.
     pub lease: &'a str,
@@ -68,9 +68,9 @@ const MAX_ID: usize = 64;
 const MAX_MODEL: usize = 128;
 /// The most that one call may have cost: a million units. More is a fault of whoever counts.
 const MAX_COST: i64 = 1_000_000_000_000;
-/// Together with how long events are known, this is what makes them count once: an event that is taken is
+/// For how long the usage of a call is taken; leases are kept longer. Together with how long events are known, this is what makes them count once: an event that is taken is
 /// refused as too old before it is forgotten.
-const OLDEST: Duration = Duration::from_secs(30 * 86_400);
+pub(in crate::service) const USAGE_TAKEN_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// How far ahead the reporter's clock may be.
 const AHEAD: Duration = Duration::from_secs(600);
 /// How many events one commit takes: three operations each, within the store's limit.
@@ -112,13 +112,13 @@ impl UsageEvent<'_> {
         }
         match self.time {
             None => wrong("time", "time is required"),
-            Some(time) if time + OLDEST < now => wrong("time", "the event is older than 30 days"),
+            Some(time) if time + USAGE_TAKEN_FOR < now => wrong("time", "the event is older than 30 days"),
             Some(time) if time > now + AHEAD => wrong("time", "the event is in the future"),
             Some(time) => Ok(time),
         }
     }
 
-    fn event(&self, time: Time) -> Event {
+    fn event(&self, reporter: &Actor, time: Time) -> Event {
         let content: [&[u8]; 6] = [
             self.lease.as_bytes(),
             &self.cost.0.to_be_bytes(),
@@ -127,7 +127,11 @@ impl UsageEvent<'_> {
             self.model.as_bytes(),
             &time.millis().to_be_bytes(),
         ];
-        Event::new("usage", self.event_id, &content)
+        let whose = match reporter {
+            Actor::ApiKey { id, .. } => id.as_bytes(),
+            Actor::Operator(_) | Actor::Agent(_) | Actor::Member { .. } => PLATFORM,
+        };
+        Event::new("usage", whose, self.event_id, &content)
     }
 }
 
@@ -152,7 +156,7 @@ impl Broker {
         let mut groups: Vec<((&str, &str), Vec<Fresh<'_>>)> = Vec::new();
         for (at, usage) in events.iter().enumerate() {
             let event = match usage.check(self.now()) {
-                Ok(time) => usage.event(time),
+                Ok(time) => usage.event(caller.actor(), time),
                 Err(refusal) => {
                     results[at] = UsageResult::Refused(refusal);
                     continue;
@@ -317,8 +321,10 @@ fn usage_record(caller: &Caller, used: &Used, events: &[&Fresh<'_>]) -> Record {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::domain::id::Id;
 
     const NOW: Time = Time::from_seconds(1_800_000_000);
+    const OPERATOR: Actor = Actor::Operator(Id::from_bytes([1; 16]));
 
     fn usage() -> UsageEvent<'static> {
         UsageEvent {
@@ -334,7 +340,7 @@ mod tests {
 
     #[test]
     fn every_field_is_content() {
-        let event = |usage: UsageEvent<'_>| usage.event(usage.time.unwrap()).content;
+        let event = |usage: UsageEvent<'_>| usage.event(&OPERATOR, usage.time.unwrap()).content;
         let others = [
             UsageEvent {
                 lease: "lse_2",
@@ -364,6 +370,19 @@ mod tests {
         for other in others {
             assert_ne!(event(other), event(usage()), "{other:?}");
         }
+    }
+
+    #[test]
+    fn an_id_is_its_reporters_own() {
+        let key = |id| Actor::ApiKey {
+            id: Id::from_bytes([id; 16]),
+            org: Id::from_bytes([9; 16]),
+        };
+        let hash = |reporter| usage().event(&reporter, NOW).hash;
+        assert_eq!(hash(OPERATOR), hash(Actor::Operator(Id::from_bytes([2; 16]))));
+        assert_eq!(hash(key(1)), hash(key(1)));
+        assert_ne!(hash(key(1)), hash(key(2)));
+        assert_ne!(hash(key(1)), hash(OPERATOR));
     }
 
     #[test]

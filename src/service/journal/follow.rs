@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use futures_util::stream::{Stream, unfold};
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 use super::super::Broker;
 use super::super::live::expired;
 use super::filter::{FilterInput, Fits};
+use super::places::Place;
 use super::{Bounds, look};
 use crate::clock::Clock;
 use crate::domain::actor::{Caller, Shown};
@@ -25,8 +26,6 @@ use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
 use crate::journal::{Journal, StoredRecord};
 
-/// How many followers there may be.
-const FOLLOWERS: usize = 64;
 /// What one holds in memory at most, give or take a record.
 const HELD: Bounds = Bounds {
     records: 256,
@@ -36,18 +35,6 @@ const HELD: Bounds = Bounds {
 const PAUSE: Duration = Duration::from_millis(10);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-/// When one that found no place may try again.
-const RETRY: Duration = Duration::from_secs(10);
-
-/// The places that followers take.
-pub(in super::super) struct Followers(Arc<Semaphore>);
-
-impl Default for Followers {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(FOLLOWERS)))
-    }
-}
-
 /// What is followed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FollowInput<'a> {
@@ -83,14 +70,15 @@ impl Broker {
         ended: BoxFuture<'static, Refusal>,
     ) -> Result<impl Stream<Item = Result<Followed, Refusal>> + Send + use<>, Refusal> {
         let filter = self.record_filter(caller, input.filter).await?;
-        self.follow(caller, filter, input.after, input.heartbeat, ended)
+        let place = self.followers.of_records()?;
+        self.follow(caller, (filter, place), input.after, input.heartbeat, ended)
     }
 
-    /// As [`Broker::follow_journal`], for who was looked over already.
+    /// As [`Broker::follow_journal`], for who was looked over already and has a place.
     pub(in super::super) fn follow<F: Fits>(
         &self,
         caller: &Caller,
-        filter: F,
+        (filter, place): (F, Place),
         after: Option<Position>,
         heartbeat: Option<Duration>,
         ended: BoxFuture<'static, Refusal>,
@@ -99,14 +87,6 @@ impl Broker {
         if !HEARTBEATS.contains(&heartbeat) {
             return Err(Refusal::invalid("heartbeat", "heartbeat is from 1 s to 5 min"));
         }
-        let place = Arc::clone(&self.followers.0).try_acquire_owned();
-        let place = place.map_err(|_| {
-            Refusal::new(
-                Reason::Overloaded,
-                "the journal has as many followers as it takes",
-            )
-            .retry_after(RETRY)
-        })?;
         let tip = self.journal.tip();
         let now = *tip.borrow();
         let follower = Follower {
@@ -155,7 +135,7 @@ struct Follower<F> {
     /// When what the caller showed is good no more.
     expires: Option<(Time, Shown)>,
     clock: Arc<dyn Clock>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<F: Fits> Follower<F> {

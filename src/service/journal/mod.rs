@@ -2,6 +2,7 @@
 
 mod filter;
 mod follow;
+mod places;
 mod prune;
 
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use crate::journal::{Anchor, Journal, JournalError, MAX_PAGE, PublicKey, SignedH
 
 pub use filter::FilterInput;
 pub(super) use filter::Fits;
-pub(super) use follow::Followers;
 pub use follow::{FollowInput, Followed};
+pub(super) use places::Followers;
 pub use prune::Pruned;
 
 /// A page of the journal.

@@ -28,6 +28,11 @@ pub(super) struct Cleared {
 }
 
 impl Cleared {
+    /// Whether each lease is to be made with an approval.
+    pub(super) fn demands_approval(&self) -> bool {
+        self.posture == Posture::Required
+    }
+
     /// Leave to make one lease, or why there is none; with guards that keep it true.
     pub(super) fn leave(self, mut changes: Changes) -> Result<(Clearance, Changes), Refusal> {
         for (key, revision) in &self.guards {

@@ -16,7 +16,7 @@ use crate::domain::mode::AuthMode;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
 use crate::service::Broker;
-use crate::service::effect::Undone;
+use crate::service::effect::{Failed, Undone};
 use crate::service::lease::holder;
 use crate::store::Commit;
 use crate::store::keys;
@@ -37,7 +37,7 @@ impl Broker {
         let entry = &prepared.permit.entries()[choice.position];
         let cleared = self.cleared(caller, subject, entry).await?;
         let filed = self.filed(caller, subject, choice.source.backing(entry)).await?;
-        let mut changes = Changes::default();
+        let (mut changes, mut again) = (Changes::default(), None);
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
                 let handed = self.handed(caller, choice)?;
@@ -48,14 +48,37 @@ impl Broker {
                 let position = recorded.await.map_err(Refusal::from)?;
                 return Ok((lease, position));
             }
-            // The one before goes: giving leases back and asking anew must not fill the store.
-            changes = changes.delete::<Lease>(&keys::lease(org, lease.value.id));
+            if stands_again(&lease.value, cleared.demands_approval(), now) {
+                again = Some(lease);
+            } else if lease.value.mode.has_reported_usage() {
+                // Usage of it may still be reported: it stays until that is refused anyway.
+                if lease.value.stands(now) {
+                    changes = ending(changes, &lease, now);
+                }
+            } else {
+                // The one before goes: giving leases back and asking anew must not fill the store.
+                changes = changes.delete::<Lease>(&keys::lease(org, lease.value.id));
+            }
         }
         let (clearance, mut changes) = cleared.leave(changes)?;
-        let lease = self.new_lease(caller, subject, &prepared.permit, choice, now, &clearance)?;
-        let key = keys::lease(org, lease.id);
-        changes = changes.absent(&key);
-        changes = changes.put(&key, &lease);
+        let lease = match again {
+            Some(before) => {
+                let key = keys::lease(org, before.value.id);
+                changes = changes.at(&key, before.revision);
+                let handed = self.handed(caller, choice)?.or(before.value.handed);
+                Lease {
+                    ended: None,
+                    handed,
+                    ..Lease::clone(&before.value)
+                }
+            }
+            None => {
+                let lease = self.new_lease(caller, subject, &prepared.permit, choice, now, &clearance)?;
+                changes = changes.absent(&keys::lease(org, lease.id));
+                lease
+            }
+        };
+        changes = changes.put(&keys::lease(org, lease.id), &lease);
         match &filed.pointer {
             Some(pointer) => changes = changes.at(&filed.file, pointer.revision),
             None => changes = changes.absent(&filed.file),
@@ -91,11 +114,11 @@ impl Broker {
         if let Some(place) = &mut place {
             place.hold();
         }
-        let done = self.effect(record, changes).await;
-        if let (Err(Undone::Conflict), Some(place)) = (&done, place) {
+        let done = self.effect_or_fate(record, changes).await;
+        if let (Err(Failed { known: true, .. }), Some(place)) = (&done, place) {
             place.release();
         }
-        let done = done?;
+        let done = done.map_err(Undone::from)?;
         // Before the credential is looked at once more: a rotation from that look on is heard of.
         self.lease_made(&lease);
         Ok((Arc::new(lease), done.position))
@@ -211,6 +234,26 @@ impl Broker {
             Commit::Conflict => Err(Undone::Conflict),
         }
     }
+}
+
+/// Whether a lease that was given back stands again, rather than another being made: in the modes whose leases are
+/// kept for the sake of their usage, giving back and asking anew must not fill the store. One that an approval
+/// allowed, or that one is demanded for by now, takes another use of an approval and so is another lease.
+fn stands_again(lease: &Lease, demands_approval: bool, now: Time) -> bool {
+    lease.mode.has_reported_usage()
+        && lease.ended.is_some()
+        && now < lease.expires
+        && lease.approval.is_none()
+        && !demands_approval
+}
+
+fn ending(changes: Changes, lease: &Stored<Lease>, now: Time) -> Changes {
+    let ended = Lease {
+        ended: Some(now),
+        ..Lease::clone(&lease.value)
+    };
+    let key = keys::lease(ended.org, ended.id);
+    changes.at(&key, lease.revision).put(&key, &ended)
 }
 
 /// What handing out this credential lets out.

@@ -191,7 +191,8 @@ impl Broker {
         ended: BoxFuture<'static, Refusal>,
     ) -> Result<impl Stream<Item = Result<FollowedCost, Refusal>> + Send + use<>, Refusal> {
         let filter = self.cost_filter(caller, input.filter).await?;
-        let following = self.follow(caller, filter, input.after, input.heartbeat, ended)?;
+        let place = self.followers.of_costs(caller.actor())?;
+        let following = self.follow(caller, (filter, place), input.after, input.heartbeat, ended)?;
         let journal = self.journal.clone();
         Ok(following.filter_map(move |told| {
             let told = match told {

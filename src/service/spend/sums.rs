@@ -6,10 +6,12 @@ use super::events::CostFilterInput;
 use crate::domain::actor::Caller;
 use crate::domain::cost::{Spend, Spender};
 use crate::domain::day::Day;
+use crate::domain::id::OrgId;
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
 use crate::store::MAX_SCAN;
 use crate::store::keys::{self, SpendOf};
+use crate::store::record::Changes;
 
 /// What sums are by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +83,34 @@ const DEFAULT_DAYS: u32 = 30;
 const ROWS: usize = 1_000;
 /// How many stored sums one call looks at.
 const LOOKED_AT: usize = 100_000;
+/// For how many days sums are kept: for any year, and a month to look at it.
+const KEPT_DAYS: u32 = 400;
+/// How many old sums one commit removes, and in how many commits of a run: what is left is for the next run.
+const AT_ONCE: usize = 100;
+const COMMITS: usize = 100;
 
 impl Broker {
+    /// Removes sums that are older than any that is asked for.
+    pub(in crate::service) async fn collect_spend(&self, org: OrgId) -> Result<(), Refusal> {
+        let kept = keys::spends_of_day(org, Day::of(self.now()).before(KEPT_DAYS));
+        for _ in 0..COMMITS {
+            let rows = self
+                .records
+                .scan::<Spend>(keys::spends(org).as_bytes(), None, AT_ONCE)
+                .await?;
+            let old: Vec<_> = rows.iter().filter(|(key, _)| *key < kept).collect();
+            if old.is_empty() {
+                break;
+            }
+            // A sum that grows meanwhile is of a day that is not looked at any more.
+            let changes = old.iter().fold(Changes::default(), |changes, (key, _)| {
+                changes.delete::<Spend>(key)
+            });
+            let _applied = self.records.commit(changes).await?;
+        }
+        Ok(())
+    }
+
     /// Sums up what was spent.
     pub async fn summarize_spend(
         &self,

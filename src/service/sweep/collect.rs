@@ -1,6 +1,7 @@
 //! Removing what has ended, with all that belongs to it. The record that leads to the rest goes last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::agent::Agent;
 use crate::domain::approval::Approval;
@@ -9,7 +10,9 @@ use crate::domain::id::{OrgId, TaskId};
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::refusal::Refusal;
 use crate::domain::task::Task;
+use crate::domain::time::Time;
 use crate::service::Broker;
+use crate::service::billing::USAGE_TAKEN_FOR;
 use crate::service::outstanding::Kept;
 use crate::service::presence::Present;
 use crate::store::keys::{self, Key};
@@ -18,6 +21,14 @@ use crate::store::record::{Changes, Record as Stores, Stored};
 
 /// How many things one commit removes: two records each, within the store's limit.
 const AT_ONCE: usize = 40;
+/// How long a lease is kept after its end for the sake of its usage: a day longer than a call's usage is taken,
+/// for calls that outlast the lease.
+const USAGE_KEPT: Duration = Duration::from_secs(USAGE_TAKEN_FOR.as_secs() + 86_400);
+
+/// When a lease ended or will end.
+fn ended(lease: &Lease) -> Time {
+    lease.ended.unwrap_or(lease.expires).min(lease.expires)
+}
 
 impl Broker {
     /// Removes everything below `list`, `AT_ONCE` a commit; `with` adds what goes with each.
@@ -42,11 +53,7 @@ impl Broker {
     /// Removes an agent that has ended. Nobody makes anything for it any more, so nothing is guarded.
     pub(super) async fn collect_agent(self: &Arc<Self>, stored: &Stored<Agent>) -> Result<(), Refusal> {
         let Agent { id, org, key, .. } = *stored.value;
-        let leases = keys::leases_for(org, Holder::Agent(id));
-        self.clear::<LeasePointer>(&leases, |changes, _, pointer| {
-            changes.delete::<Lease>(&keys::lease(org, pointer.lease))
-        })
-        .await?;
+        self.collect_leases_of(org, Holder::Agent(id)).await?;
         self.clear::<Mark>(&keys::agent_tasks(org, id), |changes, key, _| {
             match key.last_id() {
                 Some(task) => changes.delete::<Mark>(&keys::task_agent(org, task, id)),
@@ -71,6 +78,36 @@ impl Broker {
         changes = changes.delete::<Agent>(&keys::agent(org, id));
         let _applied = self.records.commit(changes).await?;
         Ok(())
+    }
+
+    /// Removes the leases of a holder that is being removed, but for those that usage may still be reported of:
+    /// the sweep of leases collects those in their time.
+    async fn collect_leases_of(&self, org: OrgId, holder: Holder) -> Result<(), Refusal> {
+        let list = keys::leases_for(org, holder);
+        loop {
+            let rows = self
+                .records
+                .scan::<LeasePointer>(list.as_bytes(), None, AT_ONCE)
+                .await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let mut changes = Changes::default();
+            for (file, pointer) in &rows {
+                changes = changes.delete::<LeasePointer>(file);
+                let key = keys::lease(org, pointer.value.lease);
+                let lease = self.records.get::<Lease>(&key).await?;
+                if lease.is_none_or(|lease| self.usage_is_over(&lease.value)) {
+                    changes = changes.delete::<Lease>(&key);
+                }
+            }
+            let _applied = self.records.commit(changes).await?;
+        }
+    }
+
+    /// Whether no usage of the lease is taken any more, or none ever was.
+    fn usage_is_over(&self, lease: &Lease) -> bool {
+        !lease.mode.has_reported_usage() || self.now() >= ended(lease) + USAGE_KEPT
     }
 
     fn is_over(&self, token: &EnrollmentToken) -> bool {
@@ -164,12 +201,19 @@ impl Broker {
     pub(super) async fn sweep_lease(&self, stored: Stored<Lease>) -> Result<bool, Refusal> {
         let lease = &*stored.value;
         let now = self.now();
-        let ended = lease.ended.unwrap_or(lease.expires).min(lease.expires);
-        if !self.is_due(ended) {
+        if !self.is_due(ended(lease)) || !self.usage_is_over(lease) {
             return Ok(false);
         }
-        // As long as the task is there, asking again is no other dispatch: the lease is what tells so.
-        if let Some(task) = lease.task
+        let subject = lease
+            .task
+            .map_or(*lease.member.as_bytes(), |task: TaskId| *task.as_bytes());
+        let file = keys::lease_for(lease.org, lease.holder, &subject, lease.backing());
+        // A newer lease of the same subject may have taken the pointer over.
+        let pointer = self.records.get::<LeasePointer>(&file).await?;
+        let pointer = pointer.filter(|pointer| pointer.value.lease == lease.id);
+        // As long as the task is there, asking again is no other dispatch: the filed lease is what tells so.
+        if pointer.is_some()
+            && let Some(task) = lease.task
             && self
                 .records
                 .get::<Task>(&keys::task(lease.org, task))
@@ -188,16 +232,9 @@ impl Broker {
         {
             return Ok(false);
         }
-        let subject = lease
-            .task
-            .map_or(*lease.member.as_bytes(), |task: TaskId| *task.as_bytes());
-        let file = keys::lease_for(lease.org, lease.holder, &subject, lease.backing());
         let key = keys::lease(lease.org, lease.id);
         let mut changes = Changes::default().at(&key, stored.revision).delete::<Lease>(&key);
-        // A newer lease of the same subject has taken the pointer over.
-        if let Some(pointer) = self.records.get::<LeasePointer>(&file).await?
-            && pointer.value.lease == lease.id
-        {
+        if let Some(pointer) = pointer {
             changes = changes.at(&file, pointer.revision).delete::<LeasePointer>(&file);
         }
         self.commits(changes).await

@@ -39,10 +39,10 @@ pub struct SetArgs {
     #[arg(long, requires = "kind", default_value = "", hide_default_value = true)]
     region: String,
     /// The access key id of AWS keys that do not come as JSON.
-    #[arg(long, value_name = "ID", requires = "aws")]
+    #[arg(long, value_name = "ID", requires = "aws", conflicts_with = "bearer")]
     access_key_id: Option<String>,
     /// The file with the session token of temporary AWS keys that do not come as JSON.
-    #[arg(long, value_name = "FILE", requires = "aws")]
+    #[arg(long, value_name = "FILE", requires = "aws", conflicts_with = "bearer")]
     session_token_file: Option<PathBuf>,
     /// The file with the key, `-` for standard input.
     #[arg(long, value_name = "FILE")]
