@@ -17,6 +17,8 @@ mod quota;
 #[allow(dead_code)]
 #[path = "tokens/scene.rs"]
 mod scene;
+#[path = "review/store.rs"]
+mod store;
 #[path = "billing/sums.rs"]
 mod sums;
 mod support;

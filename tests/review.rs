@@ -8,6 +8,8 @@ mod bench;
 mod policy;
 #[path = "review/refresh.rs"]
 mod refresh;
+#[path = "review/store.rs"]
+mod store;
 mod support;
 
 use std::sync::Arc;

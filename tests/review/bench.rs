@@ -32,14 +32,13 @@ use credbroker::store::record::{Changes, Records};
 use credbroker::store::reserve::Reserve;
 use credbroker::store::seal::{LocalMasterKey, Sealer};
 use credbroker::store::sled::{Options as StoreOptions, SledStore};
-use credbroker::store::watch::{Watch, WatchError};
-use credbroker::store::{Batch, Commit, Entry, Kv, Revision, StoreError, Versioned, Write};
 use credbroker::upstream::connector::load::Connectors;
 use credbroker::upstream::oidc::Issuers;
 use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use crate::store::{Crowded, hold_at};
 use crate::support::broker::{REGISTRY, connector};
 
 pub const ORG: &str = "acme";
@@ -60,105 +59,6 @@ providers = { demo = ["byok"], other = ["byok"] }
 native_provider = "demo"
 providers = { demo = ["shared"] }
 "#;
-
-/// A store whose queue is full for some commits, and that can be made to lose an answer or to hold a reader up.
-pub struct Crowded {
-    kv: Arc<SledStore>,
-    /// Commits that put a key with these bytes in it are refused, so many times.
-    refuse: Mutex<(Vec<u8>, usize)>,
-    /// The next commit that puts a key with these bytes in it says so and waits.
-    hold: Mutex<Option<Held>>,
-    /// The next scan of a prefix with these bytes in it says so and waits.
-    hold_scan: Mutex<Option<Held>>,
-    /// The next commit that puts a key with these bytes in it is made, but its answer is lost, and nothing can be
-    /// read from then on.
-    lose: Mutex<Option<Vec<u8>>>,
-    unreadable: AtomicBool,
-}
-
-impl Crowded {
-    fn readable(&self) -> Result<(), StoreError> {
-        match self.unreadable.load(Ordering::SeqCst) {
-            true => Err(StoreError::Failed("made to".to_owned())),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Which commit is held, what tells that it is there, and what lets it go on.
-type Held = (Vec<u8>, oneshot::Sender<()>, oneshot::Receiver<()>);
-
-fn contains(key: &[u8], part: &[u8]) -> bool {
-    key.windows(part.len().max(1)).any(|window| window == part)
-}
-
-/// Whether the batch puts a key with `part` in it.
-fn puts(batch: &Batch, part: &[u8]) -> bool {
-    batch.writes.iter().any(|write| match write {
-        Write::Put(key, _) => contains(key, part),
-        Write::Delete(_) => false,
-    })
-}
-
-#[async_trait]
-impl Kv for Crowded {
-    async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, StoreError> {
-        self.readable()?;
-        self.kv.get(key).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.readable()?;
-        let held = {
-            let mut hold = self.hold_scan.lock().unwrap();
-            hold.take_if(|(part, ..)| contains(prefix, part))
-        };
-        if let Some((_, entered, leave)) = held {
-            entered.send(()).unwrap();
-            leave.await.unwrap();
-        }
-        self.kv.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
-        {
-            let mut refuse = self.refuse.lock().unwrap();
-            let (part, times) = &mut *refuse;
-            if *times > 0 && puts(&batch, part) {
-                *times -= 1;
-                return Err(StoreError::Overloaded);
-            }
-        }
-        let held = {
-            let mut hold = self.hold.lock().unwrap();
-            hold.take_if(|(part, ..)| puts(&batch, part))
-        };
-        if let Some((_, entered, leave)) = held {
-            entered.send(()).unwrap();
-            leave.await.unwrap();
-        }
-        let lost = self.lose.lock().unwrap().take_if(|part| puts(&batch, part));
-        let answer = self.kv.commit(batch).await;
-        if lost.is_some() {
-            self.unreadable.store(true, Ordering::SeqCst);
-            return Err(StoreError::Failed("made to".to_owned()));
-        }
-        answer
-    }
-
-    fn watch(&self, prefix: &[u8], from: Option<Revision>) -> Result<Watch, WatchError> {
-        self.kv.watch(prefix, from)
-    }
-
-    fn healthy(&self) -> bool {
-        self.kv.healthy()
-    }
-}
 
 /// What the token endpoint does with a call; it is given the number of the call, from 1.
 pub type Script = Box<dyn Fn(usize) -> Delivery + Send + Sync>;
@@ -281,18 +181,12 @@ impl Bench {
     /// Holds the next commit that puts a key with `part` in it: the first end tells when it is there, the
     /// second lets it go on.
     pub fn hold(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        let (entered, is_there) = oneshot::channel();
-        let (go_on, leave) = oneshot::channel();
-        *self.store.hold.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
-        (is_there, go_on)
+        hold_at(&self.store.hold, part)
     }
 
     /// Holds the next scan of a prefix with `part` in it, as [`Bench::hold`] holds a commit.
     pub fn hold_scan(&self, part: &str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        let (entered, is_there) = oneshot::channel();
-        let (go_on, leave) = oneshot::channel();
-        *self.store.hold_scan.lock().unwrap() = Some((part.as_bytes().to_vec(), entered, leave));
-        (is_there, go_on)
+        hold_at(&self.store.hold_scan, part)
     }
 
     /// Makes the next commit that puts a key with `part` in it, loses its answer, and fails all reads from then on.
