@@ -15,6 +15,8 @@
 
 #[path = "watch/bare.rs"]
 mod bare;
+#[path = "resolve/beside.rs"]
+mod beside;
 #[path = "resolve/raw.rs"]
 mod raw;
 #[path = "../tests/support/mod.rs"]

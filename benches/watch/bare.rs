@@ -1,26 +1,20 @@
-//! The bare stream: tonic, and nothing else, behind the broker's own accept loop and TLS configuration.
+//! The bare stream.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use credbroker::clock::{Clock, SystemClock};
-use credbroker::pki::accept::{AcceptLimits, Guests, listen};
-use credbroker::pki::tls::{TlsConfig, server_config};
 use credbroker::service::Broker;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService};
-use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use super::beside;
 use super::raw::Raw;
 
 /// The path of its only call.
@@ -32,24 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Serves on a port of its own until the process ends.
 pub async fn start(broker: &Broker) -> SocketAddr {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let authority = broker.authority();
-    let names = ["127.0.0.1".to_owned()];
-    let day = Duration::from_secs(86_400);
-    let certificate = authority.issue_server(&names, clock.wall(), day).unwrap();
-    let tls = server_config(&authority.trust_bundle_der(), &certificate, clock).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let incoming = listen(
-        listener,
-        Arc::new(TlsConfig::new(tls)),
-        authority.trust_domain().clone(),
-        AcceptLimits::default(),
-        Guests::all(),
-        CancellationToken::new(),
-    );
-    tokio::spawn(Server::builder().add_service(Bare).serve_with_incoming(incoming));
-    address
+    beside::start(broker, Bare).await
 }
 
 #[derive(Clone)]

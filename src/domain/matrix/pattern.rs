@@ -45,7 +45,7 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether the name matches. Takes time in proportion to the name's length.
+    /// Whether the name matches. Takes time in proportion to the name's length, times the pattern's at worst.
     pub fn matches(&self, name: &str) -> bool {
         let Some((head, rest)) = self.0.split_once('*') else {
             return self.0 == name;
@@ -56,7 +56,7 @@ impl Pattern {
         };
         // The leftmost place of each part leaves the most room for those after it.
         for part in middle.split('*') {
-            match left.find(part) {
+            match find(left, part) {
                 Some(at) => left = &left[at + part.len()..],
                 None => return false,
             }
@@ -83,6 +83,16 @@ impl Pattern {
     pub(super) fn prefix(&self) -> Option<&str> {
         self.0.strip_suffix('*').filter(|prefix| !prefix.contains('*'))
     }
+}
+
+/// The first place of a part in a name. Both are short: what `str::find` prepares beforehand takes several times as
+/// long as looking at each place.
+fn find(name: &str, part: &str) -> Option<usize> {
+    if part.is_empty() {
+        return Some(0);
+    }
+    let mut places = name.as_bytes().windows(part.len());
+    places.position(|place| place == part.as_bytes())
 }
 
 impl FromStr for Pattern {
