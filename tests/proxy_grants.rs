@@ -15,7 +15,7 @@ use credbroker::domain::lease::Holder;
 use credbroker::domain::secret::{Exposure, Secret};
 use credbroker::proto::{self, KeyPool};
 use scene::{KEY, Scene};
-use support::broker::{MEMBER, ORG};
+use support::broker::{MEMBER, ORG, PROJECT};
 use support::{Caller, Options, TestBroker, reason};
 
 /// What is told of a grant that is not good, to those who are told why.
@@ -324,6 +324,56 @@ async fn where_calls_go_is_configured_by_provider_and_without_it_there_are_no_gr
     let broker = scene.broker.restart_with(|options| options.config.clear()).await;
     let refused = broker.agent(&agent).await.resolve(&task).await.unwrap_err();
     assert_eq!(reason(&refused), "PROXY_NOT_CONFIGURED");
+    // What cannot be handed out does not show as ready, and is no dispatch.
+    let operator = broker.operator().await;
+    let request = proto::ListExecutorsRequest {
+        org: ORG.to_owned(),
+        ..Default::default()
+    };
+    let listed = operator
+        .executors()
+        .list_executors(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let ways = listed.executors.iter().flat_map(|executor| &executor.ways);
+    let metered: Vec<_> = ways
+        .filter(|way| way.provider == "demo" && way.mode() == proto::AuthMode::Metered)
+        .map(|way| way.reason.as_str())
+        .collect();
+    assert!(!metered.is_empty());
+    assert!(
+        metered.iter().all(|reason| *reason == "PROXY_NOT_CONFIGURED"),
+        "{metered:?}"
+    );
+    let events = async |operator: &Caller| {
+        let request = proto::ListCostEventsRequest {
+            org: ORG.to_owned(),
+            page_size: 200,
+            ..Default::default()
+        };
+        let listed = operator
+            .billing()
+            .list_cost_events(request)
+            .await
+            .unwrap()
+            .into_inner();
+        listed.events.len()
+    };
+    let before = events(&operator).await;
+    let request = proto::CreateTaskRequest {
+        org: ORG.to_owned(),
+        member: MEMBER.to_owned(),
+        project: PROJECT.to_owned(),
+        executor: "metered-agent".to_owned(),
+        ..Default::default()
+    };
+    let made = operator.tasks().create_task(request).await.unwrap().into_inner();
+    let fresh = made.task.unwrap().id;
+    let newcomer = broker.agent(&broker.enroll(&operator, &fresh).await).await;
+    let refused = newcomer.resolve(&fresh).await.unwrap_err();
+    assert_eq!(reason(&refused), "PROXY_NOT_CONFIGURED");
+    assert_eq!(events(&operator).await, before);
     let broker = broker
         .restart_with(|options| options.config = "[proxy]\nraw_keys_to = [\"agents\"]".to_owned())
         .await;

@@ -221,6 +221,10 @@ impl Broker {
                 Readiness::Fault(Reason::ConnectorDisabled)
             }
             (Ok(Source::Stored(found)), Some(kind)) => readiness(kind, self.health(found)),
+            (Ok(Source::Managed(_)), _) => match self.has_proxy_for(None, &entry.provider) {
+                Ok(()) => Readiness::Ready,
+                Err(refusal) => Readiness::Fault(refusal.reason),
+            },
             (Ok(_), _) => Readiness::Ready,
             (Err(met), _) => Readiness::of(entry.mode, met.condition),
         };

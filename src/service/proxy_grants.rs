@@ -63,13 +63,15 @@ impl Broker {
         }
     }
 
-    /// Refuses where what the caller would be given is a proxy grant, and there is no proxy to show it to. Humans are
-    /// told what an agent would be.
-    pub(super) fn has_proxy_for(&self, actor: &Actor, provider: &str) -> Result<(), Refusal> {
+    /// Refuses where what a caller would be given is a proxy grant, and there is no proxy to show it to. `None` is an
+    /// agent, whichever; humans are told what an agent would be.
+    pub(super) fn has_proxy_for(&self, actor: Option<&Actor>, provider: &str) -> Result<(), Refusal> {
         let settings = self.settings();
         let raw = match actor {
-            Actor::ApiKey { .. } => settings.proxy.raw_to_control_plane,
-            Actor::Agent(_) | Actor::Operator(_) | Actor::Member { .. } => settings.proxy.raw_to_agents,
+            Some(Actor::ApiKey { .. }) => settings.proxy.raw_to_control_plane,
+            Some(Actor::Agent(_) | Actor::Operator(_) | Actor::Member { .. }) | None => {
+                settings.proxy.raw_to_agents
+            }
         };
         if raw || settings.proxy.base_url(provider).is_some() {
             return Ok(());

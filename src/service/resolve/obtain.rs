@@ -62,7 +62,7 @@ impl Broker {
                     let entry = walk.entry();
                     // Before the lease: what cannot be handed out is no dispatch.
                     if let Source::Managed(_) = source {
-                        self.has_proxy_for(caller.actor(), &entry.provider)?;
+                        self.has_proxy_for(Some(caller.actor()), &entry.provider)?;
                     }
                     decision.fallback = walk.because().or(whom.because);
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
