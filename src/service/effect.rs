@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Broker;
+use crate::domain::actor::Caller;
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -184,6 +185,21 @@ impl Broker {
     /// Makes `changes` happen, recorded as `record`. Runs to its end even when the caller goes away.
     pub(super) async fn effect(self: &Arc<Self>, record: Record, changes: Changes) -> Result<Done, Undone> {
         Ok(self.effect_or_fate(record, changes).await?)
+    }
+
+    /// As [`Broker::effect`], and only while the caller is live; `false`: something else changed first.
+    pub(super) async fn effect_by(
+        self: &Arc<Self>,
+        caller: &Caller,
+        record: Record,
+        changes: Changes,
+    ) -> Result<bool, Refusal> {
+        let (live, revision) = self.still_live(caller).await?;
+        match self.effect(record, changes.at(&live, revision)).await {
+            Ok(_) => Ok(true),
+            Err(Undone::Conflict) => Ok(false),
+            Err(Undone::Refused(refusal)) => Err(refusal),
+        }
     }
 
     /// As [`Broker::effect`], for who has to know of a failed one whether it may have come about.

@@ -161,26 +161,11 @@ impl Broker {
                 .put(&keys::extension_value(org, &path), &stored);
             let record =
                 secret_record(caller, Action::SecretSet, org, &path).about("version", secret.version);
-            if self.changed(caller, record, changes).await? {
+            if self.effect_by(caller, record, changes).await? {
                 return Ok(secret);
             }
         }
         Err(Undone::Conflict.into())
-    }
-
-    /// Makes the change guarded by the caller too; `false`: something else changed first.
-    async fn changed(
-        self: &Arc<Self>,
-        caller: &Caller,
-        record: Record,
-        changes: Changes,
-    ) -> Result<bool, Refusal> {
-        let (live, revision) = self.still_live(caller).await?;
-        match self.effect(record, changes.at(&live, revision)).await {
-            Ok(_) => Ok(true),
-            Err(Undone::Conflict) => Ok(false),
-            Err(Undone::Refused(refusal)) => Err(refusal),
-        }
     }
 
     /// The secrets of a namespace, or of all, without values.
@@ -213,7 +198,7 @@ impl Broker {
                 .delete::<ExtensionSecret>(&key)
                 .delete::<ExtensionSecretValue>(&keys::extension_value(org, &path));
             let record = secret_record(caller, Action::SecretRemove, org, &path);
-            if self.changed(caller, record, changes).await? {
+            if self.effect_by(caller, record, changes).await? {
                 return Ok(());
             }
         }
@@ -272,7 +257,7 @@ impl Broker {
                 .record(Action::SecretGrant, Some(org))
                 .about("namespace", &namespace)
                 .about("grantee", grantee);
-            if self.changed(caller, record, changes).await? {
+            if self.effect_by(caller, record, changes).await? {
                 return Ok(grant);
             }
         }
@@ -310,7 +295,7 @@ impl Broker {
                 .record(Action::SecretRevoke, Some(org))
                 .about("namespace", &namespace)
                 .about("grantee", grantee);
-            if self.changed(caller, record, changes).await? {
+            if self.effect_by(caller, record, changes).await? {
                 return Ok(());
             }
         }

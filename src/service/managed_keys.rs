@@ -172,7 +172,7 @@ impl Broker {
             }
             let record = managed_record(caller, Action::ManagedKeySet, set.pool, set.provider)
                 .about("generation", new.generation);
-            if self.made(caller, record, changes.put(&key, &new)).await? {
+            if self.effect_by(caller, record, changes.put(&key, &new)).await? {
                 return Ok(ManagedKeyView {
                     key: facts(set.pool, &new),
                     behind: self.configured_sources(set.pool, set.provider),
@@ -206,26 +206,11 @@ impl Broker {
             let changes = Changes::default().at(&key, before.revision).put(&key, &left);
             let record = managed_record(caller, Action::ManagedKeyRemove, pool, provider)
                 .about("generation", before.value.generation);
-            if self.made(caller, record, changes).await? {
+            if self.effect_by(caller, record, changes).await? {
                 return self.managed_key_view(pool, provider).await;
             }
         }
         Err(Undone::Conflict.into())
-    }
-
-    /// Makes the change guarded by the caller too; `false`: something else changed first.
-    async fn made(
-        self: &Arc<Self>,
-        caller: &Caller,
-        record: Record,
-        changes: Changes,
-    ) -> Result<bool, Refusal> {
-        let (live, revision) = self.still_live(caller).await?;
-        match self.effect(record, changes.at(&live, revision)).await {
-            Ok(_) => Ok(true),
-            Err(Undone::Conflict) => Ok(false),
-            Err(Undone::Refused(refusal)) => Err(refusal),
-        }
     }
 
     /// The keys that are handed out, in the order of pool and provider.
