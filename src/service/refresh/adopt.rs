@@ -19,7 +19,7 @@ use crate::store::model::{CredentialSecret, StagedAnswer};
 use crate::upstream::answer::{Answer, Granted, classify};
 use crate::upstream::connector::Connector;
 
-use super::exchange::{Claim, Unsettled};
+use super::exchange::{Claim, Unsettled, rule};
 use crate::service::lineage::{descended, linked};
 
 /// The pause after the provider rejected the broker's own client: only the configuration helps.
@@ -99,7 +99,10 @@ impl Refresher {
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
+            Answer::Ambiguous { message } => {
+                let rule = rule(connector);
+                self.settle(claim, Event::Lost { message, rule }).await
+            }
         }
     }
 
