@@ -301,6 +301,8 @@ reasons! {
         "The local model endpoint does not answer; the metadata has its address. Start it, or correct the address.";
     PolicyLimit, "POLICY_LIMIT", Exhausted, Admin,
         "The policy, or one change of it, has more cells, pins or profiles than it may. Use patterns in place of lists, or apply in smaller parts.";
+    ReauthFailed, "REAUTH_FAILED", Precondition, Member,
+        "The provider rejects each new token that it issues: look at what it said, in the metadata. If the account is in order, sign in again.";
 }
 
 impl std::fmt::Display for Reason {
