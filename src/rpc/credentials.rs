@@ -123,8 +123,12 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             .get_credential(&caller, &message.org, &message.credential)
             .await
             .map_err(status)?;
+        let last_error = self.0.last_error(&stored).await.map_err(status)?;
         Ok(Response::new(proto::GetCredentialResponse {
-            credential: Some(self.shown(&stored)),
+            credential: Some(proto::Credential {
+                last_error,
+                ..self.shown(&stored)
+            }),
         }))
     }
 

@@ -7,6 +7,7 @@
 use super::replace::RefreshInput;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::lease::Lease;
+use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rejection::Row;
@@ -80,6 +81,27 @@ impl Broker {
             (false, true) => Some(reported),
             (true, false) => Some(told.to_owned()),
             (false, false) => Some(format!("{reported} (its token endpoint: {told})")),
+        })
+    }
+
+    /// What is not well with a credential, as people are told: the provider's last message, or who reports that it
+    /// rejects each new token; empty while all is well.
+    pub async fn last_error(&self, credential: &Credential) -> Result<String, Refusal> {
+        let message = credential.rotation.message();
+        if !message.is_empty() || credential.kind != CredentialKind::OAuthGrant {
+            return Ok(message.to_owned());
+        }
+        let forced = self.refresher.forced(credential.org, credential.id).await?;
+        let holders: Vec<_> = forced
+            .failing(self.now())
+            .map(|failing| failing.holder.to_string())
+            .collect();
+        Ok(match holders.as_slice() {
+            [] => String::new(),
+            holders => format!(
+                "each new token was rejected, as reported by {}",
+                holders.join(", ")
+            ),
         })
     }
 }
