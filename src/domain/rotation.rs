@@ -66,7 +66,8 @@ pub enum Phase {
         /// What is known of it.
         message: String,
     },
-    /// Kept and not used: another copy of the grant was refreshed elsewhere.
+    /// Kept and not used: the provider refused a refresh token that nothing in our own history explains the
+    /// refusal of. Another copy of the grant was refreshed elsewhere, or the grant was taken back.
     Quarantined {
         /// Since when.
         since: Time,
@@ -96,10 +97,41 @@ pub struct Sent {
 /// How a grant died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// The provider refused a refresh token that had not been sent before.
+    /// The provider refused a refresh token that it never replaces: the grant was taken back.
     Refused,
     /// The provider refused a resend: the answer to the first was lost on its way to us.
     AnswerLost,
+    /// The grant had reached the end of its own life.
+    Expired,
+    /// The provider says that the grant was taken back.
+    Withdrawn,
+}
+
+/// What a provider's refusal says of its cause, as the connector reads the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing: `invalid_grant` stands for all of them (RFC 6749 section 5.2).
+    #[default]
+    Nothing,
+    /// The refresh token is too old.
+    Expired,
+    /// The refresh token was used before.
+    Reused,
+    /// The grant was taken back.
+    Withdrawn,
+}
+
+/// A provider's refusal of a grant, with what is known that may explain it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What the provider said.
+    pub message: String,
+    /// What that says of the cause.
+    pub told: Told,
+    /// Whether the provider replaces refresh tokens when they are used.
+    pub rotates: bool,
+    /// When the refresh token's own life ends, where the provider told.
+    pub expires: Option<Time>,
 }
 
 /// What the connector says about sending a refresh token twice.
@@ -133,10 +165,7 @@ pub enum Event {
     /// The answer grants new tokens.
     Granted,
     /// The answer refuses the grant for good.
-    Refused {
-        /// What the provider said.
-        message: String,
-    },
+    Refused(Refused),
     /// The provider did not process the request.
     NotProcessed {
         /// When to try again.
@@ -282,20 +311,8 @@ impl Rotation {
                 Step::Wait(not_before),
             ),
             (Phase::Staged { .. }, Event::Granted) => (self.renewed(), Step::Rest),
-            (Phase::Staged { sent }, Event::Refused { message }) => {
-                let cause = if sent.unanswered > 0 {
-                    Death::AnswerLost
-                } else {
-                    Death::Refused
-                };
-                (
-                    self.with(Phase::Dead {
-                        since: now,
-                        cause,
-                        message,
-                    }),
-                    Step::Stop,
-                )
+            (Phase::Staged { sent }, Event::Refused(refused)) => {
+                (self.with(refused.phase(*sent, now)), Step::Stop)
             }
             _ => return Err(ClaimLost),
         })
@@ -371,7 +388,47 @@ impl Default for Rotation {
     }
 }
 
+impl Refused {
+    /// Where the refusal of a refresh token that was `sent` before leaves the grant. What our own sendings, its
+    /// age or the provider's words explain is its death; what nothing explains is somebody else's doing.
+    fn phase(self, sent: Sent, since: Time) -> Phase {
+        let over = self.expires.is_some_and(|expires| expires <= since);
+        let cause = match self.told {
+            Told::Expired => Some(Death::Expired),
+            // Whatever it says of a resend: the first sending may have been what it speaks of.
+            _ if self.rotates && sent.unanswered > 0 => Some(Death::AnswerLost),
+            Told::Withdrawn => Some(Death::Withdrawn),
+            Told::Nothing if over => Some(Death::Expired),
+            Told::Nothing if !self.rotates => Some(Death::Refused),
+            Told::Nothing | Told::Reused => None,
+        };
+        let message = self.message;
+        match cause {
+            Some(cause) => Phase::Dead {
+                since,
+                cause,
+                message,
+            },
+            None => Phase::Quarantined { since, message },
+        }
+    }
+}
+
 impl Phase {
+    /// What stopped a grant, as a word; `None` where nothing did.
+    pub const fn cause(&self) -> Option<&'static str> {
+        Some(match self {
+            Phase::Quarantined { .. } => "refreshed-elsewhere",
+            Phase::Dead { cause, .. } => match cause {
+                Death::Refused => "refused",
+                Death::AnswerLost => "answer-lost",
+                Death::Expired => "expired",
+                Death::Withdrawn => "withdrawn",
+            },
+            _ => return None,
+        })
+    }
+
     /// Nothing under way, nothing wrong.
     pub const fn rested() -> Phase {
         Phase::Live {

@@ -23,6 +23,7 @@ mod heartbeat;
 mod introspect;
 mod journal;
 mod lease;
+mod lineage;
 mod live;
 mod locks;
 mod managed_keys;
@@ -91,7 +92,7 @@ pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
 };
-pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
+pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;

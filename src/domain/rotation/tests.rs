@@ -104,21 +104,69 @@ fn an_ambiguous_token_rests_longer_each_time_unless_sending_again_is_harmless() 
     assert_eq!(needed(&twice, grace, at(5_001)).1, Step::Wait(at(8_000)));
 }
 
-#[test]
-fn a_refusal_after_a_lost_answer_is_told_from_a_plain_one() {
-    let refused = || Event::Refused {
-        message: "invalid_grant".into(),
-    };
-    let death = |claim: &Rotation| {
-        let staged = report(claim, Event::Answered, at(9)).0;
-        match report(&staged, refused(), at(10)).0.phase {
-            Phase::Dead { cause, .. } => cause,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(death(&claimed()), Death::Refused);
+/// Where a refusal leaves a grant whose refresh token was sent once, and one whose token was sent before and
+/// never answered.
+fn refused(told: Told, rotates: bool, expires: Option<Time>) -> [Phase; 2] {
     let once = report(&claimed(), lost(), at(1)).0;
-    assert_eq!(death(&needed(&once, ROTATING, at(9_000)).0), Death::AnswerLost);
+    let resent = needed(&once, ROTATING, at(9_000)).0;
+    [claimed(), resent].map(|claim| {
+        let staged = report(&claim, Event::Answered, at(9_001)).0;
+        let event = Event::Refused(Refused {
+            message: "invalid_grant".into(),
+            told,
+            rotates,
+            expires,
+        });
+        let (after, step) = report(&staged, event, at(9_002));
+        assert_eq!(step, Step::Stop);
+        assert_eq!(after.message(), "invalid_grant");
+        after.phase
+    })
+}
+
+#[test]
+fn a_refusal_is_explained_by_our_own_history_or_it_is_not() {
+    let over = Some(at(9_000));
+    let running = Some(at(10_000));
+    for (told, rotates, expires, causes) in [
+        (Told::Nothing, true, None, ["refreshed-elsewhere", "answer-lost"]),
+        (
+            Told::Nothing,
+            true,
+            running,
+            ["refreshed-elsewhere", "answer-lost"],
+        ),
+        (Told::Nothing, true, over, ["expired", "answer-lost"]),
+        // What is never replaced cannot have been replaced elsewhere, and sending it twice does no harm.
+        (Told::Nothing, false, None, ["refused", "refused"]),
+        (Told::Reused, true, None, ["refreshed-elsewhere", "answer-lost"]),
+        (Told::Reused, true, over, ["refreshed-elsewhere", "answer-lost"]),
+        (Told::Withdrawn, true, None, ["withdrawn", "answer-lost"]),
+        (Told::Withdrawn, false, None, ["withdrawn", "withdrawn"]),
+        (Told::Expired, true, None, ["expired", "expired"]),
+    ] {
+        let phases = refused(told, rotates, expires);
+        let shown = phases.each_ref().map(|phase| phase.cause().unwrap());
+        assert_eq!(shown, causes, "{told:?} {rotates} {expires:?}");
+    }
+}
+
+#[test]
+fn what_is_quarantined_rests_until_it_is_replaced() {
+    let [phase, _] = refused(Told::Nothing, true, None);
+    assert!(matches!(phase, Phase::Quarantined { .. }), "{phase:?}");
+    let state = Rotation {
+        phase,
+        ..Rotation::new()
+    };
+    for later in [at(9_003), at(1_000_000_000)] {
+        assert_eq!(needed(&state, ROTATING, later), (state.clone(), Step::Stop));
+    }
+    let (healed, _) = state.on(Event::Replaced, Fence(0), at(10_000)).unwrap();
+    assert_eq!(
+        (healed.generation, healed.phase),
+        (state.generation + 1, Phase::rested())
+    );
 }
 
 #[test]

@@ -339,7 +339,10 @@ impl Refresher {
     ) -> Result<(), Refusal> {
         self.parts.metrics.refresh(outcome);
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
-        let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        let mut record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        if let Some(cause) = credential.rotation.phase.cause() {
+            record = record.about("cause", cause);
+        }
         append_finish(&self.parts.journal, &record).await?;
         Ok(())
     }
@@ -398,15 +401,25 @@ fn waiting(credential: &Credential, until: Time, now: Time) -> Refusal {
 
 /// Why a caller need not wait.
 pub(in crate::service) fn stopped(credential: &Credential) -> Refusal {
+    let phase = &credential.rotation.phase;
     let message = credential.rotation.message();
-    let what = match &credential.rotation.phase {
-        Phase::Dead {
-            cause: Death::AnswerLost,
-            ..
-        } => "the answer to a refresh was lost, and the provider no longer accepts the grant",
+    let what = match phase {
+        Phase::Quarantined { .. } => {
+            "the provider refuses the grant, and nothing that was done with it here explains why: another copy \
+             of it was refreshed elsewhere, or its owner took it back; it is kept and not used"
+        }
+        Phase::Dead { cause, .. } => match cause {
+            Death::AnswerLost => {
+                "the answer to a refresh was lost, and the provider no longer accepts the grant"
+            }
+            Death::Expired => "the grant has reached the end of its life",
+            Death::Withdrawn => "the grant was taken back at the provider",
+            Death::Refused => "the provider no longer accepts the grant",
+        },
         _ => "the provider no longer accepts the grant",
     };
     Refusal::new(Reason::ReauthRequired, format!("{what}: {message}"))
         .with("credential", credential.id.to_string())
+        .with("cause", phase.cause().unwrap_or_default())
         .with("provider_message", message)
 }

@@ -161,6 +161,10 @@ impl Refresher {
         self.parts.clock.wall()
     }
 
+    pub(super) fn records(&self) -> &Records {
+        &self.parts.records
+    }
+
     /// Tells those who watch what a commit changed.
     fn tell(&self, before: &Credential, after: &Credential) {
         for notice in Notice::credential(Some(before), after) {
