@@ -13,9 +13,9 @@ use crate::support::oidc::OidcServer;
 use crate::support::reason;
 
 /// What a credential shows whose refresh token was refused at its first sending.
-const REFUSED_HEALTH: CredentialHealth = CredentialHealth::ReauthRequired;
+const REFUSED_HEALTH: CredentialHealth = CredentialHealth::Quarantined;
 /// What its agents are told.
-const WHY: &str = "the provider no longer accepts the grant";
+const WHY: &str = "another copy of it was refreshed elsewhere";
 
 /// The refusal of a token that was never sent before; and a new sign-in.
 async fn is_named_and_heals(scene: &Scene, calls: u64, replays: u64, generation: u64) {
