@@ -3,7 +3,7 @@
 use tonic::Code;
 
 use crate::scene::{Office, lease, report, report_all};
-use crate::support::client::{details, metadata, secret};
+use crate::support::client::{metadata, retry_after, secret};
 use crate::support::reason;
 
 const SAID: &str = "403 this organization has been disabled";
@@ -28,10 +28,7 @@ async fn tokens_rejected_in_a_row_end_with_the_providers_message() {
         assert_eq!(metadata(&refused, "provider_message"), SAID);
         assert_eq!(metadata(&refused, "credential"), office.grants[0]);
         assert!(refused.message().contains(SAID), "{}", refused.message());
-        assert!(
-            details(&refused).retry_info().is_none(),
-            "trying again does not help"
-        );
+        assert!(retry_after(&refused).is_none(), "trying again does not help");
     }
     assert_eq!(office.calls(0), 4, "nobody is asked for it");
     // What is there is still handed out: the provider may have changed its mind.

@@ -20,7 +20,7 @@ providers = { demo = ["oauth", "byok", "metered"], bedrock = ["byok"] }
 "#;
 
 /// How long the providers' access tokens live: longer than all that tests let pass.
-pub(crate) const LIFE: Duration = Duration::from_secs(100_000);
+pub(crate) const LIFE: Duration = Duration::from_secs(30_000);
 
 pub(crate) struct Office {
     pub(crate) broker: TestBroker,
@@ -43,6 +43,7 @@ impl Office {
         let (mut providers, mut connectors) = (Vec::new(), String::new());
         for number in 0..grants {
             let provider = Provider::start(LIFE).await;
+            provider.number_from(1_000 * number);
             let table = connector(&provider.token_url(), "tests", "");
             connectors += &table.replace("connectors.demo", &format!("connectors.c{number}"));
             providers.push(provider);

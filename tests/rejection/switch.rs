@@ -139,7 +139,11 @@ async fn a_provider_that_fails_moves_nothing() {
         let provider = &mut office.providers[number];
         match how {
             Failing::Down => provider.go_away().await,
-            Failing::Silent => provider.hold(),
+            // It gives up what it is asked without having acted, later than anybody waits.
+            Failing::Silent => {
+                provider.delay(Duration::from_secs(3));
+                provider.next(Reply::HangUp { rotated: false });
+            }
             Failing::Answers(status, error) => {
                 provider.answer(
                     status,
@@ -164,7 +168,10 @@ async fn a_provider_that_fails_moves_nothing() {
         let provider = &mut office.providers[number];
         match how {
             Failing::Down => provider.come_back().await,
-            Failing::Silent => provider.release(),
+            Failing::Silent => {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                provider.delay(Duration::ZERO);
+            }
             Failing::Answers(..) => {}
         }
         office.minutes(6);
@@ -193,9 +200,11 @@ async fn the_switch_is_one_record_that_names_both_and_the_task_stays_there() {
     assert_eq!((next.mode(), &next.credential), (AuthMode::Byok, &key));
 
     let records = switches(&office, &lease).await;
-    let [record] = records.as_slice() else {
+    // A first lease is an effect: what is to be done, and that it was.
+    let [record, done] = records.as_slice() else {
         panic!("{records:?}")
     };
+    assert_eq!((done.begins, done.outcome.as_str()), (record.position, "allowed"));
     let about = |what: &str| record.subject[what].as_str();
     assert_eq!(record.action, "credential.resolve");
     assert_eq!(
