@@ -20,7 +20,7 @@ use crate::upstream::answer::{Answer, Granted, MAX_MESSAGE, classify};
 use crate::upstream::connector::Connector;
 use crate::upstream::redact_known;
 
-use super::exchange::{Claim, Unsettled};
+use super::exchange::{Claim, Unsettled, rule};
 use super::forced::known;
 use crate::service::lineage::{descended, linked};
 
@@ -107,8 +107,8 @@ impl Refresher {
                     .await
             }
             Answer::Ambiguous { message } => {
-                let message = plain(message);
-                self.settle(claim, Event::Lost { message }).await
+                let (message, rule) = (plain(message), rule(connector));
+                self.settle(claim, Event::Lost { message, rule }).await
             }
         }
     }
