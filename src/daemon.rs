@@ -70,6 +70,7 @@ fn settings(config: &Config) -> Settings {
         max_waiters: config.refresh.max_waiters,
         forced_rotations_per_credential: config.refresh.forced_rotations_per_hour_per_credential,
         forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
+        rejections_in_a_row: config.refresh.rejections_in_a_row,
         reserved_bytes: config.store.reserved_bytes,
         watch_heartbeat: config.watch.heartbeat,
         metered_allow_all: config.metered.allow_all,

@@ -279,6 +279,7 @@ collect_after = "1d"
 minimum_remaining_default = "1m 1s"
 forced_rotations_per_hour_per_credential = 1
 forced_rotations_per_hour_per_agent = 1
+rejections_in_a_row = 1
 [leases]
 lifetime = "2h"
 [store]

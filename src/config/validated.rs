@@ -130,8 +130,10 @@ pub struct Refresh {
     pub minimum_remaining_default: Duration,
     /// Forced rotations of one credential, an hour.
     pub forced_rotations_per_hour_per_credential: u32,
-    /// Forced rotations one agent may cause, an hour.
+    /// Forced rotations one agent or API key may cause, an hour.
     pub forced_rotations_per_hour_per_agent: u32,
+    /// Fresh tokens of one lease that are replaced when they are rejected one after the other.
+    pub rejections_in_a_row: u32,
 }
 
 /// `[leases]`.
@@ -264,6 +266,7 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
             minimum_remaining_default: raw.refresh.minimum_remaining_default.0,
             forced_rotations_per_hour_per_credential: raw.refresh.forced_rotations_per_hour_per_credential,
             forced_rotations_per_hour_per_agent: raw.refresh.forced_rotations_per_hour_per_agent,
+            rejections_in_a_row: raw.refresh.rejections_in_a_row,
         },
         leases: Leases {
             lifetime: raw.leases.lifetime.0,

@@ -39,6 +39,7 @@ pub mod profile;
 pub mod readiness;
 pub mod reason;
 pub mod refusal;
+pub mod rejection;
 pub mod role;
 pub mod rotation;
 pub mod secret;

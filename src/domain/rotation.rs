@@ -143,6 +143,34 @@ pub struct ResendRule {
     pub grace: Option<Duration>,
 }
 
+impl ResendRule {
+    /// For a connector of which nothing is known.
+    pub const CAREFUL: Self = Self {
+        rotates: true,
+        grace: None,
+    };
+
+    /// Whether what was `sent` may be sent once more at `at` without any harm.
+    pub fn harmless(self, sent: Sent, at: Time) -> bool {
+        let in_grace = |grace| at >= sent.first && at < sent.first + grace;
+        !self.rotates || self.grace.is_some_and(in_grace)
+    }
+
+    /// How long what was `sent` and not answered rests from `now`.
+    fn rest(self, sent: Sent, now: Time) -> Duration {
+        let doubled = |rest: Duration| {
+            rest.saturating_mul(1 << sent.unanswered.min(16))
+                .min(AMBIGUOUS_REST_MAX)
+        };
+        let short = doubled(HARMLESS_REST);
+        if self.harmless(sent, now + short) {
+            short
+        } else {
+            doubled(AMBIGUOUS_REST)
+        }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -159,6 +187,8 @@ pub enum Event {
     Started {
         /// The new run.
         by: Incarnation,
+        /// What the connector says about sending twice.
+        rule: ResendRule,
     },
     /// The provider's answer is being stored.
     Answered,
@@ -177,6 +207,8 @@ pub enum Event {
     Lost {
         /// What is known.
         message: String,
+        /// What the connector says about sending twice.
+        rule: ResendRule,
     },
     /// A new grant or key takes the place of the old.
     Replaced,
@@ -206,6 +238,9 @@ pub struct ClaimLost;
 /// How long an ambiguous grant rests before its refresh token is sent again, doubled each time. Long enough
 /// for an answer that is still under way to be given up by both sides.
 pub const AMBIGUOUS_REST: Duration = Duration::from_secs(2);
+/// How long it rests where sending it again is harmless: long enough not to hammer at a server that fails, short
+/// enough to be well inside of any grace window.
+pub const HARMLESS_REST: Duration = Duration::from_millis(250);
 /// The longest such rest, and the longest pause of any kind.
 pub const AMBIGUOUS_REST_MAX: Duration = Duration::from_secs(300);
 
@@ -230,7 +265,7 @@ impl Rotation {
     pub fn on(&self, event: Event, fence: Fence, now: Time) -> Result<(Rotation, Step), ClaimLost> {
         match event {
             Event::Needed { by, deadline, rule } => Ok(self.needed(by, deadline, rule, now)),
-            Event::Started { by } => Ok(self.started(by, now)),
+            Event::Started { by, rule } => Ok(self.started(by, rule, now)),
             Event::Replaced => Ok((self.renewed(), Step::Rest)),
             report => self.report(report, fence, now),
         }
@@ -260,31 +295,24 @@ impl Rotation {
             // only one flight a credential runs in a process.
             Phase::Claimed {
                 by: owner, deadline, ..
-            } if *owner != by && now < *deadline => stay(Step::Wait(*deadline)),
+            } if *owner != by && waits(*deadline, now) => stay(Step::Wait(*deadline)),
             Phase::Claimed { sent, .. } => {
                 let (next, not_before) =
-                    self.ambiguous(*sent, now, "the exchange was interrupted".to_owned());
+                    self.ambiguous(*sent, rule, now, "the exchange was interrupted".to_owned());
                 (next, Step::Wait(not_before))
             }
             Phase::Staged { .. } => stay(Step::Adopt(self.fence)),
-            Phase::Ambiguous { sent, not_before, .. } => {
-                let in_grace = |grace| now >= sent.first && now < sent.first + grace;
-                let harmless = !rule.rotates || rule.grace.is_some_and(in_grace);
-                if harmless || !waits(*not_before, now) {
-                    claim(*sent)
-                } else {
-                    stay(Step::Wait(*not_before))
-                }
-            }
+            Phase::Ambiguous { not_before, .. } if waits(*not_before, now) => stay(Step::Wait(*not_before)),
+            Phase::Ambiguous { sent, .. } => claim(*sent),
             Phase::Quarantined { .. } | Phase::Dead { .. } => stay(Step::Stop),
         }
     }
 
-    fn started(&self, by: Incarnation, now: Time) -> (Rotation, Step) {
+    fn started(&self, by: Incarnation, rule: ResendRule, now: Time) -> (Rotation, Step) {
         match &self.phase {
             Phase::Claimed { by: owner, sent, .. } if *owner != by => {
                 let message = "the broker stopped while the exchange was under way".to_owned();
-                (self.ambiguous(*sent, now, message).0, Step::Rest)
+                (self.ambiguous(*sent, rule, now, message).0, Step::Rest)
             }
             Phase::Staged { .. } => (self.clone(), Step::Adopt(self.fence)),
             _ => (self.clone(), Step::Rest),
@@ -299,8 +327,8 @@ impl Rotation {
             (Phase::Claimed { sent, .. }, Event::Answered) => {
                 (self.with(Phase::Staged { sent: *sent }), Step::Adopt(fence))
             }
-            (Phase::Claimed { sent, .. } | Phase::Staged { sent }, Event::Lost { message }) => {
-                let (next, not_before) = self.ambiguous(*sent, now, message);
+            (Phase::Claimed { sent, .. } | Phase::Staged { sent }, Event::Lost { message, rule }) => {
+                let (next, not_before) = self.ambiguous(*sent, rule, now, message);
                 (next, Step::Wait(not_before))
             }
             (
@@ -331,11 +359,8 @@ impl Rotation {
         }
     }
 
-    fn ambiguous(&self, sent: Sent, now: Time, message: String) -> (Rotation, Time) {
-        let rest = AMBIGUOUS_REST
-            .saturating_mul(1 << sent.unanswered.min(16))
-            .min(AMBIGUOUS_REST_MAX);
-        let not_before = now + rest;
+    fn ambiguous(&self, sent: Sent, rule: ResendRule, now: Time, message: String) -> (Rotation, Time) {
+        let not_before = now + rule.rest(sent, now);
         let sent = Sent {
             unanswered: sent.unanswered.saturating_add(1),
             ..sent

@@ -161,8 +161,10 @@ pub struct Settings {
     pub max_waiters: usize,
     /// How many rotations of one credential callers may force in an hour.
     pub forced_rotations_per_credential: u32,
-    /// How many rotations one agent may force in an hour.
+    /// How many rotations one agent or API key may force in an hour.
     pub forced_rotations_per_agent: u32,
+    /// How many tokens of a lease that are rejected one after the other are replaced.
+    pub rejections_in_a_row: u32,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.

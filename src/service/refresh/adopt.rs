@@ -16,10 +16,12 @@ use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::store::keys;
 use crate::store::model::{CredentialSecret, StagedAnswer};
-use crate::upstream::answer::{Answer, Granted, classify};
+use crate::upstream::answer::{Answer, Granted, MAX_MESSAGE, classify};
 use crate::upstream::connector::Connector;
+use crate::upstream::redact_known;
 
-use super::exchange::{Claim, Unsettled};
+use super::exchange::{Claim, Unsettled, rule};
+use super::forced::known;
 use crate::service::lineage::{descended, linked};
 
 /// The pause after the provider rejected the broker's own client: only the configuration helps.
@@ -56,6 +58,8 @@ impl Refresher {
     ) -> Result<Landing, Unsettled> {
         let retry_after = answer.retry_after_ms.map(Duration::from_millis);
         let failures = claim.credential.rotation.failures;
+        // What is redacted by its looks is redacted by what we know as well, before anybody is told.
+        let plain = |message: String| redact_known(&message, &known(old), MAX_MESSAGE);
         match classify(connector, answer.status, retry_after, &answer.body) {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
@@ -72,6 +76,7 @@ impl Refresher {
                 self.replace(claim, old, granted).await
             }
             Answer::Refused { code, told, message } => {
+                let message = plain(message);
                 tracing::warn!(credential = %claim.credential.id, code, "the provider refused a grant");
                 let message = if message.is_empty() {
                     code
@@ -88,18 +93,23 @@ impl Refresher {
                 self.settle(claim, Event::Refused(refused)).await
             }
             Answer::NotProcessed { retry_after, message } => {
+                let message = plain(message);
                 let not_before = self.now() + self.pause(failures, retry_after);
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
             Answer::Misconfigured { code, message } => {
+                let message = plain(message);
                 tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
                 let not_before = self.now() + PAUSE_MISCONFIGURED;
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
+            Answer::Ambiguous { message } => {
+                let (message, rule) = (plain(message), rule(connector));
+                self.settle(claim, Event::Lost { message, rule }).await
+            }
         }
     }
 

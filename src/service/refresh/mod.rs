@@ -12,6 +12,7 @@ mod exchange;
 mod flights;
 mod forced;
 mod recover;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,6 @@ use tokio_util::task::TaskTracker;
 use super::Settings;
 use super::watch::Hub;
 use crate::clock::Clock;
-use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::reason::Reason;
@@ -39,8 +39,8 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
-pub(super) use exchange::stopped;
 use flights::{Flights, Landed, Landing};
+pub(super) use told::stopped;
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -61,7 +61,6 @@ pub struct Refresher {
     flights: Flights,
     exchanges: Semaphore,
     tasks: TaskTracker,
-    forced: forced::Counts,
     random: SystemRandom,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
@@ -152,7 +151,6 @@ impl Refresher {
             flights: Flights::new(parts.settings.load().max_waiters),
             exchanges: Semaphore::new(parts.settings.load().max_exchanges),
             tasks: TaskTracker::new(),
-            forced: forced::Counts::default(),
             random: SystemRandom::new(),
             #[cfg(feature = "testing")]
             bypass: false.into(),
@@ -271,21 +269,6 @@ impl Refresher {
             Ok(flight) => flight.await,
             Err(refusal) => Landing::refused(refusal),
         }
-    }
-
-    /// Counts a rotation that a caller forces by rejecting the credential's present generation.
-    pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
-        let settings = self.parts.settings.load();
-        let limits = forced::Limits {
-            per_credential: settings.forced_rotations_per_credential,
-            per_agent: settings.forced_rotations_per_agent,
-        };
-        let rejected = forced::Rejected {
-            credential: *credential.id.as_bytes(),
-            generation: credential.rotation.generation,
-        };
-        self.forced
-            .count(limits, rejected, actor, self.parts.clock.monotonic())
     }
 
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
