@@ -13,6 +13,7 @@ mod local;
 mod oidc;
 mod platform;
 mod raw;
+mod refresh;
 pub mod registry;
 pub mod validated;
 
@@ -20,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 pub use keys::{Apply, KEYS, Key};
 pub use platform::{KeyFiles, Proxy};
+pub use refresh::Refresh;
 pub use validated::{
-    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Local, Log, LogFormat, Refresh,
+    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Local, Log, LogFormat,
     Registry, Store,
 };
 

@@ -8,6 +8,7 @@ use super::flights::Landing;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
+use crate::domain::pace::breaker::PAUSE_REJECTED;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Event;
@@ -19,9 +20,6 @@ use crate::upstream::answer::{Answer, Granted, classify};
 use crate::upstream::connector::Connector;
 
 use super::exchange::{Claim, Unsettled};
-
-/// The pause after the provider rejected the broker's own client: only the configuration helps.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 
 /// The most that is kept of an account, in bytes, so that facts never keep a new generation from being stored.
 const MAX_ACCOUNT: usize = 8 * 1024;
@@ -47,14 +45,18 @@ impl Refresher {
     /// Parses a staged answer and commits what it says.
     pub(super) async fn adopt(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         old: &CredentialSecret,
         connector: &Connector,
         answer: StagedAnswer,
     ) -> Result<Landing, Unsettled> {
         let retry_after = answer.retry_after_ms.map(Duration::from_millis);
         let failures = claim.credential.rotation.failures;
-        match classify(connector, answer.status, retry_after, &answer.body) {
+        let says = classify(connector, answer.status, retry_after, &answer.body);
+        if let Some(pass) = claim.pass.take() {
+            pass.answered(&says);
+        }
+        match says {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
@@ -84,7 +86,7 @@ impl Refresher {
             }
             Answer::Misconfigured { code, message } => {
                 tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
-                let not_before = self.now() + PAUSE_MISCONFIGURED;
+                let not_before = self.now() + PAUSE_REJECTED;
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await

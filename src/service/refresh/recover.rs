@@ -111,6 +111,7 @@ impl Refresher {
                 revision: held.credential.revision,
                 fence,
                 begin: None,
+                pass: None,
             };
             return match self.adopt(claim, &held.secret.value, connector, answer).await {
                 Ok(Landing::Renewed | Landing::Current) => Ok(()),
