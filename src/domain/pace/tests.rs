@@ -1,3 +1,5 @@
+//! Pauses, breakers and due times: what is promised of them, at their edges and for whatever happens.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,8 +1,9 @@
 //! Refreshing before anybody has to wait for it: tokens that are in use, each at a time of its own.
 //!
-//! In use is what was handed out within the life of a lease: whoever works with it asks again by then. What is idle
-//! falls out, so that a grant nobody uses is not rotated for ever. The [`Schedule`] is in memory, bounded, and filled as
-//! credentials are handed out; nothing is scanned, and after a restart it fills again with use.
+//! In use is a generation that was handed out, and that within the life of a lease: whoever works with it asks again by
+//! then. A new generation is scheduled when somebody gets it, not when it is made, so that a grant which nobody uses any
+//! more is refreshed ahead once at most, however short its tokens live. The [`Schedule`] is in memory and bounded;
+//! nothing is scanned, and after a restart it fills again with use.
 //!
 //! A refresh ahead is a flight like any other: one for each credential, with the same claim and the same records, of
 //! which the begin says that nobody had asked. It gives way: it begins only with a spare place, waits for none, and
@@ -23,7 +24,7 @@ use super::places::Place;
 use super::{Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::pace::ahead::{due, spread};
-use crate::domain::reason::{Class, Reason};
+use crate::domain::reason::Class;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Phase;
 use crate::domain::time::Time;
@@ -90,56 +91,36 @@ impl Refresher {
         }
     }
 
-    /// Refreshes what is due, and schedules what comes after that.
+    /// Refreshes what is due. Whoever is handed the new generation schedules it.
     async fn go_ahead(self: &Arc<Self>, item: &Item, place: Place) {
-        match self.look_ahead(item, place).await {
-            Ok(Some((credential, at))) => self.ahead.again(item, &credential, at),
-            // Not to be refreshed ahead any more.
-            Ok(None) => {}
-            Err(refusal) => {
-                let reason = refusal.reason;
-                self.parts.metrics.refresh_ahead(reason.code());
-                tracing::debug!(credential = %item.id, %refusal, "a refresh ahead of need came to nothing");
-                if !matches!(reason.class(), Class::Unavailable | Class::Exhausted) {
-                    return;
-                }
-                let rest = refusal.retry_after.unwrap_or(LATER);
-                self.ahead.later(item, self.now() + rest);
-            }
+        let Err(refusal) = self.renew_ahead(item, place).await else {
+            return;
+        };
+        self.parts.metrics.refresh_ahead(refusal.reason.code());
+        tracing::debug!(credential = %item.id, %refusal, "a refresh ahead of need came to nothing");
+        if matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) {
+            let rest = refusal.retry_after.unwrap_or(LATER);
+            self.ahead.later(item, self.now() + rest);
         }
     }
 
-    async fn look_ahead(
-        self: &Arc<Self>,
-        item: &Item,
-        place: Place,
-    ) -> Result<Option<(Arc<Credential>, Time)>, Refusal> {
+    async fn renew_ahead(self: &Arc<Self>, item: &Item, place: Place) -> Result<(), Refusal> {
         let credential = self.held(item.org, item.id).await?.credential.value;
-        let next = |credential: Arc<Credential>| self.due(&credential).map(|due| (credential, due));
-        // Somebody else may have refreshed or replaced it since it was scheduled.
-        if self.due(&credential).is_none_or(|due| due > self.now()) {
-            return Ok(next(credential));
+        let generation = credential.rotation.generation;
+        // Somebody else may have refreshed or replaced it since.
+        if generation != item.generation || self.due(&credential).is_none() {
+            return Ok(());
         }
         let need = Need {
             remaining: Duration::ZERO,
-            newer_than: Some(credential.rotation.generation),
+            newer_than: Some(generation),
         };
-        let why = Why::Ahead(Some(place));
-        match self.join(item.org, item.id, need, why).await {
+        match self.join(item.org, item.id, need, Why::Ahead(Some(place))).await {
             Landing::Renewed => self.parts.metrics.refresh_ahead("granted"),
             // A caller's flight was under way, or the credential was replaced.
             Landing::Current => {}
             Landing::Refused(refusal) => return Err(Arc::unwrap_or_clone(refusal)),
         }
-        let credential = self.held(item.org, item.id).await?.credential.value;
-        match self.due(&credential) {
-            // It brought no newer token: not at once again.
-            Some(due) if due <= self.now() => Err(Refusal::new(
-                Reason::RefreshUnavailable,
-                "no newer token could be had",
-            )
-            .retry_after(LATER)),
-            due => Ok(due.map(|due| (credential, due))),
-        }
+        Ok(())
     }
 }

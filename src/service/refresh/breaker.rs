@@ -192,3 +192,62 @@ impl Drop for Pass {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::domain::id::Id;
+    use crate::domain::pace::breaker::TRIP;
+    use crate::domain::time::Time;
+
+    fn whose(org: u8, credential: u8) -> Whose {
+        Whose {
+            org: Id::from_bytes([org; 16]),
+            credential: Id::from_bytes([credential; 16]),
+        }
+    }
+
+    /// A connector whose provider has just failed, by the words of org 1.
+    fn open(said: Said) -> (Arc<Breakers>, Arc<ManualClock>, Name) {
+        let clock = Arc::new(ManualClock::at(Time::from_seconds(1_800_000_000)));
+        let breakers = Breakers::new(Arc::clone(&clock) as _, Arc::new(|| 0.5), Arc::default());
+        let connector: Name = "demo".parse().unwrap();
+        for number in 0..TRIP {
+            let pass = breakers.admit(&connector, whose(1, u8::try_from(number).unwrap()));
+            pass.unwrap()
+                .tell(Heard::Failed { retry_after: None }, "quota of acme", said);
+        }
+        (breakers, clock, connector)
+    }
+
+    #[test]
+    fn what_a_provider_said_of_one_org_is_told_to_no_other() {
+        let (breakers, _, connector) = open(Said::Provider);
+        let own = breakers.look(&connector, whose(1, 9)).unwrap_err();
+        assert!(own.message.contains("quota of acme"));
+        let other = breakers.look(&connector, whose(2, 9)).unwrap_err();
+        assert!(!format!("{other:?}").contains("acme"), "{other:?}");
+        assert!(other.message.contains("connector demo") && other.retry_after.is_some());
+        let (breakers, _, connector) = open(Said::Broker);
+        let other = breakers.look(&connector, whose(2, 9)).unwrap_err();
+        assert!(other.message.contains("quota of acme"), "a connection is nobody's");
+    }
+
+    #[test]
+    fn leave_that_was_not_used_is_there_for_the_next() {
+        let (breakers, clock, connector) = open(Said::Broker);
+        clock.advance(Duration::from_secs(60));
+        let probe = breakers.admit(&connector, whose(1, 1)).unwrap();
+        assert!(breakers.admit(&connector, whose(1, 2)).is_err());
+        drop(probe);
+        let probe = breakers.admit(&connector, whose(1, 2)).unwrap();
+        probe.tell(Heard::Works, "", Said::Broker);
+        let passes = [3, 4].map(|credential| breakers.admit(&connector, whose(1, credential)));
+        assert!(passes.iter().all(Result::is_ok));
+        // Nor does one that passed freely disturb anything by ending untold.
+        drop(passes);
+        assert_eq!(breakers.standing(&connector), (Standing::Closed, true));
+    }
+}

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Fence, Incarnation, Phase};
@@ -164,6 +165,13 @@ impl Refresher {
             Arc::clone(&parts.jitter),
             Arc::clone(&parts.metrics),
         );
+        for connector in parts
+            .connectors
+            .iter()
+            .filter(|connector| connector.usable().is_ok())
+        {
+            parts.metrics.breaker(&connector.name, Standing::Closed);
+        }
         Arc::new(Self {
             flights: Flights::new(settings.max_waiters),
             places: Places::new(all, each, Arc::clone(&parts.metrics)),

@@ -43,8 +43,8 @@ struct Entry {
 pub(in crate::service::refresh) struct Item {
     pub(in crate::service::refresh) org: OrgId,
     pub(in crate::service::refresh) id: CredentialId,
+    pub(in crate::service::refresh) generation: u64,
     connector: Name,
-    generation: u64,
     used: Duration,
 }
 
@@ -90,16 +90,6 @@ impl Schedule {
             used,
         };
         inner.put(item, due);
-    }
-
-    /// What was taken out is due again at `due`, as the generation that it has by now.
-    pub(super) fn again(&self, item: &Item, credential: &Credential, due: Time) {
-        let item = Item {
-            generation: credential.rotation.generation,
-            connector: item.connector.clone(),
-            ..*item
-        };
-        self.inner().put(item, due);
     }
 
     /// What was taken out is to be tried once more at `at`.

@@ -1,3 +1,5 @@
+//! The schedule on a clock set by hand: what begins when, what falls out, and the herd.
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -138,13 +140,29 @@ fn a_newer_generation_is_due_at_its_own_time() {
     assert!(scene.ids().is_empty());
     scene.clock.advance(minutes(10));
     let (item, _place) = scene.turn().pop().unwrap();
-    // While it was under way a caller got the third, and the report comes late.
+    // While it was under way a caller got the third, and then it is told that the second could not be renewed.
     scene.used(&generation(&first, 3), START + minutes(90));
-    scene
-        .schedule
-        .again(&item, &generation(&first, 2), START + minutes(31));
+    scene.schedule.later(&item, START + minutes(31));
     scene.clock.advance(minutes(30));
     assert!(scene.ids().is_empty());
+}
+
+#[test]
+fn what_could_not_be_renewed_is_tried_later_as_long_as_it_is_in_use() {
+    let scene = Scene::new(64, 64);
+    let only = credential(1, "demo");
+    scene.used(&only, START + minutes(30));
+    scene.clock.advance(minutes(30));
+    for _ in 0..3 {
+        let (item, _place) = scene.turn().pop().unwrap();
+        scene.schedule.later(&item, scene.clock.wall() + minutes(10));
+        assert!(scene.ids().is_empty());
+        scene.clock.advance(minutes(10));
+    }
+    let (item, _place) = scene.turn().pop().unwrap();
+    scene.schedule.later(&item, scene.clock.wall() + minutes(10));
+    scene.clock.advance(minutes(10));
+    assert!(scene.ids().is_empty(), "it was handed out more than an hour ago");
 }
 
 #[test]
@@ -254,13 +272,11 @@ impl Herd {
             while ends.peek().is_some_and(|Reverse(end)| *end <= now) {
                 ends.pop();
                 // All take the same time: the first to begin is the first to end.
-                let (item, place): (Item, Place) = under_way.remove(0);
+                let (_, place): (Item, Place) = under_way.remove(0);
                 drop(place);
                 seen.renewed += 1;
                 seen.after_callers_noticed += u64::from(now > START + (self.life - self.lead));
                 seen.after_expiry += u64::from(now >= expires);
-                let renewed = generation(&credential_of(&item), 2);
-                scene.schedule.again(&item, &renewed, now + self.life);
                 last = now;
             }
             for (item, place) in scene.turn() {
@@ -287,13 +303,6 @@ impl Herd {
     /// All when callers would notice.
     fn naive(&self) -> Seen {
         self.run(|_| START + (self.life - self.lead))
-    }
-}
-
-fn credential_of(item: &Item) -> Credential {
-    Credential {
-        id: item.id,
-        ..credential(0, "demo")
     }
 }
 
