@@ -71,6 +71,7 @@ fn settings(config: &Config) -> Settings {
         max_waiters: config.refresh.max_waiters,
         forced_rotations_per_credential: config.refresh.forced_rotations_per_hour_per_credential,
         forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
+        rejections_in_a_row: config.refresh.rejections_in_a_row,
         refresh_ahead: config.refresh.ahead.then_some(config.refresh.ahead_window),
         reserved_bytes: config.store.reserved_bytes,
         watch_heartbeat: config.watch.heartbeat,

@@ -280,6 +280,7 @@ collect_after = "1d"
 minimum_remaining_default = "1m 1s"
 forced_rotations_per_hour_per_credential = 1
 forced_rotations_per_hour_per_agent = 1
+rejections_in_a_row = 1
 ahead = false
 ahead_window = "1m"
 [leases]

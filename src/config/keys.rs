@@ -151,6 +151,7 @@ pub const KEYS: &[Key] = &[
     key("refresh.minimum_remaining_default", time(seconds(0), hours(1)), Apply::Reload),
     key("refresh.forced_rotations_per_hour_per_credential", number(1, 3600), Apply::Reload),
     key("refresh.forced_rotations_per_hour_per_agent", number(1, 3600), Apply::Reload),
+    key("refresh.rejections_in_a_row", number(1, 3600), Apply::Reload),
     key("refresh.ahead", Limit::Own, Apply::Reload),
     key("refresh.ahead_window", time(seconds(1), days(1)), Apply::Reload),
 

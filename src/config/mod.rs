@@ -145,6 +145,7 @@ impl Config {
         self.refresh.forced_rotations_per_hour_per_credential =
             new.refresh.forced_rotations_per_hour_per_credential;
         self.refresh.forced_rotations_per_hour_per_agent = new.refresh.forced_rotations_per_hour_per_agent;
+        self.refresh.rejections_in_a_row = new.refresh.rejections_in_a_row;
         self.refresh.ahead = new.refresh.ahead;
         self.refresh.ahead_window = new.refresh.ahead_window;
         self.enrollment.renewal_grace = new.enrollment.renewal_grace;

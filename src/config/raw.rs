@@ -110,6 +110,7 @@ section!(Refresh {
     minimum_remaining_default: Span = Span::seconds(60),
     forced_rotations_per_hour_per_credential: u32 = 6,
     forced_rotations_per_hour_per_agent: u32 = 12,
+    rejections_in_a_row: u32 = 3,
     ahead: bool = true,
     ahead_window: Span = Span::seconds(30 * 60),
 });

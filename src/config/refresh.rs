@@ -19,8 +19,10 @@ pub struct Refresh {
     pub minimum_remaining_default: Duration,
     /// Forced rotations of one credential, an hour.
     pub forced_rotations_per_hour_per_credential: u32,
-    /// Forced rotations one agent may cause, an hour.
+    /// Forced rotations one agent or API key may cause, an hour.
     pub forced_rotations_per_hour_per_agent: u32,
+    /// Fresh tokens of one lease that are replaced when they are rejected one after the other.
+    pub rejections_in_a_row: u32,
     /// Whether tokens in use are refreshed before anybody has to wait for it.
     pub ahead: bool,
     /// Over how long a time such refreshes are spread at most.
@@ -43,6 +45,7 @@ pub(super) fn refresh(raw: &raw::Refresh) -> Refresh {
         minimum_remaining_default: raw.minimum_remaining_default.0,
         forced_rotations_per_hour_per_credential: raw.forced_rotations_per_hour_per_credential,
         forced_rotations_per_hour_per_agent: raw.forced_rotations_per_hour_per_agent,
+        rejections_in_a_row: raw.rejections_in_a_row,
         ahead: raw.ahead,
         ahead_window: raw.ahead_window.0,
     }

@@ -23,6 +23,7 @@ mod heartbeat;
 mod introspect;
 mod journal;
 mod lease;
+mod lineage;
 mod live;
 mod locks;
 mod managed_keys;
@@ -91,7 +92,7 @@ pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
 };
-pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
+pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;
@@ -162,8 +163,10 @@ pub struct Settings {
     pub max_waiters: usize,
     /// How many rotations of one credential callers may force in an hour.
     pub forced_rotations_per_credential: u32,
-    /// How many rotations one agent may force in an hour.
+    /// How many rotations one agent or API key may force in an hour.
     pub forced_rotations_per_agent: u32,
+    /// How many tokens of a lease that are rejected one after the other are replaced.
+    pub rejections_in_a_row: u32,
     /// Over how long a time refreshes ahead of need are spread at most; `None`: there are none.
     pub refresh_ahead: Option<Duration>,
     /// How many bytes of the disk are kept back for what must not fail.

@@ -158,11 +158,13 @@ impl Broker {
         let current = credential.as_ref().map(|credential| Handed {
             generation: credential.rotation.generation,
             expires: credential.expires,
+            at: None,
         });
         // Leases of the first release do not say; the present generation is then as good as can be told.
         let handed = lease.handed.or(current).unwrap_or(Handed {
             generation: 0,
             expires: None,
+            at: None,
         });
         let is_grant = credential
             .as_ref()

@@ -384,6 +384,7 @@ fn settings() -> Settings {
         max_waiters: 100,
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
+        rejections_in_a_row: 3,
         refresh_ahead: None,
         reserved_bytes: 0,
         renewal_grace: Duration::from_secs(86_400),

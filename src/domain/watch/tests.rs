@@ -90,6 +90,7 @@ fn lease(credential: u8) -> Lease {
         handed: None,
         approval: None,
         project: None,
+        rejections: None,
     }
 }
 

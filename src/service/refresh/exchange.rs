@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::breaker::{Pass, Said, Whose};
 use super::flights::Landing;
 use super::places::Place;
+use super::told::{stopped, waiting};
 use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
@@ -13,7 +14,7 @@ use crate::domain::pace::back_off;
 use crate::domain::pace::breaker::Heard;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{Death, Event, Fence, Phase, ResendRule, Rotation, Step};
+use crate::domain::rotation::{Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
 use crate::service::effect::{append_finish, no_room};
 use crate::store::model::{Mark, StagedAnswer};
@@ -22,8 +23,11 @@ use crate::store::{Commit, Revision, keys};
 use crate::upstream::connector::Connector;
 use crate::upstream::{Delivery, RefreshRequest};
 
-/// How often a flight begins again when the credential changes under it.
+/// How often a flight begins again when the credential changes under it, or sends again.
 const ATTEMPTS: usize = 8;
+/// How often one flight sends again what may be sent again without harm, and after which rest at most.
+const RESENDS: usize = 3;
+const RESEND_REST: Duration = Duration::from_secs(1);
 /// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
 /// minute.
 const PUT_ATTEMPTS: usize = 600;
@@ -44,8 +48,11 @@ pub(super) struct Claim {
 pub(super) enum Why {
     /// Somebody needs a newer generation now.
     Asked,
-    /// Nobody does yet. It has the one place that it gets, until it is used.
-    Ahead(Option<Place>),
+    /// Nobody does yet. It came with its place, and keeps it to its end.
+    Ahead {
+        /// Held, not looked at.
+        _place: Place,
+    },
 }
 
 /// The claim was lost: somebody replaced or removed the credential meanwhile. Nothing was changed.
@@ -61,9 +68,17 @@ impl<E: Into<Refusal>> From<E> for Unsettled {
 }
 
 impl Refresher {
-    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, mut why: Why) -> Landing {
+    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
+        let mut resends = 0;
         for _ in 0..ATTEMPTS {
-            match self.attempt(org, id, need, &mut why).await {
+            match self.attempt(org, id, need, &why).await {
+                Ok(landing @ Landing::Refused(_)) if resends < RESENDS => match self.resend(org, id).await {
+                    Some(rest) => {
+                        resends += 1;
+                        tokio::time::sleep(rest).await;
+                    }
+                    None => return landing,
+                },
                 Ok(landing) => return landing,
                 Err(Unsettled::Superseded) => {}
                 Err(Unsettled::Refused(refusal)) => return Landing::refused(refusal),
@@ -72,12 +87,25 @@ impl Refresher {
         Landing::refused(Refusal::new(Reason::Conflict, "the credential keeps changing"))
     }
 
+    /// After which rest the flight itself sends an ambiguous grant once more: where that is harmless. A grace
+    /// window may be over before anybody asks again.
+    pub(super) async fn resend(&self, org: OrgId, id: CredentialId) -> Option<Duration> {
+        let held = self.held(org, id).await.ok()?;
+        let credential = &held.credential.value;
+        let connector = self.parts.connectors.get(&credential.connector)?;
+        let Phase::Ambiguous { sent, not_before, .. } = &credential.rotation.phase else {
+            return None;
+        };
+        let rest = not_before.since(self.now());
+        (rule(connector).harmless(*sent, *not_before) && rest <= RESEND_REST).then_some(rest)
+    }
+
     async fn attempt(
         &self,
         org: OrgId,
         id: CredentialId,
         need: Need,
-        why: &mut Why,
+        why: &Why,
     ) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
         if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
@@ -88,18 +116,7 @@ impl Refresher {
         // old before it is used.
         let mut leave = None;
         if let Some((_, Step::Exchange(_))) = self.needed(&held, connector, self.now()) {
-            let whose = Whose { org, credential: id };
-            self.breakers.look(&connector.name, whose)?;
-            let limit = self.parts.settings.load().exchange_timeout;
-            let place = match why {
-                Why::Asked => self.places.take(&connector.name, limit).await?,
-                Why::Ahead(place) => match place.take() {
-                    Some(place) => place,
-                    // It had its turn. Who has joined meanwhile looks again, and goes for a place of its own.
-                    None => return Ok(Landing::Current),
-                },
-            };
-            leave = Some((place, self.breakers.admit(&connector.name, whose)?));
+            leave = Some(self.leave(&held.credential.value, connector, why).await?);
         }
         let now = self.now();
         let Some((next, step)) = self.needed(&held, connector, now) else {
@@ -157,15 +174,47 @@ impl Refresher {
         }
     }
 
+    /// Leave to send: a place, where the flight has none, and the word of the connector's breaker. That does not stop
+    /// what saves a grant: one that the provider may have rotated is sent again while it is within its grace.
+    async fn leave(
+        &self,
+        credential: &Credential,
+        connector: &Connector,
+        why: &Why,
+    ) -> Result<(Option<Place>, Pass), Refusal> {
+        let name = &connector.name;
+        let whose = Whose {
+            org: credential.org,
+            credential: credential.id,
+        };
+        let at_stake = match &credential.rotation.phase {
+            Phase::Ambiguous { sent, .. } => connector.rotates && rule(connector).harmless(*sent, self.now()),
+            _ => false,
+        };
+        if !at_stake {
+            self.breakers.look(name, whose)?;
+        }
+        let place = match why {
+            Why::Asked => {
+                let limit = self.parts.settings.load().exchange_timeout;
+                Some(self.places.take(name, limit).await?)
+            }
+            Why::Ahead { .. } => None,
+        };
+        let pass = if at_stake {
+            self.breakers.pass(name, whose)
+        } else {
+            self.breakers.admit(name, whose)?
+        };
+        Ok((place, pass))
+    }
+
     /// What follows from a need at `now`; `None` where the state says that something else happened.
     fn needed(&self, held: &Held, connector: &Connector, now: Time) -> Option<(Rotation, Step)> {
         let event = Event::Needed {
             by: self.parts.incarnation,
             deadline: now + self.parts.settings.load().exchange_timeout,
-            rule: ResendRule {
-                rotates: connector.rotates,
-                grace: connector.grace,
-            },
+            rule: rule(connector),
         };
         held.credential.value.rotation.on(event, Fence(0), now).ok()
     }
@@ -205,7 +254,7 @@ impl Refresher {
             return Err(Unsettled::Refused(no_room()));
         }
         let mut record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
-        if let Why::Ahead(_) = why {
+        if let Why::Ahead { .. } = why {
             record = record.about("because", "ahead");
         }
         let begin = self.parts.journal.append(&record).await?;
@@ -240,6 +289,7 @@ impl Refresher {
         let Some(refresh_token) = &held.secret.value.refresh else {
             let event = Event::Lost {
                 message: "the credential has no refresh token".to_owned(),
+                rule: rule(connector),
             };
             return self.settle(claim, event).await;
         };
@@ -251,6 +301,13 @@ impl Refresher {
         let sent = self.parts.endpoint.refresh(request);
         // The endpoint keeps its own time; this holds even if it does not.
         let limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
+        // An answer that is waited for past the grace window cannot be asked for again.
+        let limit = match (&claim.credential.rotation.phase, connector.grace) {
+            (Phase::Claimed { sent, .. }, Some(grace)) if connector.rotates && sent.unanswered == 0 => {
+                limit.min(grace / 2)
+            }
+            _ => limit,
+        };
         let delivery = tokio::time::timeout(limit, sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
@@ -279,7 +336,8 @@ impl Refresher {
             }
             Delivery::Lost(message) => {
                 claim.heard(Heard::Failed { retry_after: None }, &message);
-                self.settle(claim, Event::Lost { message }).await
+                let rule = rule(connector);
+                self.settle(claim, Event::Lost { message, rule }).await
             }
         }
     }
@@ -397,7 +455,10 @@ impl Refresher {
     ) -> Result<(), Refusal> {
         self.parts.metrics.refresh(outcome);
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
-        let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        let mut record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        if let Some(cause) = credential.rotation.phase.cause() {
+            record = record.about("cause", cause);
+        }
         append_finish(&self.parts.journal, &record).await?;
         Ok(())
     }
@@ -417,6 +478,14 @@ impl Claim {
     }
 }
 
+/// What a connector says about sending a refresh token twice.
+pub(super) fn rule(connector: &Connector) -> ResendRule {
+    ResendRule {
+        rotates: connector.rotates,
+        grace: connector.grace,
+    }
+}
+
 pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
     Record::new(Action::Refresh, "broker", Some(credential.org))
         .about("credential", credential.id)
@@ -424,45 +493,4 @@ pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
         .about("connector", &credential.connector)
         .about("generation", credential.rotation.generation)
         .about("fence", fence.0)
-}
-
-/// Why a caller has to wait.
-fn waiting(credential: &Credential, until: Time, now: Time) -> Refusal {
-    let (reason, what) = match credential.rotation.phase {
-        Phase::Live { .. } => (
-            Reason::RefreshUnavailable,
-            "the provider did not process the refresh",
-        ),
-        _ => (
-            Reason::RefreshAmbiguous,
-            "a refresh was sent and its answer is not known",
-        ),
-    };
-    let message = credential.rotation.message();
-    Refusal::new(
-        reason,
-        if message.is_empty() {
-            what.to_owned()
-        } else {
-            format!("{what}: {message}")
-        },
-    )
-    .retry_after(until.since(now).max(Duration::from_millis(100)))
-    .with("credential", credential.id.to_string())
-    .with("provider_message", message)
-}
-
-/// Why a caller need not wait.
-pub(in crate::service) fn stopped(credential: &Credential) -> Refusal {
-    let message = credential.rotation.message();
-    let what = match &credential.rotation.phase {
-        Phase::Dead {
-            cause: Death::AnswerLost,
-            ..
-        } => "the answer to a refresh was lost, and the provider no longer accepts the grant",
-        _ => "the provider no longer accepts the grant",
-    };
-    Refusal::new(Reason::ReauthRequired, format!("{what}: {message}"))
-        .with("credential", credential.id.to_string())
-        .with("provider_message", message)
 }

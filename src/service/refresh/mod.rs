@@ -16,6 +16,7 @@ mod forced;
 mod jitter;
 mod places;
 mod recover;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,6 @@ use tokio_util::task::TaskTracker;
 use super::Settings;
 use super::watch::Hub;
 use crate::clock::Clock;
-use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::pace::breaker::Standing;
@@ -45,10 +45,10 @@ use crate::upstream::connector::load::Connectors;
 use ahead::Schedule;
 use breaker::Breakers;
 use exchange::Why;
-pub(super) use exchange::stopped;
 use flights::{Flights, Landed, Landing};
 pub use jitter::{Jitter, system_jitter};
 use places::Places;
+pub(super) use told::stopped;
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -72,7 +72,6 @@ pub struct Refresher {
     breakers: Arc<Breakers>,
     ahead: Schedule,
     tasks: TaskTracker,
-    forced: forced::Counts,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
 }
@@ -178,7 +177,6 @@ impl Refresher {
             breakers,
             ahead: Schedule::new(),
             tasks: TaskTracker::new(),
-            forced: forced::Counts::default(),
             #[cfg(feature = "testing")]
             bypass: false.into(),
             parts,
@@ -187,6 +185,10 @@ impl Refresher {
 
     fn now(&self) -> Time {
         self.parts.clock.wall()
+    }
+
+    pub(super) fn records(&self) -> &Records {
+        &self.parts.records
     }
 
     /// Tells those who watch what a commit changed.
@@ -304,21 +306,6 @@ impl Refresher {
             Ok(flight) => flight.await,
             Err(refusal) => Landing::refused(refusal),
         }
-    }
-
-    /// Counts a rotation that a caller forces by rejecting the credential's present generation.
-    pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
-        let settings = self.parts.settings.load();
-        let limits = forced::Limits {
-            per_credential: settings.forced_rotations_per_credential,
-            per_agent: settings.forced_rotations_per_agent,
-        };
-        let rejected = forced::Rejected {
-            credential: *credential.id.as_bytes(),
-            generation: credential.rotation.generation,
-        };
-        self.forced
-            .count(limits, rejected, actor, self.parts.clock.monotonic())
     }
 
     /// How many credentials are to be refreshed ahead of need.
