@@ -8,7 +8,7 @@ use credbroker::proto::CredentialHealth;
 use futures_util::future::join_all;
 
 use crate::faulty_proxy::{Counts, Fault};
-use crate::scene::{Answer, REFUSED, REST, Scene, told_to_come_again};
+use crate::scene::{ANSWER_LOST, Answer, REFUSED, REST, Scene, told_to_come_again};
 use crate::support::client::retry_after;
 use crate::support::oidc::OidcServer;
 
@@ -123,9 +123,7 @@ async fn past_the_grace_window_a_lost_answer_costs_a_sign_in() {
     told_to_come_again(&refused, "REFRESH_AMBIGUOUS");
     scene.proxy.end_grace();
     scene.clock.advance(Duration::from_secs(121).max(REST));
-    scene
-        .all_are_told_to_sign_in_again("the answer to a refresh was lost")
-        .await;
+    scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;
     scene.provider_saw(3, 1, 1).await;
     scene.shown(CredentialHealth::ReauthRequired, REFUSED).await;
     scene.reconnect().await;

@@ -107,6 +107,11 @@ impl Provider {
         format!("http://{}/token", self.address)
     }
 
+    /// From here on its tokens are numbered from `issued`, so that no two providers issue the same.
+    pub fn number_from(&self, issued: usize) {
+        self.shared.state.lock().unwrap().issued = issued;
+    }
+
     /// A new grant in place of the one before.
     pub fn mint(&self) -> String {
         self.shared.state.lock().unwrap().issue()

@@ -244,16 +244,22 @@ impl Broker {
         }
     }
 
-    /// The task whose choice the lease's credential is, and the provider that was asked for.
+    /// The task whose choice the lease's credential is or was, and the provider that was asked for.
     async fn pinned_to(&self, lease: &Lease) -> Result<Option<(TaskId, String)>, Refusal> {
         let Some(task) = lease.task else {
             return Ok(None);
         };
         let list = keys::pins(lease.org, task);
         let pins = self.records.scan::<Pin>(list.as_bytes(), None, MAX_PINS).await?;
+        // A report that is repeated, because its answer was lost, finds the task moved on by the first.
+        let moved = |(key, pin): &&(keys::Key, Stored<Pin>)| {
+            pin.value.because() == Some(Reason::ReauthRequired)
+                && keys::pin_provider(key).is_some_and(|asked| asked == lease.provider)
+        };
         let found = pins
             .iter()
-            .find(|(_, pin)| pin.value.credential == lease.credential);
+            .find(|(_, pin)| pin.value.credential == lease.credential)
+            .or_else(|| pins.iter().find(moved));
         Ok(found.and_then(|(key, _)| Some((task, keys::pin_provider(key)?))))
     }
 
