@@ -179,6 +179,7 @@ impl App {
             self.broker.guests(),
             stopping.clone(),
         );
+        self.broker.prepare_connectors();
         let chores = tokio::spawn(chores(
             Arc::clone(&self.broker),
             Arc::clone(&self.tls),

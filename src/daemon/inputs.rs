@@ -8,6 +8,7 @@ use super::error::DaemonError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, registry};
 use crate::domain::executor::Registry;
+use crate::domain::mode::CredentialKind;
 use crate::journal::Options as JournalOptions;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
@@ -38,6 +39,10 @@ impl Inputs {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connectors = connectors(&config)?;
         let registry = registry(&config)?;
+        connectors.check_providers(|name| {
+            let provider = registry.provider(name);
+            provider.is_some_and(|provider| provider.kinds.contains(&CredentialKind::OAuthGrant))
+        })?;
         let connect_timeout = CONNECT.min(config.refresh.exchange_timeout / 3);
         let options = HttpOptions {
             connect_timeout,
@@ -93,7 +98,10 @@ fn connectors(config: &Config) -> Result<Connectors, DaemonError> {
     }
     // Accepted, and in no file: an empty table over the shipped one.
     for name in accepted {
-        if all.get(name).is_none_or(|connector| connector.usable().is_err()) {
+        if all
+            .get(name)
+            .is_none_or(|connector| connector.terms.as_ref().is_some_and(|terms| !terms.accepted))
+        {
             all = all.with_file(
                 "connectors.accept_terms",
                 &format!("[connectors.{name:?}]"),

@@ -43,7 +43,7 @@ fn accepted_terms_switch_a_connector_on_and_enabled_switches_it_off() {
     let claude = on.get("claude").unwrap();
     assert_eq!(claude.usable(), Ok(()));
     assert_eq!(
-        claude.token_url.as_str(),
+        claude.token_url.as_ref().unwrap().as_str(),
         "https://platform.claude.com/v1/oauth/token"
     );
     assert_eq!(on.get("openai").unwrap().usable(), Err(Off::TermsNotAccepted));
@@ -61,7 +61,8 @@ fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     assert_eq!(acme.hosts, ["id.example"]);
     assert_eq!(acme.grace, Some(Duration::from_secs(30)));
     assert_eq!(acme.sharing, Sharing::Any);
-    assert!(acme.rotates && !acme.old_access_survives && acme.pkce);
+    assert!(acme.rotates && !acme.old_access_survives);
+    assert_eq!((acme.pkce, acme.client_auth), (None, None));
 }
 
 #[test]
@@ -71,7 +72,8 @@ fn redirects_and_secrets_are_closed_lists() {
         { kind = \"loopback\", host = \"::1\", ports = [1455], path = \"/cb\" } ]\n";
     let acme = acme(more).unwrap();
     assert_eq!(acme.client_secret, Some(SecretRef::Env("ACME_SECRET".to_owned())));
-    assert!(!acme.redirects[0].pkce && acme.redirects[1].pkce);
+    let pkce: Vec<_> = acme.redirects.iter().map(|redirect| redirect.pkce).collect();
+    assert_eq!(pkce, [Some(false), None]);
     assert!(matches!(&acme.redirects[1].kind, RedirectKind::Loopback { ports, .. } if ports == &[1455]));
 }
 
@@ -100,94 +102,319 @@ fn plain_http_stays_on_the_machine() {
     }
 }
 
+/// A wrong value for each key, the key that is blamed, and words of the remedy.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("provider = \"No Name\"", "provider", "mend it"),
+    ("provider = 5", "provider", "correct it"),
+    ("enabled = \"yes\"", "enabled", "expected a boolean; correct it"),
+    ("terms = \"\"\nsharing = \"personal\"", "terms", "mend it"),
+    ("terms = \"read this\"", "sharing", "set sharing = \"personal\""),
+    (
+        "terms_url = \"not a url\"",
+        "terms_url",
+        "write it as https://host/path",
+    ),
+    (
+        "terms_url = \"https://id.example/\"",
+        "terms_url",
+        "say what they are, or remove it",
+    ),
+    ("accept_terms = 1", "accept_terms", "expected a boolean"),
+    (
+        "issuer = \"id.example\"",
+        "issuer",
+        "write it as https://host/path",
+    ),
+    ("issuer = \"http://id.example\"", "issuer", "use https"),
+    (
+        "issuer = \"https://id.example/?x=1\"",
+        "issuer",
+        "write the issuer as its metadata document does",
+    ),
+    (
+        "issuer = \"https://other.example\"\nhosts = [\"id.example\"]",
+        "issuer",
+        "add it to `hosts`",
+    ),
+    (
+        "token_url = \"https://id.exa\\tmple/t\"",
+        "token_url",
+        "write it as",
+    ),
+    ("hosts = [\"x.example\"]", "token_url", "add it to `hosts`"),
+    (
+        "authorize_url = \"ftp://id.example/\"",
+        "authorize_url",
+        "write it as",
+    ),
+    (
+        "authorize_url = \"https://evil.example/\"",
+        "authorize_url",
+        "host evil.example is not",
+    ),
+    (
+        "revoke_url = \"https://u:p@id.example/\"",
+        "revoke_url",
+        "remove it",
+    ),
+    (
+        "revoke_url = \"https://id.example/#f\"",
+        "revoke_url",
+        "remove it",
+    ),
+    (
+        "device_authorization_url = \"http://id.example/\"",
+        "device_authorization_url",
+        "use https",
+    ),
+    (
+        "hosts = [\"https://id.example\"]",
+        "hosts",
+        "without scheme, port and path",
+    ),
+    (
+        "hosts = [\"id.example:443\"]",
+        "hosts",
+        "without scheme, port and path",
+    ),
+    ("hosts = \"id.example\"", "hosts", "correct it"),
+    ("client_id = \"a b\"", "client_id", "mend it"),
+    (
+        "client_secret = { env = \"X\" }",
+        "client_secret",
+        "choose \"basic\" or \"post\"",
+    ),
+    (
+        "client_auth = \"none\"\nclient_secret = { env = \"X\" }",
+        "client_secret",
+        "remove it",
+    ),
+    ("client_auth = \"post\"", "client_secret", "set it"),
+    (
+        "client_auth = \"post\"\nclient_secret = \"s3cret\"",
+        "client_secret",
+        "never the secret itself",
+    ),
+    (
+        "client_auth = \"post\"\nclient_secret = { env = \"\" }",
+        "client_secret",
+        "mend it",
+    ),
+    (
+        "client_auth = \"post\"\nclient_secret = { file = \"secret\" }",
+        "client_secret",
+        "from the root",
+    ),
+    ("client_auth = \"mtls\"", "client_auth", "unknown variant `mtls`"),
+    ("scopes = [\"a b\"]", "scopes", "mend it"),
+    (
+        "scope_on_refresh = \"no\"",
+        "scope_on_refresh",
+        "expected a boolean",
+    ),
+    (
+        "authorize_params = { state = \"x\" }",
+        "authorize_params",
+        "state is set by the broker; remove it",
+    ),
+    (
+        "authorize_params = { prompt = \"\" }",
+        "authorize_params",
+        "mend it",
+    ),
+    (
+        "redirects = [{ kind = \"iframe\" }]",
+        "redirects",
+        "unknown variant `iframe`",
+    ),
+    (
+        "redirects = [{ kind = \"loopback\", host = \"0.0.0.0\", ports = [], path = \"/\" }]",
+        "redirects.host",
+        "a loopback redirect needs one",
+    ),
+    (
+        "redirects = [{ kind = \"loopback\", host = \"::1\", ports = [0], path = \"/\" }]",
+        "redirects.ports",
+        "leave the list empty",
+    ),
+    (
+        "redirects = [{ kind = \"loopback\", host = \"::1\", ports = [], path = \"cb\" }]",
+        "redirects.path",
+        "begin with '/'",
+    ),
+    (
+        "redirects = [{ kind = \"paste\", url = \"https://evil.example/\", code = \"code\" }]",
+        "redirects.url",
+        "add it to `hosts`",
+    ),
+    (
+        "redirects = [{ kind = \"paste\", url = \"https://id.example/\", code = \"both\" }]",
+        "redirects",
+        "unknown variant `both`",
+    ),
+    ("pkce = \"S256\"", "pkce", "expected a boolean"),
+    (
+        "exchange_encoding = \"xml\"",
+        "exchange_encoding",
+        "expected `form` or `json`",
+    ),
+    (
+        "refresh_encoding = \"xml\"",
+        "refresh_encoding",
+        "expected `form` or `json`",
+    ),
+    (
+        "expiry = \"never\"",
+        "expiry",
+        "expected `expires-in` or `jwt-exp`",
+    ),
+    ("error_at = []", "error_at", "name at least one"),
+    (
+        "error_at = [\"message\"]",
+        "error_at",
+        "unknown variant `message`",
+    ),
+    ("permanent_errors = [\"\"]", "permanent_errors", "mend it"),
+    (
+        "unprocessed_errors = [\"invalid_grant\"]",
+        "permanent_errors",
+        "choose one",
+    ),
+    ("permanent_statuses = [503]", "permanent_statuses", "400 to 499"),
+    (
+        "permanent_statuses = [429]",
+        "permanent_statuses",
+        "not also unprocessed",
+    ),
+    ("unprocessed_errors = [\"a b\"]", "unprocessed_errors", "mend it"),
+    (
+        "unprocessed_statuses = [200]",
+        "unprocessed_statuses",
+        "400 to 599",
+    ),
+    ("quirks = [\"anything\"]", "quirks", "unknown variant `anything`"),
+    ("rotates = \"maybe\"", "rotates", "expected a boolean"),
+    (
+        "old_access_survives = 1",
+        "old_access_survives",
+        "expected a boolean",
+    ),
+    ("grace_seconds = -1", "grace_seconds", "correct it"),
+    ("grace_seconds = 86401", "grace_seconds", "choose less"),
+    ("lead_seconds = 86401", "lead_seconds", "choose less"),
+    (
+        "sharing = \"everybody\"",
+        "sharing",
+        "expected `personal` or `any`",
+    ),
+    (
+        "account = [{ label = \"l\", from = \"answer\", pointer = \"id\" }]",
+        "account.pointer",
+        "begin with '/'",
+    ),
+    (
+        "account = [{ label = \"a b\", from = \"answer\", pointer = \"/id\" }]",
+        "account.label",
+        "mend it",
+    ),
+    (
+        "account = [{ label = \"l\", from = \"header\", pointer = \"/id\" }]",
+        "account",
+        "unknown variant `header`",
+    ),
+    ("sources = [\"\"]", "sources", "mend it"),
+];
+
+// req: N10
 #[test]
-fn what_is_wrong_is_told_with_file_key_and_remedy() {
-    use ConnectorFault as Fault;
-    let cases: [(&str, &str, Fault); 16] = [
-        (
-            "authorize_url = \"ftp://id.example/\"",
-            "authorize_url",
-            Fault::NotAUrl,
-        ),
-        (
-            "revoke_url = \"https://u:p@id.example/\"",
-            "revoke_url",
-            Fault::UrlParts,
-        ),
-        (
-            "revoke_url = \"https://id.example/#f\"",
-            "revoke_url",
-            Fault::UrlParts,
-        ),
-        (
-            "authorize_url = \"https://evil.example/\"",
-            "authorize_url",
-            Fault::HostNotAllowed("evil.example".to_owned()),
-        ),
-        (
-            "hosts = [\"x.example\"]",
-            "token_url",
-            Fault::HostNotAllowed("id.example".to_owned()),
-        ),
-        ("client_auth = \"post\"", "client_secret", Fault::Needed),
-        ("client_secret = { env = \"X\" }", "client_secret", Fault::Unused),
-        ("provider = \"No Name\"", "provider", Fault::BadText),
-        ("scopes = [\"a b\"]", "scopes", Fault::BadText),
-        (
-            "permanent_statuses = [503]",
-            "permanent_statuses",
-            Fault::BadStatus(503),
-        ),
-        (
-            "permanent_statuses = [429]",
-            "permanent_statuses",
-            Fault::BadStatus(429),
-        ),
-        (
-            "unprocessed_statuses = [200]",
-            "unprocessed_statuses",
-            Fault::BadStatus(200),
-        ),
-        (
-            "unprocessed_errors = [\"invalid_grant\"]",
-            "permanent_errors",
-            Fault::Contradiction("invalid_grant".to_owned()),
-        ),
-        ("lead_seconds = 86401", "lead_seconds", Fault::TooLong),
-        ("terms = \"read this\"", "sharing", Fault::SharedUnderTerms),
-        (
-            "redirects = [{ kind = \"loopback\", host = \"0.0.0.0\", ports = [], path = \"/\" }]",
-            "redirects.host",
-            Fault::NotLoopback,
-        ),
-    ];
-    for (more, key, fault) in cases {
-        let error = acme(&format!("{more}\n")).unwrap_err();
-        assert_eq!((error.key.as_str(), &error.fault), (key, &fault), "{more}");
+fn a_wrong_value_of_any_key_is_told_with_file_key_and_remedy() {
+    for (more, key, remedy) in WRONG {
+        let mut table: Table =
+            toml::from_str("token_url = \"https://id.example/token\"\nclient_id = \"c\"").unwrap();
+        table.extend(toml::from_str::<Table>(more).unwrap());
+        let error = Connectors::load("broker.toml", &[("acme".to_owned(), table)].into()).unwrap_err();
+        let said = error.to_string();
+        let place = format!("broker.toml: connectors.acme.{key}: ");
         assert!(
-            error
-                .to_string()
-                .starts_with(&format!("broker.toml: connectors.acme.{key}: ")),
-            "{error}"
+            said.starts_with(&place) && said.contains(remedy),
+            "{more}\n{said}"
+        );
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    let tried = |key: &&&str| {
+        !WRONG
+            .iter()
+            .any(|(_, blamed, _)| blamed.split('.').next() == Some(**key))
+    };
+    let untried: Vec<_> = crate::upstream::connector::KEYS.iter().filter(tried).collect();
+    assert_eq!(untried, [&""; 0], "keys without a wrong value here");
+}
+
+// req: N10
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    for line in [
+        "client_secret = \"s3cret",
+        "client_secret = s3cret",
+        "client_secret = { env = \"X\", s3cret = 1 }",
+    ] {
+        let said = load(&format!("{MINIMAL}{line}\n")).unwrap_err().to_string();
+        assert!(
+            said.starts_with("broker.toml: ") && !said.contains("s3cret"),
+            "{said}"
+        );
+    }
+}
+
+// req: N10
+#[test]
+fn the_lists_of_a_connector_are_bounded() {
+    for key in [
+        "hosts",
+        "scopes",
+        "permanent_errors",
+        "unprocessed_errors",
+        "sources",
+    ] {
+        let many: Vec<_> = (0..=MAX_LIST).map(|i| format!("\"h{i}.example\"")).collect();
+        let error = acme(&format!("{key} = [{}]\n", many.join(","))).unwrap_err();
+        assert_eq!(
+            (error.key.as_str(), &error.fault),
+            (key, &ConnectorFault::TooMany)
+        );
+    }
+    for (key, one) in [
+        ("error_at", "\"error\""),
+        ("quirks", "\"scope-list\""),
+        ("permanent_statuses", "400"),
+        ("unprocessed_statuses", "429"),
+        (
+            "account",
+            "{ label = \"l\", from = \"answer\", pointer = \"/id\" }",
+        ),
+        (
+            "redirects",
+            "{ kind = \"loopback\", host = \"::1\", ports = [], path = \"/\" }",
+        ),
+    ] {
+        let error = acme(&format!("{key} = [{}]\n", vec![one; MAX_LIST + 1].join(","))).unwrap_err();
+        assert_eq!(
+            (error.key.as_str(), &error.fault),
+            (key, &ConnectorFault::TooMany)
         );
     }
 }
 
 #[test]
-fn unknown_keys_missing_keys_and_wrong_types_are_named() {
+fn unknown_and_missing_keys_are_named() {
     for (text, expected) in [
         (
             "[connectors.acme]\ntokn_url = \"x\"\n",
-            "unknown field `tokn_url`",
+            "connectors.acme.tokn_url: is no key of a connector; correct or remove it",
         ),
         (
             "[connectors.acme]\nclient_id = \"c\"\n",
-            "missing field `token_url`",
-        ),
-        ("[connectors.acme]\npkce = \"yes\"\n", "pkce"),
-        (
-            "[connectors.acme]\nclient_auth = \"mtls\"\n",
-            "unknown variant `mtls`",
+            "connectors.acme.token_url: is needed; set it, or `issuer`",
         ),
         (
             "[connectors.acme]\ntoken_url = \"https://id.example/t\"\n",
@@ -199,12 +426,99 @@ fn unknown_keys_missing_keys_and_wrong_types_are_named() {
             "[connectors.claude]\naccept_terms = true\n",
             "connectors.claude.client_id: is needed",
         ),
-        ("[connectors.generic]\n", "missing field `token_url`"),
+        (
+            "[connectors.generic]\n",
+            "connectors.generic.token_url: is needed",
+        ),
     ] {
         let message = load(text).unwrap_err().to_string();
         assert!(
             message.starts_with("broker.toml: ") && message.contains(expected),
             "{message}"
+        );
+    }
+}
+
+// req: N10
+#[test]
+fn a_name_is_in_one_file_only_and_its_provider_in_the_registry() {
+    let one = load(MINIMAL).unwrap();
+    let error = one.clone().with_file("two.toml", MINIMAL, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "two.toml: connectors.acme: is in broker.toml already; keep one of them"
+    );
+    // Over a shipped one it may lie.
+    let claude = "[connectors.claude]\nclient_id = \"mine\"\n";
+    assert!(
+        one.clone()
+            .with_file("two.toml", claude, &["claude".to_owned()])
+            .is_ok()
+    );
+    let error = one.check_providers(|name| name != "generic").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "broker.toml: connectors.acme.provider: \"generic\" is no provider of the registry that takes OAuth grants; \
+         correct it, or add the provider"
+    );
+}
+
+#[test]
+fn an_issuer_stands_for_endpoints() {
+    let text = "[connectors.acme]\nissuer = \"https://id.example/t/\"\nclient_id = \"c\"\n";
+    let acme = load(text).unwrap().get("acme").unwrap().clone();
+    assert_eq!(
+        acme.issuer.as_deref(),
+        Some("https://id.example/t/"),
+        "as it is written"
+    );
+    assert_eq!(
+        (acme.token_url.clone(), acme.hosts.clone()),
+        (None, vec!["id.example".to_owned()])
+    );
+    // Both hosts are its own.
+    let both = load(&format!("{text}token_url = \"https://api.example/token\"\n")).unwrap();
+    assert_eq!(both.get("acme").unwrap().hosts, ["api.example", "id.example"]);
+    // What it leaves open with a secret is the server's to say.
+    let open = load(&format!("{text}client_secret = {{ env = \"X\" }}\n")).unwrap();
+    assert_eq!(open.get("acme").unwrap().client_auth, None);
+}
+
+/// The words that `key` takes, as its own error tells them.
+fn words_of(key: &str) -> Vec<String> {
+    let wrong = match key.split_once('.') {
+        None if matches!(key, "error_at" | "quirks") => format!("{key} = [\"?\"]"),
+        None if key == "client_secret" => "client_secret = { \"?\" = \"x\" }".to_owned(),
+        None => format!("{key} = \"?\""),
+        Some(("redirects", "kind")) => "redirects = [{ kind = \"?\" }]".to_owned(),
+        Some(("redirects", "code")) => {
+            "redirects = [{ kind = \"paste\", url = \"https://id.example/\", code = \"?\" }]".to_owned()
+        }
+        Some(_) => "account = [{ label = \"l\", from = \"?\", pointer = \"/x\" }]".to_owned(),
+    };
+    let said = acme(&format!("{wrong}\n")).unwrap_err().to_string();
+    let (_, expected) = said.split_once("expected ").unwrap_or_else(|| panic!("{said}"));
+    let words = expected.split('`').skip(1).step_by(2);
+    words.map(str::to_owned).collect()
+}
+
+// req: N10
+#[test]
+fn the_list_of_choices_is_what_the_keys_take() {
+    use crate::upstream::connector::choices::CHOICES;
+    let keys: std::collections::BTreeSet<_> = CHOICES.iter().map(|choice| choice.key).collect();
+    for key in keys {
+        let listed: std::collections::BTreeSet<_> = CHOICES
+            .iter()
+            .filter(|choice| choice.key == key)
+            .map(|choice| choice.value.to_owned())
+            .collect();
+        assert_eq!(
+            words_of(key)
+                .into_iter()
+                .collect::<std::collections::BTreeSet<_>>(),
+            listed,
+            "{key}"
         );
     }
 }
