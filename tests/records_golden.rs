@@ -27,6 +27,7 @@ use credbroker::domain::credential::Credential;
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
 use credbroker::domain::lease::{Handed, Holder, Lease};
+use credbroker::domain::lineage::{Fingerprint, Lineage, Link, Origin};
 use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use credbroker::domain::owner::Owner;
@@ -270,6 +271,28 @@ fn credentials_in_every_phase() {
             },
         ),
     ];
+    let later = [
+        (
+            "dead-expired",
+            Phase::Dead {
+                since: at(18),
+                cause: Death::Expired,
+                message: message(),
+            },
+        ),
+        (
+            "dead-withdrawn",
+            Phase::Dead {
+                since: at(19),
+                cause: Death::Withdrawn,
+                message: message(),
+            },
+        ),
+    ];
+    for (name, phase) in later {
+        let value = credential_2(CredentialKind::OAuthGrant, member, phase);
+        check(&format!("credential-2-{name}"), &value, &[7, 14, 15]);
+    }
     for (name, phase) in phases {
         // One more phase needs one more file.
         match &phase {
@@ -284,6 +307,24 @@ fn credentials_in_every_phase() {
         older(&format!("credential-{name}"), &value);
         let value = credential_2(CredentialKind::OAuthGrant, member, phase);
         check(&format!("credential-2-{name}"), &value, &[7, 14, 15]);
+    }
+}
+
+#[test]
+fn the_generations_of_a_grant() {
+    for origin in [Origin::Brought, Origin::Refreshed, Origin::Recovered] {
+        let link = Link {
+            generation: 3,
+            at: at(20),
+            origin,
+            refresh: Some(Fingerprint([21; 16])),
+            access: None,
+        };
+        let value = Lineage {
+            links: vec![link],
+            refresh_expires: Some(at(22)),
+        };
+        check(&format!("lineage-{}", origin.name()), &value, &[1]);
     }
 }
 

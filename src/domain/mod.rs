@@ -23,6 +23,7 @@ pub mod impact;
 pub mod journal;
 pub mod key_shape;
 pub mod lease;
+pub mod lineage;
 pub mod lock;
 pub mod managed;
 pub mod matrix;

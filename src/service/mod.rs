@@ -24,6 +24,7 @@ mod heartbeat;
 mod introspect;
 mod journal;
 mod lease;
+mod lineage;
 mod live;
 mod locks;
 mod managed_keys;
@@ -95,7 +96,7 @@ pub use billing::{
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
-pub use credentials::{ImportGrant, KeyInput, OwnerRef, SetKey};
+pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;

@@ -19,6 +19,7 @@ use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::extension::{ExtensionSecret, Grantee, Namespace, SecretGrant};
 use crate::domain::id::{AgentId, CredentialId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
+use crate::domain::lineage::{Lineage, Link, Origin};
 use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::matrix::Cell;
 use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
@@ -310,6 +311,7 @@ records! {
     Profile, 1, cache: false;
     StoredManagedKey, 1, large: true;
     StoredGrantKey, 1, cache: false;
+    Lineage, 1;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -390,7 +392,10 @@ choice!(Phase {
     4 => Quarantined { since, message },
     5 => Dead { since, cause, message },
 });
-choice!(Death { 0 => Refused, 1 => AnswerLost });
+choice!(Death { 0 => Refused, 1 => AnswerLost, 2 => Expired, 3 => Withdrawn });
+table!(Lineage { 0 => links, 1 => refresh_expires });
+table!(Link { 0 => generation, 1 => at, 2 => origin, 3 => refresh, 4 => access });
+choice!(Origin { 0 => Brought, 1 => Refreshed, 2 => Recovered });
 choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver, 5 => ModelProxy });
 choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });
 choice!(Group {

@@ -8,9 +8,10 @@ use super::flights::Landing;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
+use crate::domain::lineage::Origin;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::Event;
+use crate::domain::rotation::{Event, Refused};
 use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::store::keys;
@@ -18,7 +19,8 @@ use crate::store::model::{CredentialSecret, StagedAnswer};
 use crate::upstream::answer::{Answer, Granted, classify};
 use crate::upstream::connector::Connector;
 
-use super::exchange::{Claim, Unsettled};
+use super::exchange::{Claim, Unsettled, rule};
+use crate::service::lineage::{descended, linked};
 
 /// The pause after the provider rejected the broker's own client: only the configuration helps.
 const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
@@ -62,20 +64,28 @@ impl Refresher {
                     access: None,
                     refresh: Some(refresh_token),
                     expires: Some(answer.received),
+                    refresh_expires: None,
                     scopes: None,
                     token_type: None,
                     account: Vec::new(),
                 };
                 self.replace(claim, old, granted).await
             }
-            Answer::Refused { code, message } => {
+            Answer::Refused { code, told, message } => {
                 tracing::warn!(credential = %claim.credential.id, code, "the provider refused a grant");
                 let message = if message.is_empty() {
                     code
                 } else {
                     format!("{code}: {message}")
                 };
-                self.settle(claim, Event::Refused { message }).await
+                let lineage = self.lineage(&claim.credential).await?;
+                let refused = Refused {
+                    message,
+                    told,
+                    rotates: connector.rotates,
+                    expires: lineage.refresh_expires,
+                };
+                self.settle(claim, Event::Refused(refused)).await
             }
             Answer::NotProcessed { retry_after, message } => {
                 let not_before = self.now() + self.pause(failures, retry_after);
@@ -89,7 +99,10 @@ impl Refresher {
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
+            Answer::Ambiguous { message } => {
+                let rule = rule(connector);
+                self.settle(claim, Event::Lost { message, rule }).await
+            }
         }
     }
 
@@ -104,6 +117,7 @@ impl Refresher {
             access: Some(granted.access_token),
             refresh: granted.refresh_token,
             expires: granted.expiry.map(|expiry| expiry.at(received)),
+            refresh_expires: granted.refresh_expires_in.map(|life| received + life),
             scopes: granted.scopes,
             token_type: Some(granted.token_type),
             account: granted.account,
@@ -156,7 +170,16 @@ impl Refresher {
             aws: None,
         };
         let key = keys::credential_secret(credential.org, credential.id);
-        let changes = || self.settled(&credential).put(&key, &secret);
+        let before = self.lineage(&credential).await?;
+        let origin = match claim.begin {
+            Some(_) => Origin::Refreshed,
+            None => Origin::Recovered,
+        };
+        let lineage = before.with(linked(&credential, &secret, origin), new.refresh_expires);
+        let changes = || {
+            let changes = self.settled(&credential).put(&key, &secret);
+            descended(changes, &credential, &before, &lineage)
+        };
         self.put_surely(&credential, claim.revision, changes).await?;
         self.tell(&claim.credential, &credential);
         self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
@@ -170,6 +193,7 @@ struct NewSecret {
     access: Option<Secret<AccessToken>>,
     refresh: Option<Secret<RefreshToken>>,
     expires: Option<Time>,
+    refresh_expires: Option<Time>,
     scopes: Option<Vec<String>>,
     token_type: Option<String>,
     account: Vec<(String, String)>,

@@ -5,14 +5,14 @@ use std::time::Duration;
 use ring::rand::SecureRandom;
 
 use super::flights::Landing;
+use super::told::{stopped, waiting};
 use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{AMBIGUOUS_REST_MAX, Death, Event, Fence, Phase, ResendRule, Rotation, Step};
-use crate::domain::time::Time;
+use crate::domain::rotation::{AMBIGUOUS_REST_MAX, Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::service::effect::{append_finish, no_room};
 use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
@@ -20,8 +20,11 @@ use crate::store::{Commit, Revision, keys};
 use crate::upstream::connector::Connector;
 use crate::upstream::{Delivery, RefreshRequest};
 
-/// How often a flight begins again when the credential changes under it.
+/// How often a flight begins again when the credential changes under it, or sends again.
 const ATTEMPTS: usize = 8;
+/// How often one flight sends again what may be sent again without harm, and after which rest at most.
+const RESENDS: usize = 3;
+const RESEND_REST: Duration = Duration::from_secs(1);
 /// The first pause after an exchange that was not processed; doubled each time.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause, also for what the provider asks with `Retry-After`.
@@ -55,14 +58,35 @@ impl<E: Into<Refusal>> From<E> for Unsettled {
 
 impl Refresher {
     pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need) -> Landing {
+        let mut resends = 0;
         for _ in 0..ATTEMPTS {
             match self.attempt(org, id, need).await {
+                Ok(landing @ Landing::Refused(_)) if resends < RESENDS => match self.resend(org, id).await {
+                    Some(rest) => {
+                        resends += 1;
+                        tokio::time::sleep(rest).await;
+                    }
+                    None => return landing,
+                },
                 Ok(landing) => return landing,
                 Err(Unsettled::Superseded) => {}
                 Err(Unsettled::Refused(refusal)) => return Landing::refused(refusal),
             }
         }
         Landing::refused(Refusal::new(Reason::Conflict, "the credential keeps changing"))
+    }
+
+    /// After which rest the flight itself sends an ambiguous grant once more: where that is harmless. A grace
+    /// window may be over before anybody asks again.
+    pub(super) async fn resend(&self, org: OrgId, id: CredentialId) -> Option<Duration> {
+        let held = self.held(org, id).await.ok()?;
+        let credential = &held.credential.value;
+        let connector = self.parts.connectors.get(&credential.connector)?;
+        let Phase::Ambiguous { sent, not_before, .. } = &credential.rotation.phase else {
+            return None;
+        };
+        let rest = not_before.since(self.now());
+        (rule(connector).harmless(*sent, *not_before) && rest <= RESEND_REST).then_some(rest)
     }
 
     async fn attempt(&self, org: OrgId, id: CredentialId, need: Need) -> Result<Landing, Unsettled> {
@@ -80,10 +104,7 @@ impl Refresher {
         let event = Event::Needed {
             by: self.parts.incarnation,
             deadline: now + self.parts.settings.load().exchange_timeout,
-            rule: ResendRule {
-                rotates: connector.rotates,
-                grace: connector.grace,
-            },
+            rule: rule(connector),
         };
         let Ok((next, step)) = held.credential.value.rotation.on(event, Fence(0), now) else {
             return Err(Unsettled::Superseded);
@@ -186,6 +207,7 @@ impl Refresher {
         let Some(refresh_token) = &held.secret.value.refresh else {
             let event = Event::Lost {
                 message: "the credential has no refresh token".to_owned(),
+                rule: rule(connector),
             };
             return self.settle(claim, event).await;
         };
@@ -197,6 +219,13 @@ impl Refresher {
         let sent = self.parts.endpoint.refresh(request);
         // The endpoint keeps its own time; this holds even if it does not.
         let limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
+        // An answer that is waited for past the grace window cannot be asked for again.
+        let limit = match (&claim.credential.rotation.phase, connector.grace) {
+            (Phase::Claimed { sent, .. }, Some(grace)) if connector.rotates && sent.unanswered == 0 => {
+                limit.min(grace / 2)
+            }
+            _ => limit,
+        };
         let delivery = tokio::time::timeout(limit, sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
@@ -222,7 +251,10 @@ impl Refresher {
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Delivery::Lost(message) => self.settle(claim, Event::Lost { message }).await,
+            Delivery::Lost(message) => {
+                let rule = rule(connector);
+                self.settle(claim, Event::Lost { message, rule }).await
+            }
         }
     }
 
@@ -339,7 +371,10 @@ impl Refresher {
     ) -> Result<(), Refusal> {
         self.parts.metrics.refresh(outcome);
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
-        let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        let mut record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        if let Some(cause) = credential.rotation.phase.cause() {
+            record = record.about("cause", cause);
+        }
         append_finish(&self.parts.journal, &record).await?;
         Ok(())
     }
@@ -361,6 +396,14 @@ impl Refresher {
     }
 }
 
+/// What a connector says about sending a refresh token twice.
+pub(super) fn rule(connector: &Connector) -> ResendRule {
+    ResendRule {
+        rotates: connector.rotates,
+        grace: connector.grace,
+    }
+}
+
 pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
     Record::new(Action::Refresh, "broker", Some(credential.org))
         .about("credential", credential.id)
@@ -368,45 +411,4 @@ pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
         .about("connector", &credential.connector)
         .about("generation", credential.rotation.generation)
         .about("fence", fence.0)
-}
-
-/// Why a caller has to wait.
-fn waiting(credential: &Credential, until: Time, now: Time) -> Refusal {
-    let (reason, what) = match credential.rotation.phase {
-        Phase::Live { .. } => (
-            Reason::RefreshUnavailable,
-            "the provider did not process the refresh",
-        ),
-        _ => (
-            Reason::RefreshAmbiguous,
-            "a refresh was sent and its answer is not known",
-        ),
-    };
-    let message = credential.rotation.message();
-    Refusal::new(
-        reason,
-        if message.is_empty() {
-            what.to_owned()
-        } else {
-            format!("{what}: {message}")
-        },
-    )
-    .retry_after(until.since(now).max(Duration::from_millis(100)))
-    .with("credential", credential.id.to_string())
-    .with("provider_message", message)
-}
-
-/// Why a caller need not wait.
-pub(in crate::service) fn stopped(credential: &Credential) -> Refusal {
-    let message = credential.rotation.message();
-    let what = match &credential.rotation.phase {
-        Phase::Dead {
-            cause: Death::AnswerLost,
-            ..
-        } => "the answer to a refresh was lost, and the provider no longer accepts the grant",
-        _ => "the provider no longer accepts the grant",
-    };
-    Refusal::new(Reason::ReauthRequired, format!("{what}: {message}"))
-        .with("credential", credential.id.to_string())
-        .with("provider_message", message)
 }

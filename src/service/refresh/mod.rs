@@ -12,6 +12,7 @@ mod exchange;
 mod flights;
 mod forced;
 mod recover;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +40,8 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
-pub(super) use exchange::stopped;
 use flights::{Flights, Landed, Landing};
+pub(super) use told::stopped;
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -162,6 +163,10 @@ impl Refresher {
 
     fn now(&self) -> Time {
         self.parts.clock.wall()
+    }
+
+    pub(super) fn records(&self) -> &Records {
+        &self.parts.records
     }
 
     /// Tells those who watch what a commit changed.

@@ -2,6 +2,7 @@
 
 use super::{Key, of, tagged};
 use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::lineage::Fingerprint;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 
@@ -23,6 +24,16 @@ pub fn credential_secret(org: OrgId, id: CredentialId) -> Key {
 /// A token endpoint's staged answer.
 pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-answer", &[id.as_bytes()])
+}
+
+/// The generations that a grant has had.
+pub fn credential_lineage(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-lineage", &[id.as_bytes()])
+}
+
+/// Which credential has the refresh token of this fingerprint now.
+pub fn grant(org: OrgId, refresh: Fingerprint) -> Key {
+    of(org, "grant", &[&refresh.0])
 }
 
 /// All credentials of an owner.

@@ -108,6 +108,7 @@ impl Checker<'_> {
             expiry: raw.expiry,
             error_at: raw.error_at.clone(),
             permanent_errors: raw.permanent_errors.clone(),
+            error_causes: raw.error_causes.clone(),
             permanent_statuses: raw.permanent_statuses.clone(),
             unprocessed_errors: raw.unprocessed_errors.clone(),
             unprocessed_statuses: raw.unprocessed_statuses.clone(),
@@ -237,6 +238,13 @@ impl Checker<'_> {
             if !(400..=599).contains(&status) {
                 return Err(bad("unprocessed_statuses", status));
             }
+        }
+        let mut caused = raw.error_causes.keys();
+        if let Some(code) = caused.find(|code| !raw.permanent_errors.contains(code)) {
+            return Err((self.fail)(
+                "error_causes",
+                ConnectorFault::NotPermanent(code.clone()),
+            ));
         }
         match raw
             .permanent_errors

@@ -129,6 +129,24 @@ pub const CHOICES: &[Choice] = &[
         "the code at `code`",
         "public client code (Codex)",
     ),
+    quirk(
+        "error_causes",
+        "expired",
+        "a permanent error code says that the refresh token is too old",
+        "public client code (Codex)",
+    ),
+    quirk(
+        "error_causes",
+        "reused",
+        "a permanent error code says that the refresh token was used before",
+        "public client code (Codex)",
+    ),
+    quirk(
+        "error_causes",
+        "withdrawn",
+        "a permanent error code says that the grant was taken back",
+        "public client code (Codex)",
+    ),
     standard(
         "redirects.kind",
         "loopback",

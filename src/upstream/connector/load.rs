@@ -30,7 +30,7 @@ pub(super) const MAX_LIST: usize = 64;
 
 /// What is wrong with a connector, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: connectors.{connector}{}{key}: {fault}", if key.is_empty() { "" } else { "." })]
+#[error("{file}: {}: {fault}", place(connector, key))]
 pub struct ConnectorError {
     /// The file that has to be changed.
     pub file: String,
@@ -136,6 +136,9 @@ pub enum ConnectorFault {
     /// A code that is said to mean two things.
     #[error("{0} is listed as permanent and as unprocessed; choose one")]
     Contradiction(String),
+    /// A cause of what is no refusal.
+    #[error("{0} is not in permanent_errors; add it there, or remove it here")]
+    NotPermanent(String),
     /// Terms forbid it.
     #[error("a connector with terms of use has personal grants; set sharing = \"personal\"")]
     SharedUnderTerms,
@@ -227,6 +230,14 @@ impl Connectors {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Connector>> {
         self.0.values()
     }
+}
+
+fn place(connector: &str, key: &str) -> String {
+    let parts = ["connectors", connector, key].into_iter();
+    parts
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 pub(super) fn error(file: &str, connector: &str, key: &str, fault: ConnectorFault) -> ConnectorError {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::upstream::connector::{Encoding, ExpirySource, Off, RedirectKind, SecretRef, Sharing};
+use crate::upstream::connector::{Encoding, ErrorCause, ExpirySource, Off, RedirectKind, SecretRef, Sharing};
 
 const MINIMAL: &str = "[connectors.acme]\ntoken_url = \"https://id.example/token\"\nclient_id = \"c\"\n";
 
@@ -63,6 +63,16 @@ fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     assert_eq!(acme.sharing, Sharing::Any);
     assert!(acme.rotates && !acme.old_access_survives);
     assert_eq!((acme.pkce, acme.client_auth), (None, None));
+}
+
+#[test]
+fn a_cause_belongs_to_a_refusal() {
+    let causes = "error_causes = { token_old = \"expired\" }\n";
+    let fault = acme(causes).unwrap_err();
+    assert_eq!(fault.key, "error_causes");
+    assert_eq!(fault.fault, ConnectorFault::NotPermanent("token_old".to_owned()));
+    let acme = acme(&format!("permanent_errors = [\"token_old\"]\n{causes}")).unwrap();
+    assert_eq!(acme.error_causes["token_old"], ErrorCause::Expired);
 }
 
 #[test]
@@ -280,6 +290,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "permanent_errors",
         "choose one",
     ),
+    (
+        "error_causes = { invalid_grant = \"lost\" }",
+        "error_causes",
+        "unknown variant `lost`",
+    ),
     ("permanent_statuses = [503]", "permanent_statuses", "400 to 499"),
     (
         "permanent_statuses = [429]",
@@ -488,6 +503,7 @@ fn an_issuer_stands_for_endpoints() {
 fn words_of(key: &str) -> Vec<String> {
     let wrong = match key.split_once('.') {
         None if matches!(key, "error_at" | "quirks") => format!("{key} = [\"?\"]"),
+        None if key == "error_causes" => "error_causes = { invalid_grant = \"?\" }".to_owned(),
         None if key == "client_secret" => "client_secret = { \"?\" = \"x\" }".to_owned(),
         None => format!("{key} = \"?\""),
         Some(("redirects", "kind")) => "redirects = [{ kind = \"?\" }]".to_owned(),

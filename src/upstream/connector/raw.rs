@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::load::{ConnectorError, ConnectorFault};
-use super::{AccountFact, ClientAuth, Encoding, ErrorAt, ExpirySource, PasteCode, Quirk, SecretRef, Sharing};
+use super::{
+    AccountFact, ClientAuth, Encoding, ErrorAt, ErrorCause, ExpirySource, PasteCode, Quirk, SecretRef,
+    Sharing,
+};
 
 /// What makes an error of a key and what is wrong with it.
 pub(super) type Fail<'a> = &'a dyn Fn(&str, ConnectorFault) -> ConnectorError;
@@ -59,6 +62,7 @@ raw! {
     expiry: ExpirySource = required,
     error_at: Vec<ErrorAt> = required,
     permanent_errors: Vec<String> = required,
+    error_causes: BTreeMap<String, ErrorCause> = required,
     permanent_statuses: Vec<u16> = required,
     unprocessed_errors: Vec<String> = required,
     unprocessed_statuses: Vec<u16> = required,
