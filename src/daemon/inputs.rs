@@ -43,13 +43,7 @@ impl Inputs {
             let provider = registry.provider(name);
             provider.is_some_and(|provider| provider.kinds.contains(&CredentialKind::OAuthGrant))
         })?;
-        let connect_timeout = CONNECT.min(config.refresh.exchange_timeout / 3);
-        let options = HttpOptions {
-            connect_timeout,
-            answer_timeout: config.refresh.exchange_timeout - connect_timeout,
-            ..HttpOptions::default()
-        };
-        let endpoint = Arc::new(HttpTokenEndpoint::new(&options, Arc::clone(&clock))?);
+        let endpoint = token_endpoint(&config, Arc::clone(&clock))?;
         let journal = JournalOptions {
             segment_bytes: config.journal.segment_bytes,
             head_interval: config.journal.head_interval,
@@ -65,6 +59,17 @@ impl Inputs {
             journal,
         })
     }
+}
+
+/// Token endpoints over HTTP, in the times that the configuration gives them.
+pub fn token_endpoint(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn TokenEndpoint>, DaemonError> {
+    let connect_timeout = CONNECT.min(config.refresh.exchange_timeout / 3);
+    let options = HttpOptions {
+        connect_timeout,
+        answer_timeout: config.refresh.exchange_timeout - connect_timeout,
+        ..HttpOptions::default()
+    };
+    Ok(Arc::new(HttpTokenEndpoint::new(&options, clock)?))
 }
 
 fn read(path: &Path) -> Result<String, DaemonError> {

@@ -63,6 +63,7 @@ impl Checker<'_> {
         if hosts.is_empty() {
             let known = [&token_url, &issuer].into_iter().flatten();
             hosts.extend(known.filter_map(Url::host_str).map(str::to_owned));
+            hosts.dedup();
         }
         let terms_url = self.page("terms_url", raw.terms_url.as_deref())?;
         if terms_url.is_some() && raw.terms.is_none() {

@@ -291,3 +291,8 @@ fn told(text: &str, fault: &toml::de::Error) -> String {
 #[path = "load_tests.rs"]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+#[cfg(test)]
+#[path = "value_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod value_tests;
