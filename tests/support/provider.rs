@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ struct Shared {
 }
 
 struct State {
+    /// Which provider of this test program it is: no two issue the same token.
+    number: usize,
     issued: usize,
     current: String,
     /// The current tokens of further grants.
@@ -71,14 +74,16 @@ impl State {
 
     fn next_token(&mut self) -> String {
         self.issued += 1;
-        format!("rt-{}-{REFRESH_MARK}", self.issued)
+        format!("rt-{}-{}-{REFRESH_MARK}", self.number, self.issued)
     }
 }
 
 impl Provider {
     /// One whose access tokens live for `life` (whole seconds).
     pub async fn start(life: Duration) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
         let state = State {
+            number: STARTED.fetch_add(1, Ordering::Relaxed),
             issued: 0,
             current: String::new(),
             others: BTreeSet::new(),
