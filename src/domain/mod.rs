@@ -32,6 +32,7 @@ pub mod name;
 pub mod network;
 pub mod oidc;
 pub mod owner;
+pub mod pace;
 pub mod plan;
 pub mod policy;
 pub mod pool;

@@ -377,7 +377,7 @@ impl Broker {
             remaining: Duration::ZERO,
             newer_than: Some(generation),
         };
-        match self.refresher.fresh(org, credential, need).await {
+        match self.refresher.renewed(org, credential, need).await {
             Ok(fresh) if self.old_access_survives(&fresh.credential) => Fate::RotatedOldLives,
             Ok(_) => Fate::Rotated,
             Err(refusal) => {

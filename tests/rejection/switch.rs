@@ -334,6 +334,25 @@ async fn an_agents_word_that_new_tokens_are_rejected_moves_nothing() {
     assert_eq!(resolved.lease.unwrap().mode(), AuthMode::Byok);
 }
 
+/// A row that is full does not hide what the provider itself says.
+// req: B4 B7
+#[tokio::test]
+async fn a_full_row_gives_way_to_the_providers_refusal() {
+    let office = Office::start(1, "").await;
+    rules(&office, false).await;
+    let key = office.operator.set_key(ORG, "", "the-orgs-own-key-000").await.id;
+    let (agent, _, first) = begin(&office, 0, "next").await;
+    let (other, _, others) = begin(&office, 0, "fail").await;
+    let (last, refused) = report_all(&agent.caller, &first.id, 2).await;
+    assert_eq!(reason(&refused), "REAUTH_FAILED");
+    office.providers[0].answer(400, REFUSED);
+    let refused = report(&other.caller, &others.id, last, "401").await.unwrap_err();
+    assert_eq!(reason(&refused), "REAUTH_REQUIRED");
+    let moved = report(&agent.caller, &first.id, last, "401").await.unwrap();
+    assert_eq!(moved.fallback_reason, "REAUTH_REQUIRED");
+    assert_eq!(moved.lease.unwrap().credential, key);
+}
+
 /// Nothing is pinned for a caller without a task: it names member, profile and executor each time, and goes on by
 /// asking again.
 // req: B4

@@ -9,6 +9,7 @@ use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
 use crate::domain::lineage::Origin;
+use crate::domain::pace::breaker::PAUSE_REJECTED;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Event, Refused};
@@ -23,9 +24,6 @@ use crate::upstream::redact_known;
 use super::exchange::{Claim, Unsettled, rule};
 use super::forced::known;
 use crate::service::lineage::{descended, linked};
-
-/// The pause after the provider rejected the broker's own client: only the configuration helps.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 
 /// The most that is kept of an account, in bytes, so that facts never keep a new generation from being stored.
 const MAX_ACCOUNT: usize = 8 * 1024;
@@ -51,7 +49,7 @@ impl Refresher {
     /// Parses a staged answer and commits what it says.
     pub(super) async fn adopt(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         old: &CredentialSecret,
         connector: &Connector,
         answer: StagedAnswer,
@@ -60,7 +58,11 @@ impl Refresher {
         let failures = claim.credential.rotation.failures;
         // What is redacted by its looks is redacted by what we know as well, before anybody is told.
         let plain = |message: String| redact_known(&message, &known(old), MAX_MESSAGE);
-        match classify(connector, answer.status, retry_after, &answer.body) {
+        let says = classify(connector, answer.status, retry_after, &answer.body);
+        if let Some(pass) = claim.pass.take() {
+            pass.answered(&says, plain);
+        }
+        match says {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
@@ -101,7 +103,7 @@ impl Refresher {
             Answer::Misconfigured { code, message } => {
                 let message = plain(message);
                 tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
-                let not_before = self.now() + PAUSE_MISCONFIGURED;
+                let not_before = self.now() + PAUSE_REJECTED;
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
