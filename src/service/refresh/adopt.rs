@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Refresher;
 use super::flights::Landing;
+use super::{Planted, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
@@ -78,6 +78,7 @@ impl Refresher {
                 self.settle(claim, Event::Refused { message }).await
             }
             Answer::NotProcessed { retry_after, message } => {
+                let retry_after = retry_after.filter(|_| !self.planted(Planted::RetryAfterIgnored));
                 let not_before = self.now() + self.pause(failures, retry_after);
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
@@ -88,6 +89,9 @@ impl Refresher {
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
+            }
+            Answer::Ambiguous { message } if self.planted(Planted::FailureKills) => {
+                self.settle(claim, Event::Refused { message }).await
             }
             Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
         }
@@ -147,6 +151,7 @@ impl Refresher {
         let kept = || {
             old.refresh
                 .as_ref()
+                .filter(|_| !self.planted(Planted::BlankRefresh))
                 .map(|token| Secret::new(token.expose(Exposure::Seal).to_vec()))
         };
         let secret = CredentialSecret {

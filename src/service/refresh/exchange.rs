@@ -1,11 +1,10 @@
 //! One flight: claim, exchange, stage, adopt; each step durable before the next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use ring::rand::SecureRandom;
-
 use super::flights::Landing;
-use super::{Held, Need, Refresher};
+use super::{Held, Need, Planted, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
@@ -67,7 +66,8 @@ impl Refresher {
 
     async fn attempt(&self, org: OrgId, id: CredentialId, need: Need) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
-        if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
+        let met = need.met_by(&held, self.now(), self.rules(&held.credential.value));
+        if met && !self.planted(Planted::SkipReread) {
             return Ok(Landing::Current);
         }
         let connector = self.usable_connector(&held.credential.value)?;
@@ -81,7 +81,7 @@ impl Refresher {
             by: self.parts.incarnation,
             deadline: now + self.parts.settings.load().exchange_timeout,
             rule: ResendRule {
-                rotates: connector.rotates,
+                rotates: connector.rotates && !self.planted(Planted::NoRest),
                 grace: connector.grace,
             },
         };
@@ -196,7 +196,10 @@ impl Refresher {
         };
         let sent = self.parts.endpoint.refresh(request);
         // The endpoint keeps its own time; this holds even if it does not.
-        let limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
+        let mut limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
+        if self.planted(Planted::NoTimeout) {
+            limit *= 1_000_000;
+        }
         let delivery = tokio::time::timeout(limit, sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
@@ -214,8 +217,17 @@ impl Refresher {
                     body,
                     received: self.now(),
                 };
-                let claim = self.stage(claim, &answer).await?;
+                let claim = if self.planted(Planted::Unstaged) {
+                    unstaged(claim)
+                } else {
+                    self.stage(claim, &answer).await?
+                };
                 self.adopt(claim, &held.secret.value, connector, answer).await
+            }
+            Delivery::Lost(message) if self.planted(Planted::LostIsNotProcessed) => {
+                let not_before = self.now();
+                self.settle(claim, Event::NotProcessed { not_before, message })
+                    .await
             }
             Delivery::NotSent(message) => {
                 let not_before = self.now() + self.pause(claim.credential.rotation.failures, None);
@@ -303,8 +315,20 @@ impl Refresher {
         mut changes: Changes,
     ) -> Result<Revision, Unsettled> {
         let key = keys::credential(credential.org, credential.id);
-        changes = changes.at(&key, revision);
+        if !self.planted(Planted::Unguarded) {
+            changes = changes.at(&key, revision);
+        }
         changes = changes.put(&key, credential);
+        let unwaited = match credential.rotation.phase {
+            Phase::Live { .. } => self.planted(Planted::WakeEarly),
+            Phase::Claimed { .. } => self.planted(Planted::ClaimAfterSending),
+            _ => false,
+        };
+        if unwaited {
+            let records = Arc::clone(&self.parts.records);
+            tokio::spawn(async move { records.commit(changes).await });
+            return Ok(revision);
+        }
         match self.parts.records.commit(changes).await? {
             Commit::Applied(revision) => Ok(revision),
             Commit::Conflict => Err(Unsettled::Superseded),
@@ -368,6 +392,14 @@ pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
         .about("connector", &credential.connector)
         .about("generation", credential.rotation.generation)
         .about("fence", fence.0)
+}
+
+/// The claim as if its answer had been staged.
+fn unstaged(mut claim: Claim) -> Claim {
+    if let Phase::Claimed { sent, .. } = claim.credential.rotation.phase {
+        claim.credential.rotation.phase = Phase::Staged { sent };
+    }
+    claim
 }
 
 /// Why a caller has to wait.

@@ -11,13 +11,14 @@ mod bypass;
 mod exchange;
 mod flights;
 mod forced;
+mod jitter;
+mod planted;
 mod recover;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +42,8 @@ use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 pub(super) use exchange::stopped;
 use flights::{Flights, Landed, Landing};
+use jitter::Jitter;
+pub use planted::Planted;
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -62,7 +65,9 @@ pub struct Refresher {
     exchanges: Semaphore,
     tasks: TaskTracker,
     forced: forced::Counts,
-    random: SystemRandom,
+    random: Jitter,
+    #[cfg(feature = "testing")]
+    planted: planted::Plot,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
 }
@@ -153,7 +158,9 @@ impl Refresher {
             exchanges: Semaphore::new(parts.settings.load().max_exchanges),
             tasks: TaskTracker::new(),
             forced: forced::Counts::default(),
-            random: SystemRandom::new(),
+            random: Jitter::new(),
+            #[cfg(feature = "testing")]
+            planted: planted::Plot::default(),
             #[cfg(feature = "testing")]
             bypass: false.into(),
             parts,
@@ -178,6 +185,12 @@ impl Refresher {
         id: CredentialId,
         need: Need,
     ) -> Result<Fresh, Refusal> {
+        let need = Need {
+            newer_than: need
+                .newer_than
+                .filter(|_| !self.planted(Planted::RejectedIsServed)),
+            ..need
+        };
         let mut exchanged = false;
         for _ in 0..ROUNDS {
             let held = self.held(org, id).await?;
@@ -248,14 +261,24 @@ impl Refresher {
     }
 
     async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need) -> Landing {
+        let tied = std::sync::OnceLock::new();
         let start = || {
             let refresher = Arc::clone(self);
             let flight = self.tasks.spawn(async move {
                 // Out of the map before the result is told: who comes now starts by reading the new state.
                 // However the flight ends, by a panic too: nobody must be given that end for good.
-                let _landed = Landed(&refresher.flights, id);
-                refresher.fly(org, id, need).await
+                let landed = Landed(&refresher.flights, id);
+                if refresher.planted(Planted::LeaveEarly) {
+                    drop(landed);
+                    return refresher.fly(org, id, need).await;
+                }
+                let landing = refresher.fly(org, id, need).await;
+                drop(landed);
+                landing
             });
+            if self.planted(Planted::CancelWithCaller) {
+                tied.get_or_init(|| planted::Tied(flight.abort_handle()));
+            }
             async move {
                 flight.await.unwrap_or_else(|error| {
                     tracing::error!(%error, "a refresh ended abnormally");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::exchange::{Claim, Unsettled, refresh_record};
 use super::flights::Landing;
-use super::{Held, Refresher};
+use super::{Held, Planted, Refresher, planted};
 use crate::domain::credential::Credential;
 use crate::domain::journal::{Action, Outcome, Record};
 use crate::domain::reason::{Class, Reason};
@@ -86,6 +86,13 @@ impl Refresher {
         let Ok((next, step)) = credential.rotation.on(event, Fence(0), self.now()) else {
             return Ok(());
         };
+        let (next, step) = if self.planted(Planted::FoundClaimIsFree) && matches!(step, Step::Rest)
+            || self.planted(Planted::StagedIsDropped)
+        {
+            (planted::forgetful(&credential.rotation), Step::Rest)
+        } else {
+            (next, step)
+        };
         let fence = credential.rotation.fence;
         let record = Record {
             action: Action::RefreshRecover,
@@ -136,10 +143,12 @@ impl Refresher {
             rotation: next,
             ..Credential::clone(credential)
         };
-        match self
-            .put(&credential, held.credential.revision, Changes::default())
-            .await
-        {
+        let changes = if self.planted(Planted::StagedIsDropped) {
+            self.settled(&credential)
+        } else {
+            Changes::default()
+        };
+        match self.put(&credential, held.credential.revision, changes).await {
             Ok(_) | Err(Unsettled::Superseded) => Ok(()),
             Err(Unsettled::Refused(refusal)) => Err(refusal),
         }
