@@ -27,10 +27,12 @@ use credbroker::domain::credential::Credential;
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
 use credbroker::domain::lease::{Handed, Holder, Lease};
+use credbroker::domain::lineage::{Fingerprint, Lineage, Link, Origin};
 use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use credbroker::domain::owner::Owner;
 use credbroker::domain::profile::OnRejection;
+use credbroker::domain::rejection::{Failing, Forced, Row, Window};
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
@@ -270,6 +272,28 @@ fn credentials_in_every_phase() {
             },
         ),
     ];
+    let later = [
+        (
+            "dead-expired",
+            Phase::Dead {
+                since: at(18),
+                cause: Death::Expired,
+                message: message(),
+            },
+        ),
+        (
+            "dead-withdrawn",
+            Phase::Dead {
+                since: at(19),
+                cause: Death::Withdrawn,
+                message: message(),
+            },
+        ),
+    ];
+    for (name, phase) in later {
+        let value = credential_2(CredentialKind::OAuthGrant, member, phase);
+        check(&format!("credential-2-{name}"), &value, &[7, 14, 15]);
+    }
     for (name, phase) in phases {
         // One more phase needs one more file.
         match &phase {
@@ -284,6 +308,24 @@ fn credentials_in_every_phase() {
         older(&format!("credential-{name}"), &value);
         let value = credential_2(CredentialKind::OAuthGrant, member, phase);
         check(&format!("credential-2-{name}"), &value, &[7, 14, 15]);
+    }
+}
+
+#[test]
+fn the_generations_of_a_grant() {
+    for origin in [Origin::Brought, Origin::Refreshed, Origin::Recovered] {
+        let link = Link {
+            generation: 3,
+            at: at(20),
+            origin,
+            refresh: Some(Fingerprint([21; 16])),
+            access: None,
+        };
+        let value = Lineage {
+            links: vec![link],
+            refresh_expires: Some(at(22)),
+        };
+        check(&format!("lineage-{}", origin.name()), &value, &[1]);
     }
 }
 
@@ -366,21 +408,30 @@ fn leases_of_every_mode_and_holder() {
             handed: None,
             approval: None,
             project: None,
+            rejections: None,
         };
         older(&format!("lease-{}", mode.name()), &lease);
         lease.handed = Some(Handed {
             generation: 11,
             expires: Some(at(12)),
+            at: None,
         });
         lease.approval = Some(id(13));
         older(&format!("lease-2-{}", mode.name()), &lease);
         lease.credential = None;
         lease.project = Some(id(14));
-        check(
-            &format!("lease-3-{}", mode.name()),
-            &lease,
-            &[3, 5, 12, 13, 14, 15],
-        );
+        older(&format!("lease-3-{}", mode.name()), &lease);
+        lease.handed = lease.handed.map(|handed| Handed {
+            at: Some(at(15)),
+            ..handed
+        });
+        lease.rejections = Some(Row {
+            count: 2,
+            since: at(16),
+            generation: 11,
+        });
+        let optional = [3, 5, 12, 13, 14, 15, 16];
+        check(&format!("lease-4-{}", mode.name()), &lease, &optional);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let mut pin = Pin {
@@ -399,6 +450,27 @@ fn leases_of_every_mode_and_holder() {
         kind: Some(CredentialKind::ApiKey),
     });
     check("pin-2", &pin, &[0, 2]);
+}
+
+#[test]
+fn forced_rotations() {
+    let window = Window {
+        began: at(1),
+        count: 2,
+    };
+    check("forced-by", &window, &[]);
+    let holders = [
+        Holder::Agent(id(3)),
+        Holder::ApiKey(id(4)),
+        Holder::Operator(id(5)),
+    ];
+    let forced = Forced {
+        window,
+        generation: 3,
+        connected: 4,
+        failing: holders.map(|holder| Failing { holder, at: at(5) }).to_vec(),
+    };
+    check("forced", &forced, &[]);
 }
 
 #[test]

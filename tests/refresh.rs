@@ -156,10 +156,11 @@ async fn a_refused_grant_is_told_with_the_providers_words_and_not_sent_again() {
         assert!(message.contains("was revoked by its owner"), "{message}");
         assert!(!message.contains(REFRESH_MARK) && !refused.message().contains(REFRESH_MARK));
         assert_eq!(metadata(refused, "credential"), scene.credential);
+        assert_eq!(metadata(refused, "cause"), "refreshed-elsewhere");
     };
     told(&refused);
     let shown = scene.shown().await;
-    assert_eq!(shown.health(), CredentialHealth::ReauthRequired);
+    assert_eq!(shown.health(), CredentialHealth::Quarantined);
     assert!(
         shown.last_error.contains("was revoked by its owner"),
         "{}",

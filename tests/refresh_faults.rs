@@ -173,3 +173,39 @@ async fn a_busy_provider_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(scene.resolve().await.unwrap().generation, 3);
     assert_eq!((scene.provider.calls(), scene.provider.replays()), (3, 0));
 }
+
+/// Inside the grace window the broker asks again by itself: the window may be over before any caller does, and
+/// callers need not know that an answer was lost.
+// req: N1 N10
+#[tokio::test(flavor = "multi_thread")]
+async fn inside_a_grace_window_a_lost_answer_is_asked_for_again_at_once() {
+    for keys in ["grace_seconds = 30\n", "rotates = false\n"] {
+        let (scene, _) = Scene::leased(keys, "").await;
+        scene.expire();
+        scene.provider.next(Reply::HangUp { rotated: false });
+        scene.provider.answer(502, "<html>bad gateway</html>");
+        let asked = join_all((0..16).map(|_| scene.resolve())).await;
+        for lease in asked {
+            assert_eq!(lease.unwrap().generation, 3, "{keys}");
+        }
+        assert_eq!(
+            (scene.provider.calls(), scene.provider.replays()),
+            (4, 0),
+            "{keys}"
+        );
+    }
+
+    // It does not hammer at a server that stays broken: callers are told to wait.
+    let (scene, _) = Scene::leased("rotates = false\n", "").await;
+    scene.expire();
+    for _ in 0..16 {
+        scene.provider.answer(500, "{}");
+    }
+    let refused = scene.resolve().await.unwrap_err();
+    assert_eq!(reason(&refused), "REFRESH_AMBIGUOUS");
+    let calls = scene.provider.calls();
+    assert!(calls <= 5, "{calls}");
+    assert!(retry_after(&refused).unwrap() >= Duration::from_secs(1));
+    assert_eq!(reason(&scene.resolve().await.unwrap_err()), "REFRESH_AMBIGUOUS");
+    assert_eq!(scene.provider.calls(), calls, "it rests");
+}

@@ -84,7 +84,7 @@ fn meaning(connector: &Connector, delivery: Delivery) -> Answer {
 fn granted(answer: Answer) -> Granted {
     match answer {
         Answer::Granted(granted) => granted,
-        Answer::Refused { code, message } => panic!("refused {code}: {message}"),
+        Answer::Refused { code, message, .. } => panic!("refused {code}: {message}"),
         Answer::Misconfigured { code, message } => panic!("misconfigured {code}: {message}"),
         Answer::NotProcessed { message, .. } | Answer::Ambiguous { message } => panic!("{message}"),
         Answer::Rotated(_) => panic!("no access token"),

@@ -9,6 +9,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, registry};
 use crate::domain::executor::Registry;
 use crate::journal::Options as JournalOptions;
+use crate::service::{Jitter, system_jitter};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::{HttpOptions, HttpTokenEndpoint};
@@ -27,6 +28,8 @@ pub struct Inputs {
     pub clock: Arc<dyn Clock>,
     /// How the journal is kept.
     pub journal: JournalOptions,
+    /// Where the chance in pauses comes from.
+    pub jitter: Jitter,
 }
 
 /// The longest wait for a connection to a token endpoint.
@@ -58,6 +61,7 @@ impl Inputs {
             endpoint,
             clock,
             journal,
+            jitter: system_jitter(),
         })
     }
 }

@@ -301,6 +301,12 @@ reasons! {
         "The local model endpoint does not answer; the metadata has its address. Start it, or correct the address.";
     PolicyLimit, "POLICY_LIMIT", Exhausted, Admin,
         "The policy, or one change of it, has more cells, pins or profiles than it may. Use patterns in place of lists, or apply in smaller parts.";
+    GrantOutdated, "GRANT_OUTDATED", Precondition, Caller,
+        "The refresh token is an old copy of a grant that the broker keeps and has refreshed since. Nothing needs to be stored; or sign in anew and bring that grant.";
+    GrantKeptAlready, "GRANT_KEPT_ALREADY", Precondition, Caller,
+        "One grant cannot be kept twice: whoever refreshes it first logs the other out. Sign in once more for this owner, or store it for one of them only.";
+    ReauthFailed, "REAUTH_FAILED", Precondition, Member,
+        "The provider rejects each new token that it issues: look at what it said, in the metadata. If the account is in order, sign in again.";
 }
 
 impl std::fmt::Display for Reason {

@@ -66,7 +66,8 @@ pub enum Phase {
         /// What is known of it.
         message: String,
     },
-    /// Kept and not used: another copy of the grant was refreshed elsewhere.
+    /// Kept and not used: the provider refused a refresh token that nothing in our own history explains the
+    /// refusal of. Another copy of the grant was refreshed elsewhere, or the grant was taken back.
     Quarantined {
         /// Since when.
         since: Time,
@@ -96,10 +97,41 @@ pub struct Sent {
 /// How a grant died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// The provider refused a refresh token that had not been sent before.
+    /// The provider refused a refresh token that it never replaces: the grant was taken back.
     Refused,
     /// The provider refused a resend: the answer to the first was lost on its way to us.
     AnswerLost,
+    /// The grant had reached the end of its own life.
+    Expired,
+    /// The provider says that the grant was taken back.
+    Withdrawn,
+}
+
+/// What a provider's refusal says of its cause, as the connector reads the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing: `invalid_grant` stands for all of them (RFC 6749 section 5.2).
+    #[default]
+    Nothing,
+    /// The refresh token is too old.
+    Expired,
+    /// The refresh token was used before.
+    Reused,
+    /// The grant was taken back.
+    Withdrawn,
+}
+
+/// A provider's refusal of a grant, with what is known that may explain it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What the provider said.
+    pub message: String,
+    /// What that says of the cause.
+    pub told: Told,
+    /// Whether the provider replaces refresh tokens when they are used.
+    pub rotates: bool,
+    /// When the refresh token's own life ends, where the provider told.
+    pub expires: Option<Time>,
 }
 
 /// What the connector says about sending a refresh token twice.
@@ -109,6 +141,34 @@ pub struct ResendRule {
     pub rotates: bool,
     /// For how long after a rotation the provider answers the earlier refresh token again.
     pub grace: Option<Duration>,
+}
+
+impl ResendRule {
+    /// For a connector of which nothing is known.
+    pub const CAREFUL: Self = Self {
+        rotates: true,
+        grace: None,
+    };
+
+    /// Whether what was `sent` may be sent once more at `at` without any harm.
+    pub fn harmless(self, sent: Sent, at: Time) -> bool {
+        let in_grace = |grace| at >= sent.first && at < sent.first + grace;
+        !self.rotates || self.grace.is_some_and(in_grace)
+    }
+
+    /// How long what was `sent` and not answered rests from `now`.
+    fn rest(self, sent: Sent, now: Time) -> Duration {
+        let doubled = |rest: Duration| {
+            rest.saturating_mul(1 << sent.unanswered.min(16))
+                .min(AMBIGUOUS_REST_MAX)
+        };
+        let short = doubled(HARMLESS_REST);
+        if self.harmless(sent, now + short) {
+            short
+        } else {
+            doubled(AMBIGUOUS_REST)
+        }
+    }
 }
 
 /// What happened.
@@ -127,16 +187,15 @@ pub enum Event {
     Started {
         /// The new run.
         by: Incarnation,
+        /// What the connector says about sending twice.
+        rule: ResendRule,
     },
     /// The provider's answer is being stored.
     Answered,
     /// The answer grants new tokens.
     Granted,
     /// The answer refuses the grant for good.
-    Refused {
-        /// What the provider said.
-        message: String,
-    },
+    Refused(Refused),
     /// The provider did not process the request.
     NotProcessed {
         /// When to try again.
@@ -148,6 +207,8 @@ pub enum Event {
     Lost {
         /// What is known.
         message: String,
+        /// What the connector says about sending twice.
+        rule: ResendRule,
     },
     /// A new grant or key takes the place of the old.
     Replaced,
@@ -177,6 +238,9 @@ pub struct ClaimLost;
 /// How long an ambiguous grant rests before its refresh token is sent again, doubled each time. Long enough
 /// for an answer that is still under way to be given up by both sides.
 pub const AMBIGUOUS_REST: Duration = Duration::from_secs(2);
+/// How long it rests where sending it again is harmless: long enough not to hammer at a server that fails, short
+/// enough to be well inside of any grace window.
+pub const HARMLESS_REST: Duration = Duration::from_millis(250);
 /// The longest such rest, and the longest pause of any kind.
 pub const AMBIGUOUS_REST_MAX: Duration = Duration::from_secs(300);
 
@@ -201,7 +265,7 @@ impl Rotation {
     pub fn on(&self, event: Event, fence: Fence, now: Time) -> Result<(Rotation, Step), ClaimLost> {
         match event {
             Event::Needed { by, deadline, rule } => Ok(self.needed(by, deadline, rule, now)),
-            Event::Started { by } => Ok(self.started(by, now)),
+            Event::Started { by, rule } => Ok(self.started(by, rule, now)),
             Event::Replaced => Ok((self.renewed(), Step::Rest)),
             report => self.report(report, fence, now),
         }
@@ -231,31 +295,24 @@ impl Rotation {
             // only one flight a credential runs in a process.
             Phase::Claimed {
                 by: owner, deadline, ..
-            } if *owner != by && now < *deadline => stay(Step::Wait(*deadline)),
+            } if *owner != by && waits(*deadline, now) => stay(Step::Wait(*deadline)),
             Phase::Claimed { sent, .. } => {
                 let (next, not_before) =
-                    self.ambiguous(*sent, now, "the exchange was interrupted".to_owned());
+                    self.ambiguous(*sent, rule, now, "the exchange was interrupted".to_owned());
                 (next, Step::Wait(not_before))
             }
             Phase::Staged { .. } => stay(Step::Adopt(self.fence)),
-            Phase::Ambiguous { sent, not_before, .. } => {
-                let in_grace = |grace| now >= sent.first && now < sent.first + grace;
-                let harmless = !rule.rotates || rule.grace.is_some_and(in_grace);
-                if harmless || !waits(*not_before, now) {
-                    claim(*sent)
-                } else {
-                    stay(Step::Wait(*not_before))
-                }
-            }
+            Phase::Ambiguous { not_before, .. } if waits(*not_before, now) => stay(Step::Wait(*not_before)),
+            Phase::Ambiguous { sent, .. } => claim(*sent),
             Phase::Quarantined { .. } | Phase::Dead { .. } => stay(Step::Stop),
         }
     }
 
-    fn started(&self, by: Incarnation, now: Time) -> (Rotation, Step) {
+    fn started(&self, by: Incarnation, rule: ResendRule, now: Time) -> (Rotation, Step) {
         match &self.phase {
             Phase::Claimed { by: owner, sent, .. } if *owner != by => {
                 let message = "the broker stopped while the exchange was under way".to_owned();
-                (self.ambiguous(*sent, now, message).0, Step::Rest)
+                (self.ambiguous(*sent, rule, now, message).0, Step::Rest)
             }
             Phase::Staged { .. } => (self.clone(), Step::Adopt(self.fence)),
             _ => (self.clone(), Step::Rest),
@@ -270,8 +327,8 @@ impl Rotation {
             (Phase::Claimed { sent, .. }, Event::Answered) => {
                 (self.with(Phase::Staged { sent: *sent }), Step::Adopt(fence))
             }
-            (Phase::Claimed { sent, .. } | Phase::Staged { sent }, Event::Lost { message }) => {
-                let (next, not_before) = self.ambiguous(*sent, now, message);
+            (Phase::Claimed { sent, .. } | Phase::Staged { sent }, Event::Lost { message, rule }) => {
+                let (next, not_before) = self.ambiguous(*sent, rule, now, message);
                 (next, Step::Wait(not_before))
             }
             (
@@ -282,20 +339,8 @@ impl Rotation {
                 Step::Wait(not_before),
             ),
             (Phase::Staged { .. }, Event::Granted) => (self.renewed(), Step::Rest),
-            (Phase::Staged { sent }, Event::Refused { message }) => {
-                let cause = if sent.unanswered > 0 {
-                    Death::AnswerLost
-                } else {
-                    Death::Refused
-                };
-                (
-                    self.with(Phase::Dead {
-                        since: now,
-                        cause,
-                        message,
-                    }),
-                    Step::Stop,
-                )
+            (Phase::Staged { sent }, Event::Refused(refused)) => {
+                (self.with(refused.phase(*sent, now)), Step::Stop)
             }
             _ => return Err(ClaimLost),
         })
@@ -314,11 +359,8 @@ impl Rotation {
         }
     }
 
-    fn ambiguous(&self, sent: Sent, now: Time, message: String) -> (Rotation, Time) {
-        let rest = AMBIGUOUS_REST
-            .saturating_mul(1 << sent.unanswered.min(16))
-            .min(AMBIGUOUS_REST_MAX);
-        let not_before = now + rest;
+    fn ambiguous(&self, sent: Sent, rule: ResendRule, now: Time, message: String) -> (Rotation, Time) {
+        let not_before = now + rule.rest(sent, now);
         let sent = Sent {
             unanswered: sent.unanswered.saturating_add(1),
             ..sent
@@ -371,7 +413,47 @@ impl Default for Rotation {
     }
 }
 
+impl Refused {
+    /// Where the refusal of a refresh token that was `sent` before leaves the grant. What our own sendings, its
+    /// age or the provider's words explain is its death; what nothing explains is somebody else's doing.
+    fn phase(self, sent: Sent, since: Time) -> Phase {
+        let over = self.expires.is_some_and(|expires| expires <= since);
+        let cause = match self.told {
+            Told::Expired => Some(Death::Expired),
+            // Whatever it says of a resend: the first sending may have been what it speaks of.
+            _ if self.rotates && sent.unanswered > 0 => Some(Death::AnswerLost),
+            Told::Withdrawn => Some(Death::Withdrawn),
+            Told::Nothing if over => Some(Death::Expired),
+            Told::Nothing if !self.rotates => Some(Death::Refused),
+            Told::Nothing | Told::Reused => None,
+        };
+        let message = self.message;
+        match cause {
+            Some(cause) => Phase::Dead {
+                since,
+                cause,
+                message,
+            },
+            None => Phase::Quarantined { since, message },
+        }
+    }
+}
+
 impl Phase {
+    /// What stopped a grant, as a word; `None` where nothing did.
+    pub const fn cause(&self) -> Option<&'static str> {
+        Some(match self {
+            Phase::Quarantined { .. } => "refreshed-elsewhere",
+            Phase::Dead { cause, .. } => match cause {
+                Death::Refused => "refused",
+                Death::AnswerLost => "answer-lost",
+                Death::Expired => "expired",
+                Death::Withdrawn => "withdrawn",
+            },
+            _ => return None,
+        })
+    }
+
     /// Nothing under way, nothing wrong.
     pub const fn rested() -> Phase {
         Phase::Live {

@@ -125,7 +125,7 @@ table! {
     }
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
-        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => GetCredential ListCredentials;
+        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials;
     }
     "credbroker.v1.ExecutorService" {
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;

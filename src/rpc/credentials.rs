@@ -4,20 +4,30 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{caller, credential, pairs, secret_text, time};
+use super::convert::{caller, credential, pairs, secret_text, time, timestamp};
 use super::status::status;
 use crate::domain::credential::Credential;
+use crate::domain::lineage::{Fingerprint, Link};
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::Secret;
 use crate::proto;
 use crate::proto::set_credential_request::Key;
-use crate::service::{Broker, ImportGrant, KeyInput, OwnerRef, PageRequest, SetKey};
+use crate::service::{Broker, Dependent, ImportGrant, KeyInput, OwnerRef, PageRequest, SetKey};
 
 pub(super) struct CredentialService(pub(super) Arc<Broker>);
 
 impl CredentialService {
     fn shown(&self, stored: &Credential) -> proto::Credential {
         credential(stored, self.0.health(stored))
+    }
+
+    /// As [`CredentialService::shown`], with what callers report where the provider says nothing.
+    async fn shown_by_itself(&self, stored: &Credential) -> Result<proto::Credential, Status> {
+        let last_error = self.0.last_error(stored).await.map_err(status)?;
+        Ok(proto::Credential {
+            last_error,
+            ..self.shown(stored)
+        })
     }
 }
 
@@ -56,6 +66,28 @@ fn key_input(key: Option<&mut Key>) -> KeyInput<'_> {
 
 fn taken<K>(secret: &mut proto::Secret) -> Secret<K> {
     Secret::from(std::mem::take(&mut secret.value))
+}
+
+fn generation(link: &Link) -> proto::GrantGeneration {
+    let shown = |token: Option<Fingerprint>| token.map(|token| token.to_string()).unwrap_or_default();
+    proto::GrantGeneration {
+        generation: link.generation,
+        create_time: Some(timestamp(link.at)),
+        origin: link.origin.name().to_owned(),
+        refresh_token_fingerprint: shown(link.refresh),
+        access_token_fingerprint: shown(link.access),
+    }
+}
+
+fn dependent(held: &Dependent) -> proto::CredentialDependent {
+    proto::CredentialDependent {
+        lease: held.lease.to_string(),
+        holder: held.holder.to_string(),
+        task: held.task.map(|task| task.to_string()).unwrap_or_default(),
+        member: held.member.to_string(),
+        generation: held.generation.unwrap_or_default(),
+        expire_time: Some(timestamp(held.expires)),
+    }
 }
 
 #[tonic::async_trait]
@@ -124,7 +156,29 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetCredentialResponse {
-            credential: Some(self.shown(&stored)),
+            credential: Some(self.shown_by_itself(&stored).await?),
+        }))
+    }
+
+    async fn describe_credential(
+        &self,
+        request: Request<proto::DescribeCredentialRequest>,
+    ) -> Result<Response<proto::DescribeCredentialResponse>, Status> {
+        let caller = caller(&request)?;
+        let message = request.get_ref();
+        let described = self
+            .0
+            .describe_credential(&caller, &message.org, &message.credential)
+            .await
+            .map_err(status)?;
+        let phase = &described.credential.rotation.phase;
+        Ok(Response::new(proto::DescribeCredentialResponse {
+            credential: Some(self.shown_by_itself(&described.credential).await?),
+            generations: described.lineage.links.iter().map(generation).collect(),
+            grant_expire_time: described.lineage.refresh_expires.map(timestamp),
+            cause: phase.cause().unwrap_or_default().to_owned(),
+            dependents: described.dependents.iter().map(dependent).collect(),
+            dependents_truncated: described.more,
         }))
     }
 

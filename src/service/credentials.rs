@@ -1,29 +1,36 @@
 //! Stored credentials: keys that are set, grants that are taken over.
 
+mod describe;
+mod import;
 mod set;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
+use super::lineage::forgotten;
 use super::page::{Page, PageRequest};
 use super::scope::parse_id;
 use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
+use crate::domain::lineage::Lineage;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::rejection::Forced;
 use crate::domain::rotation::{Event, Fence, Rotation};
-use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
+use crate::domain::secret::{AccessToken, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
 use crate::store::model::{AwsSecret, CredentialSecret, Mark, Pointer, StagedAnswer};
 use crate::store::record::{Changes, Stored};
-use crate::upstream::connector::{Connector, Sharing};
+use crate::upstream::connector::Connector;
+pub use describe::{Dependent, Described};
+pub use import::ImportGrant;
 pub use set::{KeyInput, SetKey};
 
 /// Whose a credential is, as a request says it.
@@ -34,30 +41,6 @@ pub enum OwnerRef<'a> {
     /// The org.
     Org,
 }
-
-/// A grant to take over.
-pub struct ImportGrant<'a> {
-    /// The org.
-    pub org: &'a str,
-    /// Whose it is.
-    pub owner: OwnerRef<'a>,
-    /// The connector.
-    pub connector: &'a str,
-    /// The refresh token.
-    pub refresh: Secret<RefreshToken>,
-    /// The access token, where it is known.
-    pub access: Option<Secret<AccessToken>>,
-    /// When the access token expires.
-    pub expires: Option<Time>,
-    /// The scopes.
-    pub scopes: Vec<String>,
-    /// Facts about the account.
-    pub account: Vec<(String, String)>,
-}
-
-/// The longest token taken, in bytes.
-const MAX_TOKEN: usize = 16 * 1024;
-const MAX_SCOPES: usize = 64;
 
 /// A credential on its way into the store, but for what the store knows of its slot.
 struct Incoming {
@@ -108,59 +91,6 @@ impl Broker {
                 .with("connector", name)
         })?;
         Ok(connector)
-    }
-
-    /// Takes over an OAuth grant, in place of the one there was. From then on only the broker may refresh it.
-    pub async fn import_grant(
-        self: &Arc<Self>,
-        caller: &Caller,
-        import: ImportGrant<'_>,
-    ) -> Result<Arc<Credential>, Refusal> {
-        let place = self.place(caller, import.org).await?;
-        let org = place.id();
-        let owner = self.owner(org, import.owner).await?;
-        place.admit("owner", None, owner.member())?;
-        let connector = self.connector(import.connector)?;
-        if connector.sharing == Sharing::Personal && owner == Owner::Org {
-            return Err(Refusal::new(
-                Reason::GrantNotShareable,
-                format!("grants of {} belong to a member", import.connector),
-            ));
-        }
-        checked_token("refresh_token", import.refresh.expose(Exposure::Inspect))?;
-        if let Some(access) = &import.access {
-            checked_token("access_token", access.expose(Exposure::Inspect))?;
-        }
-        if import.scopes.len() > MAX_SCOPES || import.scopes.iter().any(|scope| scope.len() > 256) {
-            return Err(Refusal::invalid(
-                "scopes",
-                "at most 64 scopes of at most 256 bytes",
-            ));
-        }
-        let account = super::agents::checked_pairs("account", &import.account)?;
-        // Without an access token there is nothing to hand out until the first refresh.
-        let expires = if import.access.is_some() {
-            import.expires
-        } else {
-            Some(self.now())
-        };
-        let incoming = Incoming {
-            org,
-            owner,
-            provider: connector.provider.clone(),
-            kind: CredentialKind::OAuthGrant,
-            connector: import.connector.to_owned(),
-            expires,
-            hint: String::new(),
-            scopes: import.scopes,
-            account,
-            access: import.access,
-            refresh: Some(import.refresh),
-            aws: None,
-            executor: None,
-            region: None,
-        };
-        self.store(caller, Action::CredentialImport, incoming).await
     }
 
     async fn store(
@@ -233,9 +163,16 @@ impl Broker {
         };
         changes = changes.put(&keys::credential(org, id), &credential);
         changes = changes.put(&keys::credential_secret(org, id), &secret);
+        if kind == CredentialKind::OAuthGrant {
+            changes = self.brought(changes, &credential, &secret).await?;
+        }
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
+        if before.is_some() && kind == CredentialKind::OAuthGrant {
+            let forced = Forced::connected(credential.rotation.generation, now);
+            changes = changes.put(&keys::forced(org, id), &forced);
+        }
         let mut record = caller
             .record(action, Some(org))
             .about("credential", id)
@@ -307,7 +244,8 @@ impl Broker {
             owner, ref provider, ..
         } = *stored.value;
         let changes = Changes::default().at(&keys::credential(org, id), stored.revision);
-        let changes = removed_with(changes, &stored.value);
+        let lineage = self.refresher.lineage(&stored.value).await?;
+        let changes = removed_with(changes, &stored.value, &lineage);
         let record = caller
             .record(Action::CredentialRemove, Some(org))
             .about("credential", id)
@@ -330,7 +268,7 @@ impl Broker {
 }
 
 /// Adds to `changes` that a credential goes, with all that is kept of it.
-pub(super) fn removed_with(changes: Changes, credential: &Credential) -> Changes {
+pub(super) fn removed_with(changes: Changes, credential: &Credential, lineage: &Lineage) -> Changes {
     let Credential {
         id,
         org,
@@ -341,19 +279,11 @@ pub(super) fn removed_with(changes: Changes, credential: &Credential) -> Changes
         ..
     } = *credential;
     let slot = keys::credential_slot(org, owner, provider, kind, executor.as_deref());
-    changes
+    forgotten(changes, credential, lineage)
         .delete::<Credential>(&keys::credential(org, id))
         .delete::<CredentialSecret>(&keys::credential_secret(org, id))
         .delete::<StagedAnswer>(&keys::credential_answer(org, id))
         .delete::<Mark>(&keys::exchange(org, id))
+        .delete::<Forced>(&keys::forced(org, id))
         .delete::<Pointer>(&slot)
-}
-
-fn checked_token(field: &'static str, token: &[u8]) -> Result<(), Refusal> {
-    let printable = token.iter().all(|byte| (0x20..0x7f).contains(byte));
-    if token.is_empty() || token.len() > MAX_TOKEN || !printable {
-        let message = format!("{field} is 1 to {MAX_TOKEN} printable ASCII characters (RFC 6749 appendix A)");
-        return Err(Refusal::invalid(field, message));
-    }
-    Ok(())
 }

@@ -28,7 +28,7 @@ impl Broker {
         // Before anything is recorded that they are about.
         self.begin_spend().await?;
         // Exchanges first: what became of one is read off its credential.
-        self.refresher.recover().await?;
+        let harmless = self.refresher.recover().await?;
         for begun in &open {
             self.finish_effect(begun).await?;
         }
@@ -39,6 +39,7 @@ impl Broker {
         if let Err(refusal) = self.finish_removals().await {
             tracing::warn!(%refusal, "removals that the last run left open could not be finished yet");
         }
+        self.refresher.resume(harmless);
         Ok(())
     }
 

@@ -345,7 +345,8 @@ impl Broker {
             };
             let credential = stored.value;
             // Not guarded: an exchange under way loses its claim with the record, whenever it is.
-            let changes = removed_with(Changes::default(), &credential);
+            let lineage = self.refresher.lineage(&credential).await?;
+            let changes = removed_with(Changes::default(), &credential, &lineage);
             let provider = credential.provider.clone();
             let about = record
                 .clone()

@@ -9,6 +9,7 @@ use crate::domain::agent::{KeyFingerprint, RenewalNonce, SerialNumber};
 use crate::domain::approval::Listed;
 use crate::domain::billing::Micros;
 use crate::domain::id::{Id, Kind, Member};
+use crate::domain::lineage::Fingerprint;
 use crate::domain::matrix::{Pattern, Verdict};
 use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use crate::domain::name::Name;
@@ -137,6 +138,7 @@ bytes! {
     Incarnation, 16, Incarnation, run => &run.0;
     SerialNumber, 16, SerialNumber, serial => &serial.0;
     RenewalNonce, 16, RenewalNonce, nonce => &nonce.0;
+    Fingerprint, 16, Fingerprint, token => &token.0;
 }
 
 impl<C> Encode<C> for Network {

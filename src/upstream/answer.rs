@@ -10,8 +10,9 @@ mod body;
 
 use std::time::Duration;
 
-use super::connector::{Connector, ExpirySource};
+use super::connector::{Connector, ErrorCause, ExpirySource};
 use super::redact;
+use crate::domain::rotation::Told;
 use crate::domain::secret::{AccessToken, RawAnswer, RefreshToken, Secret};
 use crate::domain::time::Time;
 use body::Body;
@@ -27,6 +28,8 @@ pub enum Answer {
     Refused {
         /// The provider's code, or `http_STATUS` where the status alone decided.
         code: String,
+        /// What the code says of why.
+        told: Told,
         /// The provider's words: redacted, at most [`MAX_MESSAGE`] characters.
         message: String,
     },
@@ -141,12 +144,14 @@ pub fn classify(
             };
         }
         if let Some(code) = listed(&connector.permanent_errors) {
-            return Answer::Refused { code, message };
+            let told = told(connector, &codes);
+            return Answer::Refused { code, told, message };
         }
     }
     if connector.permanent_statuses.contains(&status) {
         let code = first.unwrap_or_else(|| format!("http_{status}"));
-        return Answer::Refused { code, message };
+        let told = Told::Nothing;
+        return Answer::Refused { code, told, message };
     }
     if success
         && codes.is_empty()
@@ -159,6 +164,17 @@ pub fn classify(
     }
 }
 
+/// What the codes of a refusal say of why, the first that says anything.
+fn told(connector: &Connector, codes: &[String]) -> Told {
+    let cause = codes.iter().find_map(|code| connector.error_causes.get(code));
+    match cause {
+        None => Told::Nothing,
+        Some(ErrorCause::Expired) => Told::Expired,
+        Some(ErrorCause::Reused) => Told::Reused,
+        Some(ErrorCause::Withdrawn) => Told::Withdrawn,
+    }
+}
+
 /// For a body that is no JSON object: the page of a gateway, mostly.
 fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) -> Answer {
     let message = format!("status {status} with a body that is no JSON object");
@@ -167,6 +183,7 @@ fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) 
     } else if connector.permanent_statuses.contains(&status) {
         Answer::Refused {
             code: format!("http_{status}"),
+            told: Told::Nothing,
             message,
         }
     } else {

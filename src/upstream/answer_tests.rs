@@ -211,6 +211,37 @@ fn error_codes_are_found_where_each_connector_has_them() {
 }
 
 #[test]
+fn some_codes_say_why_a_grant_is_refused() {
+    for (name, body, expected) in [
+        ("plain", r#"{"error":"invalid_grant"}"#, Told::Nothing),
+        ("openai", r#"{"error":"invalid_grant"}"#, Told::Nothing),
+        ("openai", r#"{"error":"refresh_token_expired"}"#, Told::Expired),
+        (
+            "openai",
+            r#"{"error":{"code":"refresh_token_reused"}}"#,
+            Told::Reused,
+        ),
+        (
+            "openai",
+            r#"{"code":"refresh_token_invalidated"}"#,
+            Told::Withdrawn,
+        ),
+        // The one that says something counts, wherever it stands.
+        (
+            "openai",
+            r#"{"error":"invalid_grant","code":"refresh_token_expired"}"#,
+            Told::Expired,
+        ),
+        ("openai", "<html>", Told::Nothing),
+    ] {
+        match ask(name, 401, body) {
+            Answer::Refused { told, .. } => assert_eq!(told, expected, "{name} {body}"),
+            other => panic!("{}", tell(&other)),
+        }
+    }
+}
+
+#[test]
 fn unprocessed_is_only_what_the_connector_documents() {
     for (name, status, body, expected) in [
         ("plain", 429, "", "not processed 7"),

@@ -69,6 +69,8 @@ pub struct Connector {
     pub error_at: Vec<ErrorAt>,
     /// Error codes that prove the grant dead.
     pub permanent_errors: Vec<String>,
+    /// What some of those codes say of why; the others say nothing of it.
+    pub error_causes: BTreeMap<String, ErrorCause>,
     /// Statuses (4xx) that prove the grant dead whatever the body says.
     pub permanent_statuses: Vec<u16>,
     /// Error codes that say the request was not processed, at any status.
@@ -185,6 +187,18 @@ pub enum ErrorAt {
     /// `{"code": "…"}`.
     #[serde(rename = "code")]
     Code,
+}
+
+/// What an error code says of why a grant is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCause {
+    /// The refresh token is too old.
+    Expired,
+    /// The refresh token was used before.
+    Reused,
+    /// The grant was taken back by its owner or the provider.
+    Withdrawn,
 }
 
 /// Whose grants may be.

@@ -11,7 +11,7 @@ pub mod http;
 pub mod oidc;
 pub mod probe;
 mod redact;
-pub use redact::redact;
+pub use redact::{redact, redact_known};
 
 use std::time::Duration;
 

@@ -273,6 +273,7 @@ fn credentials() -> Vec<Call> {
             access_token_expire_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: -1 }) }
             => "INVALID_ARGUMENT" "access_token_expire_time";
         "GetCredential": GetCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
+        "DescribeCredential": DescribeCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "RemoveCredential": RemoveCredentialRequest { org: org(), credential: s("crd_x") }
             => "INVALID_ARGUMENT" "credential";
     }

@@ -266,6 +266,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "PolicyService/GetProfile": GetProfileRequest { org: r().org, name: named("shared") }
         "CredentialService/GetCredential": GetCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
+        "CredentialService/DescribeCredential": DescribeCredentialRequest { org: r().org, credential: r().credential }
+        "CredentialService/DescribeCredential": DescribeCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
         "ApprovalService/RequestApproval": RequestApprovalRequest {
             org: r().org, task: named(own_task), project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }

@@ -157,7 +157,9 @@ pub fn state(
     records: u64,
 ) -> State {
     let mut provider = Provider::new(weather.rules);
-    MEMBERS.iter().for_each(|_| drop(provider.sign_in()));
+    for _ in MEMBERS {
+        provider.sign_in();
+    }
     State {
         dice: Dice::new(seed),
         clocks: Clocks::default(),
@@ -169,6 +171,7 @@ pub fn state(
         accounts,
         sendings: Vec::new(),
         agents,
+        bell: Arc::default(),
         down: false,
         calm: weather.trouble == 0 && weather.crashes == 0 && records == 0,
         fuse: None,

@@ -38,7 +38,7 @@ pub struct World {
     pub glance: Records,
     state: Mutex<State>,
     /// Rung when the broker's process ends.
-    pub bell: Notify,
+    pub bell: Arc<Notify>,
 }
 
 pub struct State {
@@ -50,6 +50,7 @@ pub struct State {
     pub accounts: Vec<Account>,
     pub sendings: Vec<Sending>,
     pub agents: Vec<Agent>,
+    pub bell: Arc<Notify>,
     /// The process is gone: whoever still runs is a ghost, and waits for ever.
     pub down: bool,
     /// Nothing fails any more.
@@ -73,8 +74,8 @@ impl World {
         Arc::new(Self {
             disk,
             glance,
+            bell: Arc::clone(&state.bell),
             state: Mutex::new(state),
-            bell: Notify::new(),
         })
     }
 
@@ -121,17 +122,16 @@ impl World {
     pub fn end(&self, why: impl FnOnce(&mut State)) {
         self.with(|state| {
             if !state.down {
-                state.down = true;
                 why(state);
+                state.down = true;
+                state.bell.notify_one();
             }
         });
-        self.bell.notify_one();
     }
 
     /// The broker did what it must not.
     pub fn violate(&self, name: &'static str, message: String) {
         self.with(|state| state.violate(name, message));
-        self.bell.notify_one();
     }
 
     /// Reports a violation found with the state in hand.
@@ -212,6 +212,9 @@ impl State {
     pub fn violate(&mut self, name: &'static str, message: String) {
         self.note(|| format!("VIOLATION of {name}: {message}"));
         self.violation.get_or_insert(Violation { name, message });
-        self.down = true;
+        if !self.down {
+            self.down = true;
+            self.bell.notify_one();
+        }
     }
 }

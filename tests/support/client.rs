@@ -314,6 +314,14 @@ impl Caller {
             .unwrap()
     }
 
+    /// A credential of `org` with its generations and dependents.
+    pub async fn described(&self, org: &str, credential: &str) -> proto::DescribeCredentialResponse {
+        let (org, credential) = (org.to_owned(), credential.to_owned());
+        let request = proto::DescribeCredentialRequest { org, credential };
+        let answer = self.credentials().describe_credential(request).await;
+        answer.unwrap().into_inner()
+    }
+
     /// The journal from its first record to its last.
     pub async fn records(&self) -> Vec<proto::JournalRecord> {
         let (mut all, mut token) = (Vec::new(), String::new());

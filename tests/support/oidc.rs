@@ -165,6 +165,64 @@ impl OidcServer {
         minted.error_for_status().unwrap().json().await.unwrap()
     }
 
+    /// Makes a grant of the public client for `account`, as [`OidcServer::mint`] does.
+    pub async fn mint_as(&self, account: &str, ttl: Duration) -> Grant {
+        let (issuer, ttl) = (self.issuer(), ttl.as_secs());
+        let url = format!("{issuer}/test/grants?client={PUBLIC_CLIENT}&ttl={ttl}&account={account}");
+        let minted = self.client.post(url).send().await.unwrap();
+        minted.error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// Whose access token this is, by the userinfo endpoint (OpenID Connect Core section 5.3); `None` where it
+    /// does not work.
+    pub async fn account_of(&self, access_token: &str) -> Option<String> {
+        let url = format!("{}/me", self.issuer());
+        let told = self
+            .client
+            .get(url)
+            .bearer_auth(access_token)
+            .send()
+            .await
+            .unwrap();
+        if told.status() == reqwest::StatusCode::UNAUTHORIZED {
+            return None;
+        }
+        let told: serde_json::Value = told.error_for_status().unwrap().json().await.unwrap();
+        Some(told["sub"].as_str().unwrap().to_owned())
+    }
+
+    /// Refreshes a grant of the public client past any broker, as a copy of it elsewhere would: the new refresh
+    /// token, where it is taken.
+    pub async fn refresh(&self, refresh_token: &str) -> Option<String> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("client_id", PUBLIC_CLIENT),
+        ];
+        let told = self
+            .client
+            .post(self.token_url())
+            .form(&form)
+            .send()
+            .await
+            .unwrap();
+        let told: serde_json::Value = told.error_for_status().ok()?.json().await.unwrap();
+        Some(told["refresh_token"].as_str().unwrap().to_owned())
+    }
+
+    /// Withdraws the grant of a refresh token of the public client, as its owner may (RFC 7009).
+    pub async fn revoke(&self, refresh_token: &str) {
+        let url = format!("{}/token/revocation", self.issuer());
+        let form = [("token", refresh_token), ("client_id", PUBLIC_CLIENT)];
+        let told = self.client.post(url).form(&form).send().await.unwrap();
+        told.error_for_status().unwrap();
+    }
+
+    /// Its port at the loopback address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What became of `grant`.
     pub async fn stats(&self, grant: &Grant) -> Stats {
         let url = format!("http://127.0.0.1:{}/test/grants/{}", self.port, grant.grant_id);

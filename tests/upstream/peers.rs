@@ -14,7 +14,7 @@ fn patient() -> HttpTokenEndpoint {
 
 fn refused(answer: Answer) -> (String, String) {
     match answer {
-        Answer::Refused { code, message } => (code, message),
+        Answer::Refused { code, message, .. } => (code, message),
         other => panic!("not refused: {}", text(&granted(other).access_token)),
     }
 }

@@ -1,5 +1,6 @@
 //! `credbroker credential`: what the broker keeps for members and orgs. Secrets go in, never out.
 
+mod describe;
 mod key;
 
 use std::path::PathBuf;
@@ -51,7 +52,7 @@ pub enum Action {
     Import(ImportArgs),
     /// List the org's credentials.
     List(#[command(flatten)] ListArgs),
-    /// Show a credential.
+    /// Show a credential, the generations it has had, and who depends on it.
     Show {
         /// The credential, `crd_…`.
         credential: String,
@@ -129,9 +130,9 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             print_named_list(session, items.await.map_err(failed)?, list).await
         }
         Action::Show { credential, show } => {
-            let request = proto::GetCredentialRequest { org, credential };
-            let answer = credentials.get_credential(request).await.map_err(failed)?;
-            print_named(session, answer.into_inner().credential, show).await
+            let request = proto::DescribeCredentialRequest { org, credential };
+            let answer = credentials.describe_credential(request).await.map_err(failed)?;
+            print_named(session, Some(answer.into_inner()), show).await
         }
         Action::Remove { credential, yes } => {
             let consequence =

@@ -37,8 +37,13 @@ fn report(state: &Rotation, event: Event, now: Time) -> (Rotation, Step) {
 }
 
 fn lost() -> Event {
+    lost_under(ROTATING)
+}
+
+fn lost_under(rule: ResendRule) -> Event {
     Event::Lost {
         message: "cut".into(),
+        rule,
     }
 }
 
@@ -68,7 +73,11 @@ fn a_claim_of_an_earlier_run_is_ambiguous_and_never_free() {
         },
         ..claimed()
     };
-    let (state, step) = claim.on(Event::Started { by: ME }, Fence(0), at(100)).unwrap();
+    let started = Event::Started {
+        by: ME,
+        rule: ROTATING,
+    };
+    let (state, step) = claim.on(started, Fence(0), at(100)).unwrap();
     assert!(matches!(state.phase, Phase::Ambiguous { .. }), "{state:?}");
     assert_eq!(step, Step::Rest);
     // Met without a start, as in a cluster: left alone until its deadline, then ambiguous.
@@ -83,42 +92,109 @@ fn a_claim_of_an_earlier_run_is_ambiguous_and_never_free() {
 }
 
 #[test]
-fn an_ambiguous_token_rests_longer_each_time_unless_sending_again_is_harmless() {
+fn an_ambiguous_token_rests_longer_each_time() {
     let (once, _) = report(&claimed(), lost(), at(1_000));
     assert_eq!(needed(&once, ROTATING, at(2_999)).1, Step::Wait(at(3_000)));
     assert_eq!(needed(&once, ROTATING, at(3_000)).1, Step::Exchange(Fence(2)));
-    let grace = ResendRule {
-        rotates: true,
-        grace: Some(Duration::from_secs(5)),
-    };
-    assert_eq!(needed(&once, grace, at(1_001)).1, Step::Exchange(Fence(2)));
+    let (twice, _) = report(&needed(&once, ROTATING, at(3_000)).0, lost(), at(4_000));
+    assert_eq!(needed(&twice, ROTATING, at(7_999)).1, Step::Wait(at(8_000)));
+    assert_eq!(needed(&twice, ROTATING, at(8_000)).1, Step::Exchange(Fence(3)));
+}
+
+#[test]
+fn where_sending_again_is_harmless_it_rests_briefly_and_not_at_all_never() {
     let steady = ResendRule {
         rotates: false,
         grace: None,
     };
-    assert_eq!(needed(&once, steady, at(1_001)).1, Step::Exchange(Fence(2)));
+    let grace = ResendRule {
+        rotates: true,
+        grace: Some(Duration::from_secs(5)),
+    };
+    for rule in [steady, grace] {
+        let (once, step) = report(&claimed(), lost_under(rule), at(1_000));
+        assert_eq!(step, Step::Wait(at(1_250)), "{rule:?}");
+        assert_eq!(needed(&once, rule, at(1_249)).1, Step::Wait(at(1_250)));
+        assert_eq!(needed(&once, rule, at(1_250)).1, Step::Exchange(Fence(2)));
+        let (_, step) = report(&needed(&once, rule, at(1_250)).0, lost_under(rule), at(2_000));
+        assert_eq!(step, Step::Wait(at(2_500)), "{rule:?}");
+    }
+    // The window counts from the first sending. What would come too late for it rests as if there were none.
+    let (late, _) = report(&claimed(), lost_under(grace), at(4_800));
+    assert_eq!(needed(&late, grace, at(5_100)).1, Step::Wait(at(6_800)));
+    // What the provider asked for holds, harmless or not.
+    let busy = Event::NotProcessed {
+        not_before: at(60_000),
+        message: "429".into(),
+    };
+    let (once, _) = report(&claimed(), lost_under(steady), at(1_000));
+    let (busy, _) = report(&needed(&once, steady, at(1_250)).0, busy, at(1_300));
+    assert_eq!(needed(&busy, steady, at(59_999)).1, Step::Wait(at(60_000)));
+}
 
-    let (twice, _) = report(&needed(&once, ROTATING, at(3_000)).0, lost(), at(4_000));
-    assert_eq!(needed(&twice, ROTATING, at(7_999)).1, Step::Wait(at(8_000)));
-    // The grace window counts from the first sending: by then it is over.
-    assert_eq!(needed(&twice, grace, at(5_001)).1, Step::Wait(at(8_000)));
+/// Where a refusal leaves a grant whose refresh token was sent once, and one whose token was sent before and
+/// never answered.
+fn refused(told: Told, rotates: bool, expires: Option<Time>) -> [Phase; 2] {
+    let once = report(&claimed(), lost(), at(1)).0;
+    let resent = needed(&once, ROTATING, at(9_000)).0;
+    [claimed(), resent].map(|claim| {
+        let staged = report(&claim, Event::Answered, at(9_001)).0;
+        let event = Event::Refused(Refused {
+            message: "invalid_grant".into(),
+            told,
+            rotates,
+            expires,
+        });
+        let (after, step) = report(&staged, event, at(9_002));
+        assert_eq!(step, Step::Stop);
+        assert_eq!(after.message(), "invalid_grant");
+        after.phase
+    })
 }
 
 #[test]
-fn a_refusal_after_a_lost_answer_is_told_from_a_plain_one() {
-    let refused = || Event::Refused {
-        message: "invalid_grant".into(),
+fn a_refusal_is_explained_by_our_own_history_or_it_is_not() {
+    let over = Some(at(9_000));
+    let running = Some(at(10_000));
+    for (told, rotates, expires, causes) in [
+        (Told::Nothing, true, None, ["refreshed-elsewhere", "answer-lost"]),
+        (
+            Told::Nothing,
+            true,
+            running,
+            ["refreshed-elsewhere", "answer-lost"],
+        ),
+        (Told::Nothing, true, over, ["expired", "answer-lost"]),
+        // What is never replaced cannot have been replaced elsewhere, and sending it twice does no harm.
+        (Told::Nothing, false, None, ["refused", "refused"]),
+        (Told::Reused, true, None, ["refreshed-elsewhere", "answer-lost"]),
+        (Told::Reused, true, over, ["refreshed-elsewhere", "answer-lost"]),
+        (Told::Withdrawn, true, None, ["withdrawn", "answer-lost"]),
+        (Told::Withdrawn, false, None, ["withdrawn", "withdrawn"]),
+        (Told::Expired, true, None, ["expired", "expired"]),
+    ] {
+        let phases = refused(told, rotates, expires);
+        let shown = phases.each_ref().map(|phase| phase.cause().unwrap());
+        assert_eq!(shown, causes, "{told:?} {rotates} {expires:?}");
+    }
+}
+
+#[test]
+fn what_is_quarantined_rests_until_it_is_replaced() {
+    let [phase, _] = refused(Told::Nothing, true, None);
+    assert!(matches!(phase, Phase::Quarantined { .. }), "{phase:?}");
+    let state = Rotation {
+        phase,
+        ..Rotation::new()
     };
-    let death = |claim: &Rotation| {
-        let staged = report(claim, Event::Answered, at(9)).0;
-        match report(&staged, refused(), at(10)).0.phase {
-            Phase::Dead { cause, .. } => cause,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(death(&claimed()), Death::Refused);
-    let once = report(&claimed(), lost(), at(1)).0;
-    assert_eq!(death(&needed(&once, ROTATING, at(9_000)).0), Death::AnswerLost);
+    for later in [at(9_003), at(1_000_000_000)] {
+        assert_eq!(needed(&state, ROTATING, later), (state.clone(), Step::Stop));
+    }
+    let (healed, _) = state.on(Event::Replaced, Fence(0), at(10_000)).unwrap();
+    assert_eq!(
+        (healed.generation, healed.phase),
+        (state.generation + 1, Phase::rested())
+    );
 }
 
 #[test]

@@ -3,25 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Refresher;
 use super::flights::Landing;
-use super::{Planted, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
+use crate::domain::lineage::Origin;
+use crate::domain::pace::breaker::PAUSE_REJECTED;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::Event;
+use crate::domain::rotation::{Event, Refused};
 use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::store::keys;
 use crate::store::model::{CredentialSecret, StagedAnswer};
-use crate::upstream::answer::{Answer, Granted, classify};
+use crate::upstream::answer::{Answer, Granted, MAX_MESSAGE, classify};
 use crate::upstream::connector::Connector;
+use crate::upstream::redact_known;
 
-use super::exchange::{Claim, Unsettled};
-
-/// The pause after the provider rejected the broker's own client: only the configuration helps.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
+use super::exchange::{Claim, Unsettled, rule};
+use super::forced::known;
+use crate::service::lineage::{descended, linked};
 
 /// The most that is kept of an account, in bytes, so that facts never keep a new generation from being stored.
 const MAX_ACCOUNT: usize = 8 * 1024;
@@ -47,14 +49,20 @@ impl Refresher {
     /// Parses a staged answer and commits what it says.
     pub(super) async fn adopt(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         old: &CredentialSecret,
         connector: &Connector,
         answer: StagedAnswer,
     ) -> Result<Landing, Unsettled> {
         let retry_after = answer.retry_after_ms.map(Duration::from_millis);
         let failures = claim.credential.rotation.failures;
-        match classify(connector, answer.status, retry_after, &answer.body) {
+        // What is redacted by its looks is redacted by what we know as well, before anybody is told.
+        let plain = |message: String| redact_known(&message, &known(old), MAX_MESSAGE);
+        let says = classify(connector, answer.status, retry_after, &answer.body);
+        if let Some(pass) = claim.pass.take() {
+            pass.answered(&says);
+        }
+        match says {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
@@ -62,38 +70,48 @@ impl Refresher {
                     access: None,
                     refresh: Some(refresh_token),
                     expires: Some(answer.received),
+                    refresh_expires: None,
                     scopes: None,
                     token_type: None,
                     account: Vec::new(),
                 };
                 self.replace(claim, old, granted).await
             }
-            Answer::Refused { code, message } => {
+            Answer::Refused { code, told, message } => {
+                let message = plain(message);
                 tracing::warn!(credential = %claim.credential.id, code, "the provider refused a grant");
                 let message = if message.is_empty() {
                     code
                 } else {
                     format!("{code}: {message}")
                 };
-                self.settle(claim, Event::Refused { message }).await
+                let lineage = self.lineage(&claim.credential).await?;
+                let refused = Refused {
+                    message,
+                    told,
+                    rotates: connector.rotates,
+                    expires: lineage.refresh_expires,
+                };
+                self.settle(claim, Event::Refused(refused)).await
             }
             Answer::NotProcessed { retry_after, message } => {
-                let retry_after = retry_after.filter(|_| !self.planted(Planted::RetryAfterIgnored));
+                let message = plain(message);
                 let not_before = self.now() + self.pause(failures, retry_after);
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
             Answer::Misconfigured { code, message } => {
+                let message = plain(message);
                 tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
-                let not_before = self.now() + PAUSE_MISCONFIGURED;
+                let not_before = self.now() + PAUSE_REJECTED;
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Answer::Ambiguous { message } if self.planted(Planted::FailureKills) => {
-                self.settle(claim, Event::Refused { message }).await
+            Answer::Ambiguous { message } => {
+                let (message, rule) = (plain(message), rule(connector));
+                self.settle(claim, Event::Lost { message, rule }).await
             }
-            Answer::Ambiguous { message } => self.settle(claim, Event::Lost { message }).await,
         }
     }
 
@@ -108,6 +126,7 @@ impl Refresher {
             access: Some(granted.access_token),
             refresh: granted.refresh_token,
             expires: granted.expiry.map(|expiry| expiry.at(received)),
+            refresh_expires: granted.refresh_expires_in.map(|life| received + life),
             scopes: granted.scopes,
             token_type: Some(granted.token_type),
             account: granted.account,
@@ -151,7 +170,6 @@ impl Refresher {
         let kept = || {
             old.refresh
                 .as_ref()
-                .filter(|_| !self.planted(Planted::BlankRefresh))
                 .map(|token| Secret::new(token.expose(Exposure::Seal).to_vec()))
         };
         let secret = CredentialSecret {
@@ -161,7 +179,16 @@ impl Refresher {
             aws: None,
         };
         let key = keys::credential_secret(credential.org, credential.id);
-        let changes = || self.settled(&credential).put(&key, &secret);
+        let before = self.lineage(&credential).await?;
+        let origin = match claim.begin {
+            Some(_) => Origin::Refreshed,
+            None => Origin::Recovered,
+        };
+        let lineage = before.with(linked(&credential, &secret, origin), new.refresh_expires);
+        let changes = || {
+            let changes = self.settled(&credential).put(&key, &secret);
+            descended(changes, &credential, &before, &lineage)
+        };
         self.put_surely(&credential, claim.revision, changes).await?;
         self.tell(&claim.credential, &credential);
         self.finish(&credential, claim.fence, claim.begin, Outcome::Allowed)
@@ -175,6 +202,7 @@ struct NewSecret {
     access: Option<Secret<AccessToken>>,
     refresh: Option<Secret<RefreshToken>>,
     expires: Option<Time>,
+    refresh_expires: Option<Time>,
     scopes: Option<Vec<String>>,
     token_type: Option<String>,
     account: Vec<(String, String)>,

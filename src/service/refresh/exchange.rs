@@ -1,16 +1,20 @@
 //! One flight: claim, exchange, stage, adopt; each step durable before the next.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::breaker::{Pass, Said, Whose};
 use super::flights::Landing;
-use super::{Held, Need, Planted, Refresher};
+use super::places::Place;
+use super::told::{stopped, waiting};
+use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
+use crate::domain::pace::back_off;
+use crate::domain::pace::breaker::Heard;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{AMBIGUOUS_REST_MAX, Death, Event, Fence, Phase, ResendRule, Rotation, Step};
+use crate::domain::rotation::{Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
 use crate::service::effect::{append_finish, no_room};
 use crate::store::model::{Mark, StagedAnswer};
@@ -19,13 +23,11 @@ use crate::store::{Commit, Revision, keys};
 use crate::upstream::connector::Connector;
 use crate::upstream::{Delivery, RefreshRequest};
 
-/// How often a flight begins again when the credential changes under it.
+/// How often a flight begins again when the credential changes under it, or sends again.
 const ATTEMPTS: usize = 8;
-/// The first pause after an exchange that was not processed; doubled each time.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause, also for what the provider asks with `Retry-After`.
-const PAUSE_MAX: Duration = AMBIGUOUS_REST_MAX;
-
+/// How often one flight sends again what may be sent again without harm, and after which rest at most.
+const RESENDS: usize = 3;
+const RESEND_REST: Duration = Duration::from_secs(1);
 /// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
 /// minute.
 const PUT_ATTEMPTS: usize = 600;
@@ -38,6 +40,16 @@ pub(super) struct Claim {
     pub(super) fence: Fence,
     /// The begin record, where this run of the broker wrote one.
     pub(super) begin: Option<Position>,
+    /// The leave of the connector's breaker, until it was told what came of it.
+    pub(super) pass: Option<Pass>,
+}
+
+/// Why a flight was begun.
+pub(super) enum Why {
+    /// Somebody needs a newer generation now.
+    Asked,
+    /// Nobody does yet. It has the one place that it gets, until it is used.
+    Ahead(Option<Place>),
 }
 
 /// The claim was lost: somebody replaced or removed the credential meanwhile. Nothing was changed.
@@ -53,9 +65,19 @@ impl<E: Into<Refusal>> From<E> for Unsettled {
 }
 
 impl Refresher {
-    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need) -> Landing {
+    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, mut why: Why) -> Landing {
+        let mut resends = 0;
         for _ in 0..ATTEMPTS {
-            match self.attempt(org, id, need).await {
+            match self.attempt(org, id, need, &mut why).await {
+                Ok(landing @ Landing::Refused(_)) if resends < RESENDS => match self.resend(org, id).await {
+                    Some(rest) => {
+                        resends += 1;
+                        // What was begun ahead of need is needed now.
+                        why = Why::Asked;
+                        tokio::time::sleep(rest).await;
+                    }
+                    None => return landing,
+                },
                 Ok(landing) => return landing,
                 Err(Unsettled::Superseded) => {}
                 Err(Unsettled::Refused(refusal)) => return Landing::refused(refusal),
@@ -64,33 +86,72 @@ impl Refresher {
         Landing::refused(Refusal::new(Reason::Conflict, "the credential keeps changing"))
     }
 
-    async fn attempt(&self, org: OrgId, id: CredentialId, need: Need) -> Result<Landing, Unsettled> {
+    /// After which rest the flight itself sends an ambiguous grant once more: where that is harmless. A grace
+    /// window may be over before anybody asks again.
+    pub(super) async fn resend(&self, org: OrgId, id: CredentialId) -> Option<Duration> {
+        let held = self.held(org, id).await.ok()?;
+        let credential = &held.credential.value;
+        let connector = self.parts.connectors.get(&credential.connector)?;
+        let Phase::Ambiguous { sent, not_before, .. } = &credential.rotation.phase else {
+            return None;
+        };
+        let rest = not_before.since(self.now());
+        (rule(connector).harmless(*sent, *not_before) && rest <= RESEND_REST).then_some(rest)
+    }
+
+    async fn attempt(
+        &self,
+        org: OrgId,
+        id: CredentialId,
+        need: Need,
+        why: &mut Why,
+    ) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
-        let met = need.met_by(&held, self.now(), self.rules(&held.credential.value));
-        if met && !self.planted(Planted::SkipReread) {
+        if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
             return Ok(Landing::Current);
         }
         let connector = self.usable_connector(&held.credential.value)?;
-        // Waiting for a place comes before the claim, so that a claim is never old before it is used.
-        let _place =
-            self.exchanges.acquire().await.map_err(|_| {
-                Unsettled::Refused(Refusal::new(Reason::ShuttingDown, "the broker is stopping"))
-            })?;
+        // Only what is to be sent needs a place and leave to send. Both come before the claim, so that a claim is never
+        // old before it is used.
+        let mut leave = None;
+        if let Some((_, Step::Exchange(_))) = self.needed(&held, connector, self.now()) {
+            let whose = Whose { org, credential: id };
+            // A grace window may be over before the provider is taken up again.
+            let urgent = in_grace(&held.credential.value, connector, self.now());
+            if !urgent {
+                self.breakers.look(&connector.name, whose)?;
+            }
+            let limit = self.parts.settings.load().exchange_timeout;
+            let place = match why {
+                Why::Asked => self.places.take(&connector.name, limit).await?,
+                Why::Ahead(place) => match place.take() {
+                    Some(place) => place,
+                    // It had its turn. Who has joined meanwhile looks again, and goes for a place of its own.
+                    None => return Ok(Landing::Current),
+                },
+            };
+            let pass = if urgent {
+                self.breakers.urgent(&connector.name, whose)
+            } else {
+                self.breakers.admit(&connector.name, whose)?
+            };
+            leave = Some((place, pass));
+        }
         let now = self.now();
-        let event = Event::Needed {
-            by: self.parts.incarnation,
-            deadline: now + self.parts.settings.load().exchange_timeout,
-            rule: ResendRule {
-                rotates: connector.rotates && !self.planted(Planted::NoRest),
-                grace: connector.grace,
-            },
-        };
-        let Ok((next, step)) = held.credential.value.rotation.on(event, Fence(0), now) else {
+        let Some((next, step)) = self.needed(&held, connector, now) else {
             return Err(Unsettled::Superseded);
         };
         match step {
             Step::Exchange(fence) => {
-                let claim = self.claim(&held, next, fence).await?;
+                // A pause has ended this very moment: once more, with a place.
+                let Some((_place, pass)) = leave else {
+                    return Err(Unsettled::Superseded);
+                };
+                let claim = self.claim(&held, next, fence, why).await?;
+                let claim = Claim {
+                    pass: Some(pass),
+                    ..claim
+                };
                 let begin = claim.begin;
                 let landing = self.exchange(claim, &held, connector).await;
                 if let Err(Unsettled::Superseded) = landing {
@@ -111,6 +172,7 @@ impl Refresher {
                     revision,
                     fence,
                     begin: None,
+                    pass: None,
                 };
                 self.adopt(claim, &held.secret.value, connector, answer).await
             }
@@ -131,6 +193,16 @@ impl Refresher {
         }
     }
 
+    /// What follows from a need at `now`; `None` where the state says that something else happened.
+    fn needed(&self, held: &Held, connector: &Connector, now: Time) -> Option<(Rotation, Step)> {
+        let event = Event::Needed {
+            by: self.parts.incarnation,
+            deadline: now + self.parts.settings.load().exchange_timeout,
+            rule: rule(connector),
+        };
+        held.credential.value.rotation.on(event, Fence(0), now).ok()
+    }
+
     fn usable_connector(&self, credential: &Credential) -> Result<&Connector, Refusal> {
         let name = &credential.connector;
         let connector = self.parts.connectors.get(name).ok_or_else(|| {
@@ -146,7 +218,13 @@ impl Refresher {
     }
 
     /// The begin record, then the claim: both durable before anything is sent.
-    async fn claim(&self, held: &Held, rotation: Rotation, fence: Fence) -> Result<Claim, Unsettled> {
+    async fn claim(
+        &self,
+        held: &Held,
+        rotation: Rotation,
+        fence: Fence,
+        why: &Why,
+    ) -> Result<Claim, Unsettled> {
         let credential = Credential {
             rotation,
             ..Credential::clone(&held.credential.value)
@@ -159,7 +237,10 @@ impl Refresher {
         {
             return Err(Unsettled::Refused(no_room()));
         }
-        let record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
+        let mut record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
+        if let Why::Ahead(_) = why {
+            record = record.about("because", "ahead");
+        }
         let begin = self.parts.journal.append(&record).await?;
         let mark = Mark { since: self.now() };
         let changes = Changes::default().put(&keys::exchange(credential.org, credential.id), &mark);
@@ -169,6 +250,7 @@ impl Refresher {
                 revision,
                 fence,
                 begin: Some(begin),
+                pass: None,
             }),
             Err(unsettled) => {
                 let reason = match &unsettled {
@@ -182,10 +264,16 @@ impl Refresher {
         }
     }
 
-    async fn exchange(&self, claim: Claim, held: &Held, connector: &Connector) -> Result<Landing, Unsettled> {
+    async fn exchange(
+        &self,
+        mut claim: Claim,
+        held: &Held,
+        connector: &Connector,
+    ) -> Result<Landing, Unsettled> {
         let Some(refresh_token) = &held.secret.value.refresh else {
             let event = Event::Lost {
                 message: "the credential has no refresh token".to_owned(),
+                rule: rule(connector),
             };
             return self.settle(claim, event).await;
         };
@@ -196,10 +284,14 @@ impl Refresher {
         };
         let sent = self.parts.endpoint.refresh(request);
         // The endpoint keeps its own time; this holds even if it does not.
-        let mut limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
-        if self.planted(Planted::NoTimeout) {
-            limit *= 1_000_000;
-        }
+        let limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
+        // An answer that is waited for past the grace window cannot be asked for again.
+        let limit = match (&claim.credential.rotation.phase, connector.grace) {
+            (Phase::Claimed { sent, .. }, Some(grace)) if connector.rotates && sent.unanswered == 0 => {
+                limit.min(grace / 2)
+            }
+            _ => limit,
+        };
         let delivery = tokio::time::timeout(limit, sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
@@ -217,24 +309,20 @@ impl Refresher {
                     body,
                     received: self.now(),
                 };
-                let claim = if self.planted(Planted::Unstaged) {
-                    unstaged(claim)
-                } else {
-                    self.stage(claim, &answer).await?
-                };
+                let claim = self.stage(claim, &answer).await?;
                 self.adopt(claim, &held.secret.value, connector, answer).await
             }
-            Delivery::Lost(message) if self.planted(Planted::LostIsNotProcessed) => {
-                let not_before = self.now();
-                self.settle(claim, Event::NotProcessed { not_before, message })
-                    .await
-            }
             Delivery::NotSent(message) => {
+                claim.heard(Heard::Failed { retry_after: None }, &message);
                 let not_before = self.now() + self.pause(claim.credential.rotation.failures, None);
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Delivery::Lost(message) => self.settle(claim, Event::Lost { message }).await,
+            Delivery::Lost(message) => {
+                claim.heard(Heard::Failed { retry_after: None }, &message);
+                let rule = rule(connector);
+                self.settle(claim, Event::Lost { message, rule }).await
+            }
         }
     }
 
@@ -315,20 +403,8 @@ impl Refresher {
         mut changes: Changes,
     ) -> Result<Revision, Unsettled> {
         let key = keys::credential(credential.org, credential.id);
-        if !self.planted(Planted::Unguarded) {
-            changes = changes.at(&key, revision);
-        }
+        changes = changes.at(&key, revision);
         changes = changes.put(&key, credential);
-        let unwaited = match credential.rotation.phase {
-            Phase::Live { .. } => self.planted(Planted::WakeEarly),
-            Phase::Claimed { .. } => self.planted(Planted::ClaimAfterSending),
-            _ => false,
-        };
-        if unwaited {
-            let records = Arc::clone(&self.parts.records);
-            tokio::spawn(async move { records.commit(changes).await });
-            return Ok(revision);
-        }
         match self.parts.records.commit(changes).await? {
             Commit::Applied(revision) => Ok(revision),
             Commit::Conflict => Err(Unsettled::Superseded),
@@ -363,26 +439,43 @@ impl Refresher {
     ) -> Result<(), Refusal> {
         self.parts.metrics.refresh(outcome);
         let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
-        let record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        let mut record = refresh_record(credential, fence).phase(phase).outcome(outcome);
+        if let Some(cause) = credential.rotation.phase.cause() {
+            record = record.about("cause", cause);
+        }
         append_finish(&self.parts.journal, &record).await?;
         Ok(())
     }
 
-    /// How long to pause after an exchange that was not processed: what the provider asks for, or an
-    /// exponential pause with full jitter.
+    /// How long the credential pauses after an exchange that was not processed.
     pub(super) fn pause(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
-        if let Some(after) = retry_after {
-            return after.min(PAUSE_MAX);
-        }
-        let ceiling = PAUSE.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
-        let mut random = [0; 4];
-        // Without randomness the pause is the longest of those that jitter chooses from.
-        let part = self
-            .random
-            .fill(&mut random)
-            .map_or(u32::MAX, |()| u32::from_be_bytes(random));
-        ceiling.mul_f64(f64::from(part) / f64::from(u32::MAX))
+        back_off(failures, (self.parts.jitter)(), retry_after)
     }
+}
+
+impl Claim {
+    /// Tells the connector's breaker what the connection showed.
+    fn heard(&mut self, heard: Heard, said: &str) {
+        if let Some(pass) = self.pass.take() {
+            pass.tell(heard, said, Said::Broker);
+        }
+    }
+}
+
+/// What a connector says about sending a refresh token twice.
+pub(super) fn rule(connector: &Connector) -> ResendRule {
+    ResendRule {
+        rotates: connector.rotates,
+        grace: connector.grace,
+    }
+}
+
+/// Whether an ambiguous grant is inside its provider's grace window.
+fn in_grace(credential: &Credential, connector: &Connector, now: Time) -> bool {
+    let Phase::Ambiguous { sent, .. } = &credential.rotation.phase else {
+        return false;
+    };
+    connector.rotates && rule(connector).harmless(*sent, now)
 }
 
 pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
@@ -392,53 +485,4 @@ pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
         .about("connector", &credential.connector)
         .about("generation", credential.rotation.generation)
         .about("fence", fence.0)
-}
-
-/// The claim as if its answer had been staged.
-fn unstaged(mut claim: Claim) -> Claim {
-    if let Phase::Claimed { sent, .. } = claim.credential.rotation.phase {
-        claim.credential.rotation.phase = Phase::Staged { sent };
-    }
-    claim
-}
-
-/// Why a caller has to wait.
-fn waiting(credential: &Credential, until: Time, now: Time) -> Refusal {
-    let (reason, what) = match credential.rotation.phase {
-        Phase::Live { .. } => (
-            Reason::RefreshUnavailable,
-            "the provider did not process the refresh",
-        ),
-        _ => (
-            Reason::RefreshAmbiguous,
-            "a refresh was sent and its answer is not known",
-        ),
-    };
-    let message = credential.rotation.message();
-    Refusal::new(
-        reason,
-        if message.is_empty() {
-            what.to_owned()
-        } else {
-            format!("{what}: {message}")
-        },
-    )
-    .retry_after(until.since(now).max(Duration::from_millis(100)))
-    .with("credential", credential.id.to_string())
-    .with("provider_message", message)
-}
-
-/// Why a caller need not wait.
-pub(in crate::service) fn stopped(credential: &Credential) -> Refusal {
-    let message = credential.rotation.message();
-    let what = match &credential.rotation.phase {
-        Phase::Dead {
-            cause: Death::AnswerLost,
-            ..
-        } => "the answer to a refresh was lost, and the provider no longer accepts the grant",
-        _ => "the provider no longer accepts the grant",
-    };
-    Refusal::new(Reason::ReauthRequired, format!("{what}: {message}"))
-        .with("credential", credential.id.to_string())
-        .with("provider_message", message)
 }

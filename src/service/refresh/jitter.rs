@@ -1,42 +1,20 @@
-//! The randomness of pauses. A simulation takes its own in its place, so that a seed is a whole run.
+//! The one source of chance for pauses. Not a secret, and not worth failing for.
 
-use ring::error::Unspecified;
-use ring::rand::{SecureRandom as _, SystemRandom};
+use std::sync::Arc;
 
-/// Random bytes for jitter: the system's.
-pub(super) struct Jitter {
-    system: SystemRandom,
-    #[cfg(feature = "testing")]
-    seeded: std::sync::OnceLock<Seeded>,
-}
+use ring::rand::{SecureRandom, SystemRandom};
 
-/// What is taken in place of the system's randomness.
-#[cfg(feature = "testing")]
-pub(super) type Seeded = Box<dyn Fn(&mut [u8]) + Send + Sync>;
+/// Draws a fraction, from 0 up to 1.
+pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 
-impl Jitter {
-    pub(super) fn new() -> Self {
-        Self {
-            system: SystemRandom::new(),
-            #[cfg(feature = "testing")]
-            seeded: std::sync::OnceLock::new(),
-        }
-    }
-
-    pub(super) fn fill(&self, bytes: &mut [u8]) -> Result<(), Unspecified> {
-        #[cfg(feature = "testing")]
-        if let Some(seeded) = self.seeded.get() {
-            seeded(bytes);
-            return Ok(());
-        }
-        self.system.fill(bytes)
-    }
-}
-
-#[cfg(feature = "testing")]
-impl super::Refresher {
-    /// Takes pauses from here instead, from now on; the first call counts.
-    pub fn seed_jitter(&self, seeded: Seeded) {
-        let _first = self.random.seeded.set(seeded);
-    }
+/// From the system's random source. Should it fail, pauses are as long as they may be.
+pub fn system_jitter() -> Jitter {
+    let random = SystemRandom::new();
+    Arc::new(move || {
+        let mut bytes = [0; 4];
+        let drawn = random
+            .fill(&mut bytes)
+            .map_or(u32::MAX, |()| u32::from_be_bytes(bytes));
+        f64::from(drawn) / (f64::from(u32::MAX) + 1.0)
+    })
 }

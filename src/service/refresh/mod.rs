@@ -6,28 +6,30 @@
 //! nothing with it.
 
 mod adopt;
+mod ahead;
+mod breaker;
 #[cfg(feature = "testing")]
 mod bypass;
 mod exchange;
 mod flights;
 mod forced;
 mod jitter;
-mod planted;
+mod places;
 mod recover;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::Settings;
 use super::watch::Hub;
 use crate::clock::Clock;
-use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Fence, Incarnation, Phase};
@@ -40,10 +42,13 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
-pub(super) use exchange::stopped;
+use ahead::Schedule;
+use breaker::Breakers;
+use exchange::Why;
 use flights::{Flights, Landed, Landing};
-use jitter::Jitter;
-pub use planted::Planted;
+pub use jitter::{Jitter, system_jitter};
+use places::Places;
+pub(super) use told::stopped;
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -56,18 +61,17 @@ pub(super) struct Parts {
     pub incarnation: Incarnation,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
+    pub jitter: Jitter,
 }
 
 /// The engine.
 pub struct Refresher {
     parts: Parts,
     flights: Flights,
-    exchanges: Semaphore,
+    places: Places,
+    breakers: Arc<Breakers>,
+    ahead: Schedule,
     tasks: TaskTracker,
-    forced: forced::Counts,
-    random: Jitter,
-    #[cfg(feature = "testing")]
-    planted: planted::Plot,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
 }
@@ -153,14 +157,26 @@ pub(super) struct Rules {
 
 impl Refresher {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let settings = parts.settings.load_full();
+        let (all, each) = (settings.max_exchanges, settings.max_exchanges_per_connector);
+        let breakers = Breakers::new(
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.jitter),
+            Arc::clone(&parts.metrics),
+        );
+        for connector in parts
+            .connectors
+            .iter()
+            .filter(|connector| connector.usable().is_ok())
+        {
+            parts.metrics.breaker(&connector.name, Standing::Closed);
+        }
         Arc::new(Self {
-            flights: Flights::new(parts.settings.load().max_waiters),
-            exchanges: Semaphore::new(parts.settings.load().max_exchanges),
+            flights: Flights::new(settings.max_waiters),
+            places: Places::new(all, each, Arc::clone(&parts.metrics)),
+            breakers,
+            ahead: Schedule::new(),
             tasks: TaskTracker::new(),
-            forced: forced::Counts::default(),
-            random: Jitter::new(),
-            #[cfg(feature = "testing")]
-            planted: planted::Plot::default(),
             #[cfg(feature = "testing")]
             bypass: false.into(),
             parts,
@@ -171,6 +187,10 @@ impl Refresher {
         self.parts.clock.wall()
     }
 
+    pub(super) fn records(&self) -> &Records {
+        &self.parts.records
+    }
+
     /// Tells those who watch what a commit changed.
     fn tell(&self, before: &Credential, after: &Credential) {
         for notice in Notice::credential(Some(before), after) {
@@ -178,19 +198,25 @@ impl Refresher {
         }
     }
 
-    /// The credential with a secret that meets `need`, refreshed first where it does not.
+    /// The credential with a secret that meets `need`, refreshed first where it does not; to be handed out.
     pub(super) async fn fresh(
         self: &Arc<Self>,
         org: OrgId,
         id: CredentialId,
         need: Need,
     ) -> Result<Fresh, Refusal> {
-        let need = Need {
-            newer_than: need
-                .newer_than
-                .filter(|_| !self.planted(Planted::RejectedIsServed)),
-            ..need
-        };
+        let fresh = self.renewed(org, id, need).await?;
+        self.in_use(&fresh.credential);
+        Ok(fresh)
+    }
+
+    /// As [`Refresher::fresh`], where nobody is going to use it.
+    pub(super) async fn renewed(
+        self: &Arc<Self>,
+        org: OrgId,
+        id: CredentialId,
+        need: Need,
+    ) -> Result<Fresh, Refusal> {
         let mut exchanged = false;
         for _ in 0..ROUNDS {
             let held = self.held(org, id).await?;
@@ -213,7 +239,7 @@ impl Refresher {
                 exchanged = true;
                 continue;
             }
-            match self.join(org, id, need).await {
+            match self.join(org, id, need, Why::Asked).await {
                 Landing::Renewed => exchanged = true,
                 Landing::Current => {}
                 Landing::Refused(refusal) => {
@@ -260,25 +286,15 @@ impl Refresher {
         ))
     }
 
-    async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need) -> Landing {
-        let tied = std::sync::OnceLock::new();
+    async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
         let start = || {
             let refresher = Arc::clone(self);
             let flight = self.tasks.spawn(async move {
                 // Out of the map before the result is told: who comes now starts by reading the new state.
                 // However the flight ends, by a panic too: nobody must be given that end for good.
-                let landed = Landed(&refresher.flights, id);
-                if refresher.planted(Planted::LeaveEarly) {
-                    drop(landed);
-                    return refresher.fly(org, id, need).await;
-                }
-                let landing = refresher.fly(org, id, need).await;
-                drop(landed);
-                landing
+                let _landed = Landed(&refresher.flights, id);
+                refresher.fly(org, id, need, why).await
             });
-            if self.planted(Planted::CancelWithCaller) {
-                tied.get_or_init(|| planted::Tied(flight.abort_handle()));
-            }
             async move {
                 flight.await.unwrap_or_else(|error| {
                     tracing::error!(%error, "a refresh ended abnormally");
@@ -292,26 +308,16 @@ impl Refresher {
         }
     }
 
-    /// Counts a rotation that a caller forces by rejecting the credential's present generation.
-    pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
-        let settings = self.parts.settings.load();
-        let limits = forced::Limits {
-            per_credential: settings.forced_rotations_per_credential,
-            per_agent: settings.forced_rotations_per_agent,
-        };
-        let rejected = forced::Rejected {
-            credential: *credential.id.as_bytes(),
-            generation: credential.rotation.generation,
-        };
-        self.forced
-            .count(limits, rejected, actor, self.parts.clock.monotonic())
+    /// How many credentials are to be refreshed ahead of need.
+    pub(super) fn scheduled_ahead(&self) -> usize {
+        self.ahead.len()
     }
 
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
     pub async fn drain(&self) {
         self.tasks.close();
         // Who waits for a place is told to come again: nothing was sent for it yet.
-        self.exchanges.close();
+        self.places.close();
         self.tasks.wait().await;
     }
 

@@ -2,15 +2,17 @@
 //! claim without one becomes ambiguous.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::exchange::{Claim, Unsettled, refresh_record};
+use super::exchange::{Claim, Unsettled, Why, refresh_record, rule};
 use super::flights::Landing;
-use super::{Held, Planted, Refresher, planted};
+use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
+use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Record};
 use crate::domain::reason::{Class, Reason};
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{Event, Fence, Phase, Step};
+use crate::domain::rotation::{Event, Fence, Phase, ResendRule, Step};
 use crate::journal::Entry;
 use crate::store::keys;
 use crate::store::model::Mark;
@@ -19,9 +21,10 @@ use crate::store::record::Changes;
 const PAGE: usize = 100;
 
 impl Refresher {
-    /// Settles what the last run left under way. Called once, before anything is served.
-    pub(in crate::service) async fn recover(self: &Arc<Self>) -> Result<(), Refusal> {
-        let mut after = None;
+    /// Settles what the last run left under way. Called once, before anything is served. Returns the grants that
+    /// may be sent again without harm, for [`Refresher::resume`].
+    pub(in crate::service) async fn recover(self: &Arc<Self>) -> Result<Vec<(OrgId, CredentialId)>, Refusal> {
+        let (mut after, mut harmless) = (None, Vec::new());
         loop {
             let rows = self
                 .parts
@@ -37,6 +40,7 @@ impl Refresher {
                     Err(refusal) => Err(refusal),
                 };
                 match recovered {
+                    Ok(()) if self.resend(org, id).await.is_some() => harmless.push((org, id)),
                     Ok(()) => {}
                     // Without store or journal nothing can be served at all.
                     Err(refusal) if refusal.reason.class() == Class::Unavailable => return Err(refusal),
@@ -47,8 +51,28 @@ impl Refresher {
             }
             match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),
-                None => return Ok(()),
+                None => return Ok(harmless),
             }
+        }
+    }
+
+    /// Goes on with what may be sent again without harm, though nobody asks: a grace window may be over before
+    /// anybody does. Called once what the last run left in the journal is settled.
+    pub(in crate::service) fn resume(self: &Arc<Self>, harmless: Vec<(OrgId, CredentialId)>) {
+        for (org, id) in harmless {
+            let refresher = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let Ok(held) = refresher.held(org, id).await else {
+                    return;
+                };
+                let need = Need {
+                    remaining: Duration::ZERO,
+                    newer_than: Some(held.credential.value.rotation.generation),
+                };
+                if let Landing::Refused(refusal) = refresher.join(org, id, need, Why::Asked).await {
+                    tracing::warn!(credential = %id, %refusal, "an ambiguous grant could not be settled yet");
+                }
+            });
         }
     }
 
@@ -80,18 +104,13 @@ impl Refresher {
 
     async fn recover_one(&self, held: Held) -> Result<(), Refusal> {
         let credential = &held.credential.value;
+        let connector = self.parts.connectors.get(&credential.connector);
         let event = Event::Started {
             by: self.parts.incarnation,
+            rule: connector.map_or(ResendRule::CAREFUL, |connector| rule(connector)),
         };
         let Ok((next, step)) = credential.rotation.on(event, Fence(0), self.now()) else {
             return Ok(());
-        };
-        let (next, step) = if self.planted(Planted::FoundClaimIsFree) && matches!(step, Step::Rest)
-            || self.planted(Planted::StagedIsDropped)
-        {
-            (planted::forgetful(&credential.rotation), Step::Rest)
-        } else {
-            (next, step)
         };
         let fence = credential.rotation.fence;
         let record = Record {
@@ -118,6 +137,7 @@ impl Refresher {
                 revision: held.credential.revision,
                 fence,
                 begin: None,
+                pass: None,
             };
             return match self.adopt(claim, &held.secret.value, connector, answer).await {
                 Ok(Landing::Renewed | Landing::Current) => Ok(()),
@@ -143,12 +163,10 @@ impl Refresher {
             rotation: next,
             ..Credential::clone(credential)
         };
-        let changes = if self.planted(Planted::StagedIsDropped) {
-            self.settled(&credential)
-        } else {
-            Changes::default()
-        };
-        match self.put(&credential, held.credential.revision, changes).await {
+        match self
+            .put(&credential, held.credential.revision, Changes::default())
+            .await
+        {
             Ok(_) | Err(Unsettled::Superseded) => Ok(()),
             Err(Unsettled::Refused(refusal)) => Err(refusal),
         }

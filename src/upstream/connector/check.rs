@@ -9,8 +9,8 @@ use toml::Table;
 
 use super::load::{ConnectorError, ConnectorFault, MAX_LIST, MAX_SECONDS, error};
 use super::{
-    AccountFact, ClientAuth, Connector, Encoding, ErrorAt, ExpirySource, PasteCode, Redirect, RedirectKind,
-    SecretRef, Sharing, Terms,
+    AccountFact, ClientAuth, Connector, Encoding, ErrorAt, ErrorCause, ExpirySource, PasteCode, Redirect,
+    RedirectKind, SecretRef, Sharing, Terms,
 };
 use crate::domain::name::Name;
 
@@ -44,6 +44,7 @@ struct Raw {
     expiry: ExpirySource,
     error_at: Vec<ErrorAt>,
     permanent_errors: Vec<String>,
+    error_causes: BTreeMap<String, ErrorCause>,
     permanent_statuses: Vec<u16>,
     unprocessed_errors: Vec<String>,
     unprocessed_statuses: Vec<u16>,
@@ -143,6 +144,7 @@ impl Checker<'_> {
             expiry: raw.expiry,
             error_at: raw.error_at.clone(),
             permanent_errors: raw.permanent_errors.clone(),
+            error_causes: raw.error_causes.clone(),
             permanent_statuses: raw.permanent_statuses.clone(),
             unprocessed_errors: raw.unprocessed_errors.clone(),
             unprocessed_statuses: raw.unprocessed_statuses.clone(),
@@ -232,6 +234,13 @@ impl Checker<'_> {
             if !(400..=599).contains(&status) {
                 return Err(bad("unprocessed_statuses", status));
             }
+        }
+        let mut caused = raw.error_causes.keys();
+        if let Some(code) = caused.find(|code| !raw.permanent_errors.contains(code)) {
+            return Err((self.fail)(
+                "error_causes",
+                ConnectorFault::NotPermanent(code.clone()),
+            ));
         }
         match raw
             .permanent_errors

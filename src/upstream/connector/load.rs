@@ -91,6 +91,9 @@ pub enum ConnectorFault {
     /// A code that is said to mean two things.
     #[error("{0} is listed as permanent and as unprocessed; choose one")]
     Contradiction(String),
+    /// A cause of what is no refusal.
+    #[error("{0} is not in permanent_errors; add it there, or remove it here")]
+    NotPermanent(String),
     /// Terms forbid it.
     #[error("a connector with terms of use has personal grants; set sharing = \"personal\"")]
     SharedUnderTerms,

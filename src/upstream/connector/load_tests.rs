@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::upstream::connector::{Encoding, ExpirySource, Off, RedirectKind, SecretRef, Sharing};
+use crate::upstream::connector::{Encoding, ErrorCause, ExpirySource, Off, RedirectKind, SecretRef, Sharing};
 
 const MINIMAL: &str = "[connectors.acme]\ntoken_url = \"https://id.example/token\"\nclient_id = \"c\"\n";
 
@@ -62,6 +62,16 @@ fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     assert_eq!(acme.grace, Some(Duration::from_secs(30)));
     assert_eq!(acme.sharing, Sharing::Any);
     assert!(acme.rotates && !acme.old_access_survives && acme.pkce);
+}
+
+#[test]
+fn a_cause_belongs_to_a_refusal() {
+    let causes = "error_causes = { token_old = \"expired\" }\n";
+    let fault = acme(causes).unwrap_err();
+    assert_eq!(fault.key, "error_causes");
+    assert_eq!(fault.fault, ConnectorFault::NotPermanent("token_old".to_owned()));
+    let acme = acme(&format!("permanent_errors = [\"token_old\"]\n{causes}")).unwrap();
+    assert_eq!(acme.error_causes["token_old"], ErrorCause::Expired);
 }
 
 #[test]

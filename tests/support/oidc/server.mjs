@@ -2,7 +2,7 @@
 //
 // Prints one JSON line {"port": …} when it is ready and exits when its stdin closes. Besides the provider
 // it serves, for the tests only:
-//   POST /test/grants?client=ID&ttl=SECONDS   mints a grant: {grant_id, refresh_token}
+//   POST /test/grants?client=ID&ttl=SECONDS&account=NAME   mints a grant: {grant_id, refresh_token}
 //   GET  /test/grants/ID                      what became of it: {alive, calls, successes, refused, replays}
 //   POST /test/id-tokens?ttl=SECONDS          how long ID tokens live from now on
 //
@@ -158,15 +158,15 @@ provider.use(async (ctx, next) => {
   if (grant) grant.calls += 1;
 });
 
-async function mint(clientId, ttl) {
+async function mint(clientId, ttl, accountId) {
   const client = await provider.Client.find(clientId);
   if (!client) throw new Error(`no client ${clientId}`);
-  const grant = new provider.Grant({ accountId: 'member', clientId });
+  const grant = new provider.Grant({ accountId, clientId });
   grant.addOIDCScope(SCOPE);
   const grantId = await grant.save();
   history.set(grantId, { alive: true, ttl, calls: 0, successes: 0, refused: 0, replays: 0 });
   const token = new provider.RefreshToken({
-    accountId: 'member',
+    accountId,
     client,
     grantId,
     gty: 'authorization_code',
@@ -186,7 +186,8 @@ server.on('request', async (request, response) => {
   try {
     if (request.method === 'POST' && url.pathname === '/test/grants') {
       const client = url.searchParams.get('client') ?? 'credbroker-public';
-      return reply(201, await mint(client, Number(url.searchParams.get('ttl') ?? 3600)));
+      const account = url.searchParams.get('account') ?? 'member';
+      return reply(201, await mint(client, Number(url.searchParams.get('ttl') ?? 3600), account));
     }
     if (request.method === 'POST' && url.pathname === '/test/id-tokens') {
       idTokenTtl = Number(url.searchParams.get('ttl'));

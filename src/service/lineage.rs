@@ -1,0 +1,74 @@
+//! What is kept of a grant's generations, and which credential has which refresh token.
+
+use super::refresh::Refresher;
+use crate::domain::credential::Credential;
+use crate::domain::lineage::{Fingerprint, Lineage, Link, Origin};
+use crate::domain::refusal::Refusal;
+use crate::store::StoreError;
+use crate::store::keys;
+use crate::store::model::{CredentialSecret, Pointer};
+use crate::store::record::{Changes, Records};
+use std::sync::Arc;
+
+/// The link of a credential's present generation, which has this secret.
+pub(super) fn linked(credential: &Credential, secret: &CredentialSecret, origin: Origin) -> Link {
+    let refresh = secret.refresh.as_ref();
+    let access = secret.access.as_ref();
+    Link {
+        generation: credential.rotation.generation,
+        at: credential.refreshed,
+        origin,
+        refresh: refresh.map(|token| Fingerprint::of_refresh(credential.org, token)),
+        access: access.map(|token| Fingerprint::of_access(credential.org, token)),
+    }
+}
+
+/// Adds to `changes` that a grant's generations are now `after`.
+pub(super) fn descended(
+    changes: Changes,
+    credential: &Credential,
+    before: &Lineage,
+    after: &Lineage,
+) -> Changes {
+    let Credential { org, id, .. } = *credential;
+    let mut changes = changes.put(&keys::credential_lineage(org, id), after);
+    let (old, new) = (before.refresh(), after.refresh());
+    if old == new {
+        return changes;
+    }
+    if let Some(old) = old {
+        changes = changes.delete::<Pointer>(&keys::grant(org, old));
+    }
+    match new {
+        Some(new) => changes.put(
+            &keys::grant(org, new),
+            &Pointer {
+                id: (*id.as_bytes()).into(),
+            },
+        ),
+        None => changes,
+    }
+}
+
+/// Adds to `changes` that a grant goes, with what is kept of its generations.
+pub(super) fn forgotten(changes: Changes, credential: &Credential, lineage: &Lineage) -> Changes {
+    let Credential { org, id, .. } = *credential;
+    let changes = changes.delete::<Lineage>(&keys::credential_lineage(org, id));
+    match lineage.refresh() {
+        Some(refresh) => changes.delete::<Pointer>(&keys::grant(org, refresh)),
+        None => changes,
+    }
+}
+
+/// The generations of a credential; none of a key, and of a grant that was stored before they were kept.
+pub(super) async fn lineage(records: &Records, credential: &Credential) -> Result<Arc<Lineage>, StoreError> {
+    let key = keys::credential_lineage(credential.org, credential.id);
+    let stored = records.get::<Lineage>(&key).await?;
+    Ok(stored.map(|stored| stored.value).unwrap_or_default())
+}
+
+impl Refresher {
+    pub(super) async fn lineage(&self, credential: &Credential) -> Result<Arc<Lineage>, Refusal> {
+        Ok(lineage(self.records(), credential).await?)
+    }
+}
