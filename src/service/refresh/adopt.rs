@@ -60,7 +60,7 @@ impl Refresher {
         let plain = |message: String| redact_known(&message, &known(old), MAX_MESSAGE);
         let says = classify(connector, answer.status, retry_after, &answer.body);
         if let Some(pass) = claim.pass.take() {
-            pass.answered(&says);
+            pass.answered(&says, plain);
         }
         match says {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,

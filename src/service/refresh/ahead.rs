@@ -115,7 +115,10 @@ impl Refresher {
             remaining: Duration::ZERO,
             newer_than: Some(generation),
         };
-        match self.join(item.org, item.id, need, Why::Ahead(Some(place))).await {
+        match self
+            .join(item.org, item.id, need, Why::Ahead { _place: place })
+            .await
+        {
             Landing::Renewed => self.parts.metrics.refresh_ahead("granted"),
             // A caller's flight was under way, or the credential was replaced.
             Landing::Current => {}

@@ -92,8 +92,8 @@ impl Breakers {
         })
     }
 
-    /// Leave to send at once, wherever the breaker stands: for what is soon too late to send.
-    pub(super) fn urgent(self: &Arc<Self>, connector: &Name, whose: Whose) -> Pass {
+    /// Leave to send what cannot wait, however the breaker stands. What comes of it is heard like any other.
+    pub(super) fn pass(self: &Arc<Self>, connector: &Name, whose: Whose) -> Pass {
         Pass {
             breakers: Arc::clone(self),
             connector: connector.clone(),
@@ -160,25 +160,22 @@ impl Pass {
         });
     }
 
-    /// What an answer shows of the provider.
-    pub(super) fn answered(self, answer: &Answer) {
-        match answer {
+    /// What an answer shows of the provider. `plain` takes out of its words what is secret.
+    pub(super) fn answered(self, answer: &Answer, plain: impl Fn(String) -> String) {
+        let failed = |retry_after| Heard::Failed { retry_after };
+        let (heard, message) = match answer {
             Answer::Granted(_) | Answer::Rotated(_) | Answer::Refused { .. } => {
-                self.tell(Heard::Works, "", Said::Broker);
+                return self.tell(Heard::Works, "", Said::Broker);
             }
-            Answer::NotProcessed { retry_after, message } => {
-                let retry_after = *retry_after;
-                self.tell(Heard::Failed { retry_after }, message, Said::Provider);
-            }
+            Answer::NotProcessed { retry_after, message } => (failed(*retry_after), message),
             // The client itself was rejected, before any grant was looked at. The other faults of a client may be
             // those of one grant: one that was issued to another client, or for other scopes.
             Answer::Misconfigured { code, message } if code == INVALID_CLIENT => {
-                self.tell(Heard::ClientRejected, message, Said::Provider);
+                (Heard::ClientRejected, message)
             }
-            Answer::Misconfigured { message, .. } | Answer::Ambiguous { message } => {
-                self.tell(Heard::Failed { retry_after: None }, message, Said::Provider);
-            }
-        }
+            Answer::Misconfigured { message, .. } | Answer::Ambiguous { message } => (failed(None), message),
+        };
+        self.tell(heard, &plain(message.clone()), Said::Provider);
     }
 }
 

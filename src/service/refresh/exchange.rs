@@ -48,8 +48,11 @@ pub(super) struct Claim {
 pub(super) enum Why {
     /// Somebody needs a newer generation now.
     Asked,
-    /// Nobody does yet. It has the one place that it gets, until it is used.
-    Ahead(Option<Place>),
+    /// Nobody does yet. It came with its place, and keeps it to its end.
+    Ahead {
+        /// Held, not looked at.
+        _place: Place,
+    },
 }
 
 /// The claim was lost: somebody replaced or removed the credential meanwhile. Nothing was changed.
@@ -65,15 +68,13 @@ impl<E: Into<Refusal>> From<E> for Unsettled {
 }
 
 impl Refresher {
-    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, mut why: Why) -> Landing {
+    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
         let mut resends = 0;
         for _ in 0..ATTEMPTS {
-            match self.attempt(org, id, need, &mut why).await {
+            match self.attempt(org, id, need, &why).await {
                 Ok(landing @ Landing::Refused(_)) if resends < RESENDS => match self.resend(org, id).await {
                     Some(rest) => {
                         resends += 1;
-                        // What was begun ahead of need is needed now.
-                        why = Why::Asked;
                         tokio::time::sleep(rest).await;
                     }
                     None => return landing,
@@ -104,7 +105,7 @@ impl Refresher {
         org: OrgId,
         id: CredentialId,
         need: Need,
-        why: &mut Why,
+        why: &Why,
     ) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
         if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
@@ -115,27 +116,7 @@ impl Refresher {
         // old before it is used.
         let mut leave = None;
         if let Some((_, Step::Exchange(_))) = self.needed(&held, connector, self.now()) {
-            let whose = Whose { org, credential: id };
-            // A grace window may be over before the provider is taken up again.
-            let urgent = in_grace(&held.credential.value, connector, self.now());
-            if !urgent {
-                self.breakers.look(&connector.name, whose)?;
-            }
-            let limit = self.parts.settings.load().exchange_timeout;
-            let place = match why {
-                Why::Asked => self.places.take(&connector.name, limit).await?,
-                Why::Ahead(place) => match place.take() {
-                    Some(place) => place,
-                    // It had its turn. Who has joined meanwhile looks again, and goes for a place of its own.
-                    None => return Ok(Landing::Current),
-                },
-            };
-            let pass = if urgent {
-                self.breakers.urgent(&connector.name, whose)
-            } else {
-                self.breakers.admit(&connector.name, whose)?
-            };
-            leave = Some((place, pass));
+            leave = Some(self.leave(&held.credential.value, connector, why).await?);
         }
         let now = self.now();
         let Some((next, step)) = self.needed(&held, connector, now) else {
@@ -193,6 +174,41 @@ impl Refresher {
         }
     }
 
+    /// Leave to send: a place, where the flight has none, and the word of the connector's breaker. That does not stop
+    /// what saves a grant: one that the provider may have rotated is sent again while it is within its grace.
+    async fn leave(
+        &self,
+        credential: &Credential,
+        connector: &Connector,
+        why: &Why,
+    ) -> Result<(Option<Place>, Pass), Refusal> {
+        let name = &connector.name;
+        let whose = Whose {
+            org: credential.org,
+            credential: credential.id,
+        };
+        let at_stake = match &credential.rotation.phase {
+            Phase::Ambiguous { sent, .. } => connector.rotates && rule(connector).harmless(*sent, self.now()),
+            _ => false,
+        };
+        if !at_stake {
+            self.breakers.look(name, whose)?;
+        }
+        let place = match why {
+            Why::Asked => {
+                let limit = self.parts.settings.load().exchange_timeout;
+                Some(self.places.take(name, limit).await?)
+            }
+            Why::Ahead { .. } => None,
+        };
+        let pass = if at_stake {
+            self.breakers.pass(name, whose)
+        } else {
+            self.breakers.admit(name, whose)?
+        };
+        Ok((place, pass))
+    }
+
     /// What follows from a need at `now`; `None` where the state says that something else happened.
     fn needed(&self, held: &Held, connector: &Connector, now: Time) -> Option<(Rotation, Step)> {
         let event = Event::Needed {
@@ -238,7 +254,7 @@ impl Refresher {
             return Err(Unsettled::Refused(no_room()));
         }
         let mut record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
-        if let Why::Ahead(_) = why {
+        if let Why::Ahead { .. } = why {
             record = record.about("because", "ahead");
         }
         let begin = self.parts.journal.append(&record).await?;
@@ -468,14 +484,6 @@ pub(super) fn rule(connector: &Connector) -> ResendRule {
         rotates: connector.rotates,
         grace: connector.grace,
     }
-}
-
-/// Whether an ambiguous grant is inside its provider's grace window.
-fn in_grace(credential: &Credential, connector: &Connector, now: Time) -> bool {
-    let Phase::Ambiguous { sent, .. } = &credential.rotation.phase else {
-        return false;
-    };
-    connector.rotates && rule(connector).harmless(*sent, now)
 }
 
 pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
