@@ -37,6 +37,11 @@ impl Dice {
         permille > 0 && self.below(1000) < permille
     }
 
+    /// From 0 up to 1.
+    pub fn fraction(&mut self) -> f64 {
+        self.below(1 << 32) as f64 / (1_u64 << 32) as f64
+    }
+
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }

@@ -285,6 +285,9 @@ impl State {
         let refresh = sent.refresh;
         let even = self.clocks.even_since(sent.at);
         let rules = &self.provider.rules;
+        // As the rotation says: shorter where nothing can come of it.
+        let harmless = !rules.rotates || rules.grace.is_some();
+        let rest = if harmless { 250 } else { 2_000 };
         let refuse = |what: &str| broken("never-resent", format!("rt-{refresh} is sent again, {what}"));
         match sent.known {
             Known::UnderWay => refuse("and is under way"),
@@ -293,7 +296,7 @@ impl State {
                 format!("rt-{refresh} is sent again before its Retry-After of {after} ms"),
             ),
             Known::NotProcessed(_) => Ok(()),
-            Known::Nothing if even && rules.rotates && rules.grace.is_none() && now < sent.at + 2_000 => {
+            Known::Nothing if even && now < sent.at + rest => {
                 broken(
                     "rested",
                     format!(
@@ -367,7 +370,8 @@ impl State {
             let (By::Sending(first) | By::Echo(first)) = rotated;
             // What something between did the broker cannot help. What it did itself it may only have done
             // where the first answer never became its own.
-            if matches!(replayed, By::Sending(_)) && self.sendings[first].staged {
+            let stored = self.sendings[first].staged && self.sendings[first].tokens.is_some();
+            if matches!(replayed, By::Sending(_)) && stored {
                 let message = format!("rt-{refresh} was replayed after its answer was stored");
                 self.violate("no-grant-lost-by-us", message);
             }

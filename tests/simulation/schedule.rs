@@ -173,6 +173,7 @@ pub fn state(
         agents,
         bell: Arc::default(),
         down: false,
+        draining: false,
         calm: weather.trouble == 0 && weather.crashes == 0 && records == 0,
         fuse: None,
         crashes_left: weather.crashes,
@@ -258,6 +259,7 @@ fn live(template: &'static Template, world: &Arc<World>, start: usize) -> bool {
         world.with(|state| {
             state.clocks.run();
             state.down = false;
+            state.draining = false;
             if state.crashes_left > 0 && state.fuse.is_none() {
                 state.crashes_left -= 1;
                 // After a crash, the next one may come while the broker recovers.
@@ -318,6 +320,12 @@ async fn lead_life(template: &'static Template, world: &Arc<World>, start: usize
     let storms = upheaval::begin(template, world, &broker);
     agents::work(world, &broker).await;
     drop(storms);
+    if world.with(|state| state.draining) {
+        // It was told to stop: the next process goes on.
+        broker.refresher().drain().await;
+        world.end(|state| state.tally.restarts += 1);
+        return false;
+    }
     world.with(|state| {
         state.calm = true;
         state.fuse = None;

@@ -140,6 +140,7 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
     let weather = world.with(|state| state.weather);
     let rules = world.with(|state| state.provider.rules);
     let kv = Arc::new(SimKv(Arc::clone(world)));
+    let chance = Arc::clone(world);
     let broker = Broker::new(Parts {
         records: Arc::new(Records::new(kv, Arc::clone(sealer), weather.cached)),
         journal,
@@ -152,17 +153,9 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
         prober,
         settings: settings(weather.forced),
         grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
+        jitter: Arc::new(move || chance.with(|state| state.dice.fraction())),
     })
     .unwrap();
-    let chance = Arc::clone(world);
-    let fill = move |bytes: &mut [u8]| {
-        let drawn = chance.with(|state| state.dice.next()).to_be_bytes();
-        bytes
-            .iter_mut()
-            .zip(drawn)
-            .for_each(|(byte, drawn)| *byte = drawn);
-    };
-    broker.refresher().seed_jitter(Box::new(fill));
     if let Some(mistake) = weather.planted {
         broker.refresher().plant(mistake);
     }
@@ -301,7 +294,10 @@ fn settings(forced: Forced) -> Settings {
         lease_lifetime: 10 * DAYS,
         minimum_remaining: MINIMUM_REMAINING,
         exchange_timeout: EXCHANGE_TIMEOUT,
-        max_exchanges: 1,
+        max_exchanges: 8,
+        max_exchanges_per_connector: 4,
+        rejections_in_a_row: 1000,
+        refresh_ahead: None,
         max_waiters: 100,
         forced_rotations_per_credential: forced.per_credential,
         forced_rotations_per_agent: forced.per_agent,

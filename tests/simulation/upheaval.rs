@@ -94,6 +94,7 @@ pub fn begin(template: &'static Template, world: &Arc<World>, broker: &Arc<Broke
                 Upheaval::ClockMove => world.with(State::move_clocks),
                 Upheaval::Kill => world.end(|state| state.tally.crash(Point::AnyTime)),
                 Upheaval::Restart => {
+                    world.with(|state| state.draining = true);
                     broker.refresher().drain().await;
                     world.alive().await;
                     world.end(|state| state.tally.restarts += 1);

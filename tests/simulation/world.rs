@@ -53,6 +53,8 @@ pub struct State {
     pub bell: Arc<Notify>,
     /// The process is gone: whoever still runs is a ghost, and waits for ever.
     pub down: bool,
+    /// The process was told to stop.
+    pub draining: bool,
     /// Nothing fails any more.
     pub calm: bool,
     /// Crash points left until the next crash.

@@ -15,6 +15,7 @@ mod flights;
 mod forced;
 mod jitter;
 mod places;
+mod planted;
 mod recover;
 mod told;
 
@@ -48,6 +49,7 @@ use exchange::Why;
 use flights::{Flights, Landed, Landing};
 pub use jitter::{Jitter, system_jitter};
 use places::Places;
+pub use planted::Planted;
 pub(super) use told::stopped;
 
 /// What the engine is made of.
@@ -72,6 +74,8 @@ pub struct Refresher {
     breakers: Arc<Breakers>,
     ahead: Schedule,
     tasks: TaskTracker,
+    #[cfg(feature = "testing")]
+    planted: planted::Plot,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
 }
@@ -178,6 +182,8 @@ impl Refresher {
             ahead: Schedule::new(),
             tasks: TaskTracker::new(),
             #[cfg(feature = "testing")]
+            planted: planted::Plot::default(),
+            #[cfg(feature = "testing")]
             bypass: false.into(),
             parts,
         })
@@ -217,6 +223,7 @@ impl Refresher {
         id: CredentialId,
         need: Need,
     ) -> Result<Fresh, Refusal> {
+        let need = self.forgiving(need);
         let mut exchanged = false;
         for _ in 0..ROUNDS {
             let held = self.held(org, id).await?;
@@ -287,14 +294,17 @@ impl Refresher {
     }
 
     async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
+        let tied = planted::Tied::default();
         let start = || {
             let refresher = Arc::clone(self);
             let flight = self.tasks.spawn(async move {
                 // Out of the map before the result is told: who comes now starts by reading the new state.
                 // However the flight ends, by a panic too: nobody must be given that end for good.
-                let _landed = Landed(&refresher.flights, id);
+                let landed = Landed(&refresher.flights, id);
+                let _landed = refresher.until_landed(landed);
                 refresher.fly(org, id, need, why).await
             });
+            self.tie(&tied, &flight);
             async move {
                 flight.await.unwrap_or_else(|error| {
                     tracing::error!(%error, "a refresh ended abnormally");

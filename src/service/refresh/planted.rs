@@ -1,8 +1,22 @@
 //! Mistakes that this engine does not make, to be made on purpose: the simulator has to find each of them.
 //! Compiled to nothing without the tests' feature.
 
-use super::Refresher;
-use crate::domain::rotation::{Phase, Rotation};
+use std::borrow::Cow;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::exchange::Unsettled;
+use super::flights::Landed;
+use super::{Need, Refresher};
+use crate::domain::credential::Credential;
+use crate::domain::rotation::{Phase, Rotation, Step};
+use crate::domain::time::Time;
+use crate::store::record::Changes;
+use crate::store::{Commit, Revision};
+use crate::upstream::Delivery;
+use crate::upstream::answer::Answer;
 
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,20 +57,111 @@ pub enum Planted {
     Unrecorded,
 }
 
-/// A rotation that has forgotten what was under way.
-pub(super) fn forgetful(rotation: &Rotation) -> Rotation {
-    Rotation {
-        phase: Phase::rested(),
-        ..rotation.clone()
-    }
-}
-
 /// Ends a flight when it is dropped.
-pub(super) struct Tied(pub(super) tokio::task::AbortHandle);
+#[derive(Default)]
+pub(super) struct Tied(OnceLock<AbortHandle>);
 
 impl Drop for Tied {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(flight) = self.0.get() {
+            flight.abort();
+        }
+    }
+}
+
+/// How each mistake is made. Without one planted, all of this leaves things as they are.
+impl Refresher {
+    pub(super) fn forgiving(&self, need: Need) -> Need {
+        let newer_than = need
+            .newer_than
+            .filter(|_| !self.planted(Planted::RejectedIsServed));
+        Need { newer_than, ..need }
+    }
+
+    pub(super) fn until_landed<'a>(&self, landed: Landed<'a>) -> Option<Landed<'a>> {
+        (!self.planted(Planted::LeaveEarly)).then_some(landed)
+    }
+
+    pub(super) fn tie<T>(&self, tied: &Tied, flight: &JoinHandle<T>) {
+        if self.planted(Planted::CancelWithCaller) {
+            tied.0.get_or_init(|| flight.abort_handle());
+        }
+    }
+
+    pub(super) fn patience(&self, limit: Duration) -> Duration {
+        if self.planted(Planted::NoTimeout) {
+            limit * 1_000_000
+        } else {
+            limit
+        }
+    }
+
+    pub(super) fn impatient<'a>(&self, rotation: &'a Rotation) -> Cow<'a, Rotation> {
+        let mut rotation = Cow::Borrowed(rotation);
+        if self.planted(Planted::NoRest)
+            && let Phase::Ambiguous { not_before, .. } = &mut rotation.to_mut().phase
+        {
+            *not_before = Time::from_millis(0);
+        }
+        rotation
+    }
+
+    pub(super) fn misread(&self, delivery: Delivery) -> Delivery {
+        match delivery {
+            Delivery::Lost(message) if self.planted(Planted::LostIsNotProcessed) => {
+                Delivery::NotSent(message)
+            }
+            delivery => delivery,
+        }
+    }
+
+    pub(super) fn blamed(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Ambiguous { message } if self.planted(Planted::FailureKills) => Answer::Refused {
+                code: "failed".to_owned(),
+                told: crate::domain::rotation::Told::Withdrawn,
+                message,
+            },
+            answer => answer,
+        }
+    }
+
+    pub(super) async fn commit(
+        &self,
+        credential: &Credential,
+        revision: Revision,
+        changes: Changes,
+    ) -> Result<Commit, Unsettled> {
+        let unwaited = match credential.rotation.phase {
+            Phase::Live { .. } => self.planted(Planted::WakeEarly),
+            Phase::Claimed { .. } => self.planted(Planted::ClaimAfterSending),
+            _ => false,
+        };
+        if unwaited {
+            let records = std::sync::Arc::clone(&self.parts.records);
+            tokio::spawn(async move { records.commit(changes).await });
+            return Ok(Commit::Applied(revision));
+        }
+        Ok(self.parts.records.commit(changes).await?)
+    }
+
+    pub(super) fn found(&self, rotation: &Rotation, next: Rotation, step: Step) -> (Rotation, Step) {
+        let claim = matches!(rotation.phase, Phase::Claimed { .. });
+        let staged = matches!(rotation.phase, Phase::Staged { .. });
+        if claim && self.planted(Planted::FoundClaimIsFree)
+            || staged && self.planted(Planted::StagedIsDropped)
+        {
+            let phase = Phase::rested();
+            return (Rotation { phase, ..next }, Step::Rest);
+        }
+        (next, step)
+    }
+
+    pub(super) fn dropped(&self, credential: &Credential) -> Changes {
+        if self.planted(Planted::StagedIsDropped) {
+            return self.settled(credential);
+        }
+        Changes::default()
     }
 }
 
