@@ -67,9 +67,12 @@ fn settings(config: &Config) -> Settings {
         minimum_remaining: config.refresh.minimum_remaining_default,
         exchange_timeout: config.refresh.exchange_timeout,
         max_exchanges: config.refresh.max_concurrent_exchanges,
+        max_exchanges_per_connector: config.refresh.max_concurrent_exchanges_per_connector,
         max_waiters: config.refresh.max_waiters,
         forced_rotations_per_credential: config.refresh.forced_rotations_per_hour_per_credential,
         forced_rotations_per_agent: config.refresh.forced_rotations_per_hour_per_agent,
+        rejections_in_a_row: config.refresh.rejections_in_a_row,
+        refresh_ahead: config.refresh.ahead.then_some(config.refresh.ahead_window),
         reserved_bytes: config.store.reserved_bytes,
         watch_heartbeat: config.watch.heartbeat,
         metered_allow_all: config.metered.allow_all,
@@ -94,6 +97,7 @@ impl App {
             endpoint,
             clock,
             journal,
+            jitter,
         } = inputs;
         let given = managed_keys::read(&config, &registry)?;
         let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
@@ -111,6 +115,7 @@ impl App {
             prober,
             settings: settings(&config),
             grant_key: opened.grant_key,
+            jitter,
         })?;
         broker.configure_keys(given);
         broker.recover(opened.open_effects).await?;
@@ -188,6 +193,8 @@ impl App {
             stopping.clone(),
         ));
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.broker), stopping.clone()));
+        let ahead = Arc::clone(self.broker.refresher()).refresh_ahead(stopping.clone());
+        let ahead = tokio::spawn(ahead);
         let summing = tokio::spawn(sum_spend(Arc::clone(&self.broker), stopping.clone()));
         let limits = rpc::Limits {
             max_message_bytes: listen_config.max_message_bytes,
@@ -209,7 +216,7 @@ impl App {
         };
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
-        let _ended = tokio::join!(chores, sweeper, summing);
+        let _ended = tokio::join!(chores, sweeper, summing, ahead);
         if let Some(reading) = reading {
             let _ended = reading.await;
         }

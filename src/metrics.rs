@@ -1,8 +1,8 @@
 //! What the broker counts and measures of itself, for Prometheus.
 //!
-//! Labels are fixed words of the program: calls of the access table, status codes, reasons, outcomes. No id, no
-//! name and nothing a caller wrote is ever a label, so their number is bounded and they tell nothing about
-//! anybody. Recording is a look-up and an addition; nothing on the way of a request waits for a reader.
+//! Labels are fixed words of the program: calls of the access table, status codes, reasons, outcomes; and the names
+//! of connectors, which the operator's configuration sets. No id, no other name and nothing a caller wrote is ever a
+//! label, so their number is bounded and they tell nothing about anybody. Recording is a look-up and an addition; nothing on the way of a request waits for a reader.
 
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::domain::journal::Outcome;
+use crate::domain::name::Name;
+use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
 
 /// Seconds. From what one commit takes to what would be a fault.
@@ -37,6 +39,36 @@ struct Ended {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connected {
+    connector: String,
+}
+
+/// Counts one while it lives.
+pub struct Level(Gauge);
+
+impl Level {
+    fn of(gauge: &Family<Connected, Gauge>, connector: &Name) -> Self {
+        let gauge = gauge.get_or_create(&Connected::to(connector)).clone();
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Connected {
+    fn to(connector: &Name) -> Self {
+        Self {
+            connector: connector.as_str().to_owned(),
+        }
+    }
+}
+
 /// What is read off at the moment of a scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
@@ -46,6 +78,8 @@ pub struct Levels {
     pub connected_agents: usize,
     /// The last position of the journal.
     pub journal_position: u64,
+    /// Credentials in use that are to be refreshed ahead of need.
+    pub scheduled_ahead: usize,
 }
 
 /// All counters and measures.
@@ -56,6 +90,11 @@ pub struct Metrics {
     requests: Family<Call, Counter>,
     denials: Family<Why, Counter>,
     refreshes: Family<Ended, Counter>,
+    refreshes_ahead: Family<Ended, Counter>,
+    refresh_ahead_scheduled: Gauge,
+    refresh_exchanges: Family<Connected, Gauge>,
+    refresh_waiting: Family<Connected, Gauge>,
+    refresh_breaker: Family<Connected, Gauge>,
     open_streams: Gauge,
     connected_agents: Gauge,
     journal_position: Gauge,
@@ -70,6 +109,11 @@ impl Default for Metrics {
             requests: Family::default(),
             denials: Family::default(),
             refreshes: Family::default(),
+            refreshes_ahead: Family::default(),
+            refresh_ahead_scheduled: Gauge::default(),
+            refresh_exchanges: Family::default(),
+            refresh_waiting: Family::default(),
+            refresh_breaker: Family::default(),
             open_streams: Gauge::default(),
             connected_agents: Gauge::default(),
             journal_position: Gauge::default(),
@@ -87,6 +131,12 @@ impl Default for Metrics {
             requests, "requests", "Requests answered, by call and status code; of streams, their beginning";
             denials, "denials", "Refusals of callers and of what they asked for, by reason";
             refreshes, "refreshes", "Exchanges with token endpoints, by outcome";
+            refreshes_ahead, "refreshes_ahead", "Refreshes begun before anybody asked, by outcome";
+            refresh_ahead_scheduled, "refresh_ahead_scheduled", "Credentials in use that are to be refreshed ahead";
+            refresh_exchanges, "refresh_exchanges", "Places for exchanges that are taken, by connector";
+            refresh_waiting, "refresh_waiting", "Flights that wait for a place, by connector";
+            refresh_breaker, "refresh_breaker",
+                "Whether a connector's provider is left alone: 0 no, 1 one exchange tries it, 2 yes";
             open_streams, "open_streams", "Streams that are open";
             connected_agents, "connected_agents", "Agents with at least one connection";
             journal_position, "journal_position", "The last position of the journal";
@@ -126,12 +176,38 @@ impl Metrics {
         self.refreshes.get_or_create(&Ended { outcome }).inc();
     }
 
+    /// A refresh that nobody had asked for ended so: `granted`, or the code of a reason.
+    pub fn refresh_ahead(&self, outcome: &'static str) {
+        self.refreshes_ahead.get_or_create(&Ended { outcome }).inc();
+    }
+
+    /// A flight waits for a place, as long as the result lives.
+    pub fn exchange_waits(&self, connector: &Name) -> Level {
+        Level::of(&self.refresh_waiting, connector)
+    }
+
+    /// A place is taken, as long as the result lives.
+    pub fn exchange_under_way(&self, connector: &Name) -> Level {
+        Level::of(&self.refresh_exchanges, connector)
+    }
+
+    /// How a connector's breaker stands.
+    pub fn breaker(&self, connector: &Name, standing: Standing) {
+        let gauge = self.refresh_breaker.get_or_create(&Connected::to(connector));
+        gauge.set(match standing {
+            Standing::Closed => 0,
+            Standing::Probing => 1,
+            Standing::Open => 2,
+        });
+    }
+
     /// All of it, as OpenMetrics text.
     pub fn text(&self, levels: Levels) -> String {
         let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         level(&self.open_streams, levels.open_streams as u64);
         level(&self.connected_agents, levels.connected_agents as u64);
         level(&self.journal_position, levels.journal_position);
+        level(&self.refresh_ahead_scheduled, levels.scheduled_ahead as u64);
         let mut text = String::new();
         // Writing to a `String` cannot fail.
         let _ = text::encode(&mut text, &self.registry);

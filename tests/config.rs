@@ -191,6 +191,7 @@ fn further_faults_are_refused() {
         "[listen]\nmax_message_bytes = -1",
         "[identity]\ntrust_domain = \"\"",
         "[leases]\nlifetime = \"2m\"\n[refresh]\nminimum_remaining_default = \"3m\"",
+        "[refresh]\nmax_concurrent_exchanges = 4\nmax_concurrent_exchanges_per_connector = 5",
         "[log]\nformat = \"xml\"",
         "[log]\nfilter = \"credbroker=loud\"",
         "[log]\nfilter = \"inof\"",
@@ -279,6 +280,9 @@ collect_after = "1d"
 minimum_remaining_default = "1m 1s"
 forced_rotations_per_hour_per_credential = 1
 forced_rotations_per_hour_per_agent = 1
+rejections_in_a_row = 1
+ahead = false
+ahead_window = "1m"
 [leases]
 lifetime = "2h"
 [store]
@@ -307,6 +311,17 @@ raw_keys_to = ["agents"]
     assert_eq!(config.reloadable_diff(&new).changed_reloadable, reloadable);
     config.take_reloadable(&new);
     assert_eq!(format!("{config:?}"), format!("{new:?}"));
+}
+
+#[test]
+fn a_connector_has_a_quarter_of_the_places_where_it_is_not_said() {
+    let of = |text: &str| {
+        let refresh = parse(&format!("[refresh]\n{text}")).unwrap().refresh;
+        refresh.max_concurrent_exchanges_per_connector
+    };
+    assert_eq!(of(""), 64);
+    assert_eq!(of("max_concurrent_exchanges = 3"), 1, "never none");
+    assert_eq!(of("max_concurrent_exchanges_per_connector = 256"), 256);
 }
 
 // req: E8 E9

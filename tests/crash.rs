@@ -44,6 +44,7 @@ const CONFIG: &str = r#"
 minimum_remaining_default = "0s"
 forced_rotations_per_hour_per_credential = 3600
 forced_rotations_per_hour_per_agent = 3600
+rejections_in_a_row = 3600
 [journal]
 segment_bytes = 1048576
 "#;

@@ -21,6 +21,9 @@ mod grace;
 mod killed;
 #[path = "oidc_faults/lost.rs"]
 mod lost;
+#[allow(dead_code)]
+#[path = "crash/random.rs"]
+mod random;
 #[path = "oidc_faults/rotation.rs"]
 mod rotation;
 #[path = "oidc_faults/scene.rs"]

@@ -32,6 +32,7 @@ use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use credbroker::domain::owner::Owner;
 use credbroker::domain::profile::OnRejection;
+use credbroker::domain::rejection::{Failing, Forced, Row, Window};
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
@@ -407,21 +408,30 @@ fn leases_of_every_mode_and_holder() {
             handed: None,
             approval: None,
             project: None,
+            rejections: None,
         };
         older(&format!("lease-{}", mode.name()), &lease);
         lease.handed = Some(Handed {
             generation: 11,
             expires: Some(at(12)),
+            at: None,
         });
         lease.approval = Some(id(13));
         older(&format!("lease-2-{}", mode.name()), &lease);
         lease.credential = None;
         lease.project = Some(id(14));
-        check(
-            &format!("lease-3-{}", mode.name()),
-            &lease,
-            &[3, 5, 12, 13, 14, 15],
-        );
+        older(&format!("lease-3-{}", mode.name()), &lease);
+        lease.handed = lease.handed.map(|handed| Handed {
+            at: Some(at(15)),
+            ..handed
+        });
+        lease.rejections = Some(Row {
+            count: 2,
+            since: at(16),
+            generation: 11,
+        });
+        let optional = [3, 5, 12, 13, 14, 15, 16];
+        check(&format!("lease-4-{}", mode.name()), &lease, &optional);
     }
     check("lease-pointer", &LeasePointer { lease: id(1) }, &[]);
     let mut pin = Pin {
@@ -440,6 +450,27 @@ fn leases_of_every_mode_and_holder() {
         kind: Some(CredentialKind::ApiKey),
     });
     check("pin-2", &pin, &[0, 2]);
+}
+
+#[test]
+fn forced_rotations() {
+    let window = Window {
+        began: at(1),
+        count: 2,
+    };
+    check("forced-by", &window, &[]);
+    let holders = [
+        Holder::Agent(id(3)),
+        Holder::ApiKey(id(4)),
+        Holder::Operator(id(5)),
+    ];
+    let forced = Forced {
+        window,
+        generation: 3,
+        connected: 4,
+        failing: holders.map(|holder| Failing { holder, at: at(5) }).to_vec(),
+    };
+    check("forced", &forced, &[]);
 }
 
 #[test]

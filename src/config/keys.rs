@@ -146,10 +146,14 @@ pub const KEYS: &[Key] = &[
 
     key("refresh.exchange_timeout", time(seconds(1), minutes(5)), Apply::Restart),
     key("refresh.max_concurrent_exchanges", number(1, 10_000), Apply::Restart),
+    key("refresh.max_concurrent_exchanges_per_connector", number(0, 10_000), Apply::Restart),
     key("refresh.max_waiters", number(1, 1_000_000), Apply::Restart),
     key("refresh.minimum_remaining_default", time(seconds(0), hours(1)), Apply::Reload),
     key("refresh.forced_rotations_per_hour_per_credential", number(1, 3600), Apply::Reload),
     key("refresh.forced_rotations_per_hour_per_agent", number(1, 3600), Apply::Reload),
+    key("refresh.rejections_in_a_row", number(1, 3600), Apply::Reload),
+    key("refresh.ahead", Limit::Own, Apply::Reload),
+    key("refresh.ahead_window", time(seconds(1), days(1)), Apply::Reload),
 
     key("leases.lifetime", time(minutes(1), days(30)), Apply::Reload),
 

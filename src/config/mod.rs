@@ -13,6 +13,7 @@ mod local;
 mod oidc;
 mod platform;
 mod raw;
+mod refresh;
 pub mod registry;
 pub mod validated;
 
@@ -20,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 pub use keys::{Apply, KEYS, Key};
 pub use platform::{KeyFiles, Proxy};
+pub use refresh::Refresh;
 pub use validated::{
-    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Local, Log, LogFormat, Refresh,
+    Config, Connectors, Drain, Enrollment, Identity, Journal, Leases, Listen, Local, Log, LogFormat,
     Registry, Store,
 };
 
@@ -143,6 +145,9 @@ impl Config {
         self.refresh.forced_rotations_per_hour_per_credential =
             new.refresh.forced_rotations_per_hour_per_credential;
         self.refresh.forced_rotations_per_hour_per_agent = new.refresh.forced_rotations_per_hour_per_agent;
+        self.refresh.rejections_in_a_row = new.refresh.rejections_in_a_row;
+        self.refresh.ahead = new.refresh.ahead;
+        self.refresh.ahead_window = new.refresh.ahead_window;
         self.enrollment.renewal_grace = new.enrollment.renewal_grace;
         self.agents = new.agents.clone();
         self.leases = new.leases.clone();

@@ -105,10 +105,14 @@ section!(Agents {
 section!(Refresh {
     exchange_timeout: Span = Span::seconds(30),
     max_concurrent_exchanges: usize = 256,
+    max_concurrent_exchanges_per_connector: usize = 0,
     max_waiters: usize = 16_384,
     minimum_remaining_default: Span = Span::seconds(60),
     forced_rotations_per_hour_per_credential: u32 = 6,
     forced_rotations_per_hour_per_agent: u32 = 12,
+    rejections_in_a_row: u32 = 3,
+    ahead: bool = true,
+    ahead_window: Span = Span::seconds(30 * 60),
 });
 
 section!(Leases {

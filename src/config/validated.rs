@@ -15,6 +15,7 @@ use super::local;
 use super::oidc;
 use super::platform::{self, KeyFiles, Proxy};
 use super::raw::{self, Origins, Raw};
+use super::refresh::{self, Refresh};
 use crate::domain::oidc::Issuer;
 
 /// The whole configuration. Holds no secret.
@@ -115,23 +116,6 @@ pub struct Agents {
     pub unseen_expiry: Duration,
     /// How long what has ended is kept before it is collected.
     pub collect_after: Duration,
-}
-
-/// `[refresh]`.
-#[derive(Clone, Debug)]
-pub struct Refresh {
-    /// How long one exchange with a provider may take.
-    pub exchange_timeout: Duration,
-    /// Exchanges at a time, over all credentials.
-    pub max_concurrent_exchanges: usize,
-    /// Callers waiting for exchanges, over all credentials; the next is refused as overload.
-    pub max_waiters: usize,
-    /// What a lease promises where the caller does not say.
-    pub minimum_remaining_default: Duration,
-    /// Forced rotations of one credential, an hour.
-    pub forced_rotations_per_hour_per_credential: u32,
-    /// Forced rotations one agent may cause, an hour.
-    pub forced_rotations_per_hour_per_agent: u32,
 }
 
 /// `[leases]`.
@@ -257,14 +241,7 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
             unseen_expiry: raw.agents.unseen_expiry.0,
             collect_after: raw.agents.collect_after.0,
         },
-        refresh: Refresh {
-            exchange_timeout: raw.refresh.exchange_timeout.0,
-            max_concurrent_exchanges: raw.refresh.max_concurrent_exchanges,
-            max_waiters: raw.refresh.max_waiters,
-            minimum_remaining_default: raw.refresh.minimum_remaining_default.0,
-            forced_rotations_per_hour_per_credential: raw.refresh.forced_rotations_per_hour_per_credential,
-            forced_rotations_per_hour_per_agent: raw.refresh.forced_rotations_per_hour_per_agent,
-        },
+        refresh: refresh::refresh(&raw.refresh),
         leases: Leases {
             lifetime: raw.leases.lifetime.0,
         },
@@ -353,6 +330,17 @@ fn check_pairs(config: &Config, origins: &Origins) -> Result<(), ConfigError> {
             config.refresh.exchange_timeout.as_millis(),
         ),
         "an exchange that is cut off may lose a grant",
+    )?;
+    at_least(
+        (
+            "refresh.max_concurrent_exchanges",
+            config.refresh.max_concurrent_exchanges as u128,
+        ),
+        (
+            "refresh.max_concurrent_exchanges_per_connector",
+            config.refresh.max_concurrent_exchanges_per_connector as u128,
+        ),
+        "one connector has no more places than there are",
     )?;
     at_least(
         ("leases.lifetime", config.leases.lifetime.as_millis()),

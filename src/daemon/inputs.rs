@@ -10,6 +10,7 @@ use crate::config::{Config, registry};
 use crate::domain::executor::Registry;
 use crate::domain::mode::CredentialKind;
 use crate::journal::Options as JournalOptions;
+use crate::service::{Jitter, system_jitter};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::{HttpOptions, HttpTokenEndpoint};
@@ -28,6 +29,8 @@ pub struct Inputs {
     pub clock: Arc<dyn Clock>,
     /// How the journal is kept.
     pub journal: JournalOptions,
+    /// Where the chance in pauses comes from.
+    pub jitter: Jitter,
 }
 
 /// The longest wait for a connection to a token endpoint.
@@ -57,6 +60,7 @@ impl Inputs {
             endpoint,
             clock,
             journal,
+            jitter: system_jitter(),
         })
     }
 }

@@ -4,6 +4,7 @@ use super::id::{
     AgentId, ApiKeyId, ApprovalId, CredentialId, LeaseId, MemberId, OperatorId, OrgId, ProjectId, TaskId,
 };
 use super::mode::AuthMode;
+use super::rejection::Row;
 use super::time::Time;
 
 /// Who a lease was handed to.
@@ -73,6 +74,8 @@ pub struct Lease {
     pub approval: Option<ApprovalId>,
     /// The project it works in. `None` in leases of earlier releases, whose task tells.
     pub project: Option<ProjectId>,
+    /// Fresh generations that were rejected one after the other. `None`: the last report was not one of those.
+    pub rejections: Option<Row>,
 }
 
 /// Material that left the broker.
@@ -82,6 +85,8 @@ pub struct Handed {
     pub generation: u64,
     /// When it stops working by itself, where that is known.
     pub expires: Option<Time>,
+    /// When the lease first handed it out. `None` in leases of earlier releases.
+    pub at: Option<Time>,
 }
 
 /// What tells the leases of one holder and task apart.
@@ -99,6 +104,17 @@ impl Lease {
         match self.credential {
             Some(credential) => Backing::Credential(credential),
             None => Backing::Mode(self.mode, &self.provider),
+        }
+    }
+
+    /// Takes over from an earlier lease for the same what counts beyond one lease: giving back and asking anew
+    /// forgives no rejections.
+    pub fn follow(&mut self, before: &Lease) {
+        self.rejections = before.rejections;
+        if let (Some(handed), Some(earlier)) = (&mut self.handed, before.handed)
+            && handed.generation == earlier.generation
+        {
+            handed.at = earlier.at;
         }
     }
 

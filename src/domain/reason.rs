@@ -305,6 +305,8 @@ reasons! {
         "The refresh token is an old copy of a grant that the broker keeps and has refreshed since. Nothing needs to be stored; or sign in anew and bring that grant.";
     GrantKeptAlready, "GRANT_KEPT_ALREADY", Precondition, Caller,
         "One grant cannot be kept twice: whoever refreshes it first logs the other out. Sign in once more for this owner, or store it for one of them only.";
+    ReauthFailed, "REAUTH_FAILED", Precondition, Member,
+        "The provider rejects each new token that it issues: look at what it said, in the metadata. If the account is in order, sign in again.";
 }
 
 impl std::fmt::Display for Reason {

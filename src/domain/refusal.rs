@@ -15,6 +15,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// What happened, in a sentence a person reads. Never a secret.
     pub message: String,
+    /// What somebody else said, told at the end of the message: answered, and kept out of logs. Never a secret.
+    pub quoted: Option<String>,
     /// The request field at fault.
     pub field: Option<&'static str>,
     /// When trying again may help.
@@ -33,6 +35,7 @@ impl Refusal {
         Self {
             reason,
             message: message.into(),
+            quoted: None,
             field: None,
             retry_after: None,
             metadata: Vec::new(),
@@ -69,6 +72,12 @@ impl Refusal {
     /// Says who was refused.
     pub fn of(mut self, actor: Actor) -> Self {
         self.actor = Some(Box::new(actor));
+        self
+    }
+
+    /// Ends the message with what somebody else said.
+    pub fn quoting(mut self, said: impl Into<String>) -> Self {
+        self.quoted = Some(said.into());
         self
     }
 

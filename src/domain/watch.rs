@@ -206,8 +206,9 @@ impl Notice {
         Self::new(event, reached(org, project, member), [Topic::Actor(requester)])
     }
 
-    /// What there is to tell of a credential that was `before` and is `after` now. One that was not there before
-    /// is told as healthy, to its member's agents too: they may have been refused for want of it.
+    /// What there is to tell of a credential that was `before` and is `after` now. That one is there which was not,
+    /// or works again which did not, is told to all who may have been refused for want of it and have no lease
+    /// on it: the agents of its member's tasks, or of the whole org where it is the org's.
     pub fn credential(before: Option<&Credential>, after: &Credential) -> Vec<Self> {
         let (id, member) = (after.id, after.owner.member());
         let topics = || reached(after.org, None, member);
@@ -216,8 +217,9 @@ impl Notice {
             credential: id,
             health,
         };
+        let refused = member.map_or(Topic::Org(after.org), Topic::Member);
         let Some(before) = before else {
-            return vec![Self::new(healthy, topics(), member.map(Topic::Member))];
+            return vec![Self::new(healthy, topics(), [refused])];
         };
         let mut notices = Vec::new();
         let generation = after.rotation.generation;
@@ -229,7 +231,9 @@ impl Notice {
             notices.push(Self::new(event, topics(), [Topic::Credential(id)]));
         }
         if health != trouble(before) {
-            notices.push(Self::new(healthy, topics(), [Topic::Credential(id)]));
+            let mut more = vec![Topic::Credential(id)];
+            more.extend((health == Health::Ok).then_some(refused));
+            notices.push(Self::new(healthy, topics(), more));
         }
         notices
     }

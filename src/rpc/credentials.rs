@@ -20,6 +20,15 @@ impl CredentialService {
     fn shown(&self, stored: &Credential) -> proto::Credential {
         credential(stored, self.0.health(stored))
     }
+
+    /// As [`CredentialService::shown`], with what callers report where the provider says nothing.
+    async fn shown_by_itself(&self, stored: &Credential) -> Result<proto::Credential, Status> {
+        let last_error = self.0.last_error(stored).await.map_err(status)?;
+        Ok(proto::Credential {
+            last_error,
+            ..self.shown(stored)
+        })
+    }
 }
 
 fn owner(owner: Option<&proto::Owner>) -> Result<OwnerRef<'_>, Refusal> {
@@ -147,7 +156,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetCredentialResponse {
-            credential: Some(self.shown(&stored)),
+            credential: Some(self.shown_by_itself(&stored).await?),
         }))
     }
 
@@ -164,7 +173,7 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             .map_err(status)?;
         let phase = &described.credential.rotation.phase;
         Ok(Response::new(proto::DescribeCredentialResponse {
-            credential: Some(self.shown(&described.credential)),
+            credential: Some(self.shown_by_itself(&described.credential).await?),
             generations: described.lineage.links.iter().map(generation).collect(),
             grant_expire_time: described.lineage.refresh_expires.map(timestamp),
             cause: phase.cause().unwrap_or_default().to_owned(),

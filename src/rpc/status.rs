@@ -58,6 +58,9 @@ pub(super) fn status(mut refusal: Refusal) -> Status {
         Class::Internal => tracing::error!(reason = reason.code(), why = why(), "failed"),
         _ => tracing::info!(reason = reason.code(), why = why(), "refused"),
     }
+    if let Some(said) = refusal.quoted {
+        refusal.message = short(format!("{}: {said}", refusal.message));
+    }
     let mut metadata: HashMap<String, String> = refusal
         .metadata
         .into_iter()

@@ -20,6 +20,7 @@ use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::rejection::Forced;
 use crate::domain::rotation::{Event, Fence, Rotation};
 use crate::domain::secret::{AccessToken, RefreshToken, Secret};
 use crate::domain::time::Time;
@@ -168,6 +169,10 @@ impl Broker {
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
+        if before.is_some() && kind == CredentialKind::OAuthGrant {
+            let forced = Forced::connected(credential.rotation.generation, now);
+            changes = changes.put(&keys::forced(org, id), &forced);
+        }
         let mut record = caller
             .record(action, Some(org))
             .about("credential", id)
@@ -279,5 +284,6 @@ pub(super) fn removed_with(changes: Changes, credential: &Credential, lineage: &
         .delete::<CredentialSecret>(&keys::credential_secret(org, id))
         .delete::<StagedAnswer>(&keys::credential_answer(org, id))
         .delete::<Mark>(&keys::exchange(org, id))
+        .delete::<Forced>(&keys::forced(org, id))
         .delete::<Pointer>(&slot)
 }

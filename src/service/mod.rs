@@ -121,7 +121,7 @@ pub use policy::{
 pub use presence::Present;
 pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use quota::Reservation;
-pub use refresh::Refresher;
+pub use refresh::{Jitter, Refresher, system_jitter};
 pub use registry::{ConnectorView, PoolView, ProviderView};
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
@@ -161,12 +161,18 @@ pub struct Settings {
     pub exchange_timeout: Duration,
     /// How many exchanges run at once.
     pub max_exchanges: usize,
+    /// How many of one connector.
+    pub max_exchanges_per_connector: usize,
     /// How many callers may wait for exchanges, over all credentials.
     pub max_waiters: usize,
     /// How many rotations of one credential callers may force in an hour.
     pub forced_rotations_per_credential: u32,
-    /// How many rotations one agent may force in an hour.
+    /// How many rotations one agent or API key may force in an hour.
     pub forced_rotations_per_agent: u32,
+    /// How many tokens of a lease that are rejected one after the other are replaced.
+    pub rejections_in_a_row: u32,
+    /// Over how long a time refreshes ahead of need are spread at most; `None`: there are none.
+    pub refresh_ahead: Option<Duration>,
     /// How many bytes of the disk are kept back for what must not fail.
     pub reserved_bytes: u64,
     /// How long a watch is silent at most.
@@ -203,6 +209,8 @@ pub struct Parts {
     pub settings: Settings,
     /// What proxy grants are made and checked with.
     pub grant_key: GrantKey,
+    /// Where the chance in pauses comes from.
+    pub jitter: Jitter,
 }
 
 /// The broker: all use cases, over its parts.
@@ -262,6 +270,7 @@ impl Broker {
             incarnation,
             metrics: Arc::clone(&metrics),
             hub: Arc::clone(&hub),
+            jitter: parts.jitter,
         });
         Ok(Arc::new(Self {
             records: parts.records,

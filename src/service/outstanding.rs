@@ -158,11 +158,13 @@ impl Broker {
         let current = credential.as_ref().map(|credential| Handed {
             generation: credential.rotation.generation,
             expires: credential.expires,
+            at: None,
         });
         // Leases of the first release do not say; the present generation is then as good as can be told.
         let handed = lease.handed.or(current).unwrap_or(Handed {
             generation: 0,
             expires: None,
+            at: None,
         });
         let is_grant = credential
             .as_ref()
@@ -375,7 +377,7 @@ impl Broker {
             remaining: Duration::ZERO,
             newer_than: Some(generation),
         };
-        match self.refresher.fresh(org, credential, need).await {
+        match self.refresher.renewed(org, credential, need).await {
             Ok(fresh) if self.old_access_survives(&fresh.credential) => Fate::RotatedOldLives,
             Ok(_) => Fate::Rotated,
             Err(refusal) => {

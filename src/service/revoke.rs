@@ -112,6 +112,7 @@ impl Broker {
             open_streams: self.streams.open(),
             connected_agents: self.connections.agents(),
             journal_position: self.journal.tip().borrow().0,
+            scheduled_ahead: self.refresher.scheduled_ahead(),
         })
     }
 

@@ -24,6 +24,7 @@ use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::matrix::Cell;
 use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use crate::domain::profile::{OnRejection, Profile};
+use crate::domain::rejection::{Failing, Forced, Row, Window};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{
@@ -312,6 +313,8 @@ records! {
     StoredManagedKey, 1, large: true;
     StoredGrantKey, 1, cache: false;
     Lineage, 1;
+    Forced, 1;
+    Window, 1;
 }
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
@@ -375,9 +378,13 @@ table!(Credential {
 table!(Lease {
     0 => id, 1 => org, 2 => holder, 3 => task, 4 => member, 5 => credential, 6 => mode, 7 => provider,
     8 => model, 9 => permit_position, 10 => created, 11 => expires, 12 => ended,
-    13 => handed, 14 => approval, 15 => project,
+    13 => handed, 14 => approval, 15 => project, 16 => rejections,
 });
-table!(Handed { 0 => generation, 1 => expires });
+table!(Handed { 0 => generation, 1 => expires, 2 => at });
+table!(Row { 0 => count, 1 => since, 2 => generation });
+table!(Window { 0 => began, 1 => count });
+table!(Forced { 0 => window, 1 => generation, 2 => connected, 3 => failing });
+table!(Failing { 0 => holder, 1 => at });
 table!(Lock {
     0 => id, 1 => org, 2 => target, 3 => message, 4 => by, 5 => by_system, 6 => created, 7 => expires,
 });

@@ -14,7 +14,7 @@ pub mod oidc;
 pub mod probe;
 mod redact;
 mod web;
-pub use redact::redact;
+pub use redact::{redact, redact_known};
 pub use web::DocumentError;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! What providers write, made fit for logs, errors and terminals.
 
+use std::collections::HashSet;
+
 /// What stands where a secret may have stood.
 const MARK: &str = "[redacted]";
 
@@ -28,6 +30,36 @@ pub fn redact(text: &str, max: usize) -> String {
         flush(&mut out, &mut run);
     }
     clip(&out, max)
+}
+
+/// How long a part of a known secret is hidden.
+const PART: usize = 8;
+
+/// As [`redact`], of a text that may quote these secrets: they and all parts of them of at least eight bytes are
+/// hidden first, whatever they look like.
+pub fn redact_known(text: &str, secrets: &[&[u8]], max: usize) -> String {
+    let bytes = text.as_bytes();
+    let mut covered = vec![false; bytes.len()];
+    for secret in secrets {
+        let part = PART.min(secret.len()).max(1);
+        let parts: HashSet<&[u8]> = secret.windows(part).collect();
+        for (at, window) in bytes.windows(part).enumerate() {
+            if parts.contains(window) {
+                covered[at..at + part].fill(true);
+            }
+        }
+    }
+    let (mut shown, mut hiding) = (String::with_capacity(text.len()), false);
+    for (at, c) in text.char_indices() {
+        let hidden = covered[at..at + c.len_utf8()].contains(&true);
+        if !hidden {
+            shown.push(c);
+        } else if !hiding {
+            shown.push_str(MARK);
+        }
+        hiding = hidden;
+    }
+    redact(&shown, max)
 }
 
 /// `text` in one line of at most `max` characters: no control or direction-changing characters, which
@@ -115,6 +147,21 @@ mod tests {
         let short = redact(&text, 22);
         assert!(!short.contains("0123"), "{short}");
         assert_eq!(short.chars().count(), 22);
+    }
+
+    #[test]
+    fn a_known_secret_is_hidden_whatever_it_looks_like() {
+        let secret: &[u8] = b"correct-horse-battery";
+        let hidden = |text: &str| redact_known(text, &[secret, b"", b"pin"], 512);
+        assert_eq!(
+            hidden("bad token correct-horse-battery!"),
+            "bad token [redacted]!"
+        );
+        assert_eq!(hidden("…it ends in se-battery, é"), "…it ends in [redacted], é");
+        assert_eq!(hidden("a horse and a battery"), "a horse and a battery");
+        assert_eq!(hidden("the pin is wrong"), "the [redacted] is wrong");
+        assert_eq!(hidden("also 0123456789abcdef0123456789abcdef"), "also [redacted]");
+        assert_eq!(hidden(""), "");
     }
 
     #[test]

@@ -7,30 +7,25 @@ use credbroker::proto::CredentialHealth;
 use futures_util::future::join_all;
 
 use crate::faulty_proxy::Fault;
-use crate::scene::{LIFE, REFUSED, Scene, hears_of};
+use crate::scene::{ELSEWHERE, LIFE, REFUSED, Scene, hears_of};
 use crate::support::client::secret;
 use crate::support::oidc::OidcServer;
 use crate::support::reason;
 
-/// What a credential shows whose refresh token was refused at its first sending.
-const REFUSED_HEALTH: CredentialHealth = CredentialHealth::ReauthRequired;
-/// What its agents are told.
-const WHY: &str = "the provider no longer accepts the grant";
-
 /// The refusal of a token that was never sent before; and a new sign-in.
 async fn is_named_and_heals(scene: &Scene, calls: u64, replays: u64, generation: u64) {
     let mut watch = scene.operator.watch().await;
-    scene.all_are_told_to_sign_in_again(WHY).await;
+    scene.all_are_told_to_sign_in_again(ELSEWHERE).await;
     let stats = scene.stats().await;
     assert_eq!(
         (stats.alive, stats.calls, stats.refused, stats.replays),
         (false, calls, 1, replays)
     );
-    scene.shown(REFUSED_HEALTH, REFUSED).await;
-    hears_of(&mut watch, &scene.credential, REFUSED_HEALTH).await;
+    scene.shown(CredentialHealth::Quarantined, REFUSED).await;
+    hears_of(&mut watch, &scene.credential, CredentialHealth::Quarantined).await;
     // It is asked once.
     scene.clock.advance(LIFE);
-    scene.all_are_told_to_sign_in_again(WHY).await;
+    scene.all_are_told_to_sign_in_again(ELSEWHERE).await;
     assert_eq!(scene.stats().await, stats);
     assert_eq!(scene.journaled().await.last().unwrap(), "REAUTH_REQUIRED");
 
@@ -90,7 +85,7 @@ async fn a_new_sign_in_is_told_to_agents_that_never_had_a_lease() {
     let server = Arc::new(OidcServer::start().await);
     let scene = Scene::imported(&server, 2, "", "").await;
     server.revoke(&scene.grant().refresh_token).await;
-    scene.all_are_told_to_sign_in_again(WHY).await;
+    scene.all_are_told_to_sign_in_again(ELSEWHERE).await;
     let mut watch = scene.agents[0].watch().await;
     scene.reconnect().await;
     hears_of(&mut watch, &scene.credential, CredentialHealth::Ok).await;
@@ -115,10 +110,10 @@ async fn a_withdrawal_is_found_out_by_the_first_agent_that_reports_it() {
         "{refused}"
     );
     // And nobody gets the dead token any more, though its time is not up.
-    scene.all_are_told_to_sign_in_again(WHY).await;
+    scene.all_are_told_to_sign_in_again(ELSEWHERE).await;
     let stats = scene.stats().await;
     assert_eq!((stats.calls, stats.refused, stats.replays), (2, 1, 0));
-    scene.shown(REFUSED_HEALTH, REFUSED).await;
+    scene.shown(CredentialHealth::Quarantined, REFUSED).await;
 }
 
 /// Something on the way sends the request twice: the provider sees a replay and ends the family.
@@ -157,7 +152,7 @@ async fn a_request_that_is_duplicated_on_its_way_ends_the_grant_by_the_providers
             "one more for all"
         );
         assert_eq!(scene.journaled().await, ["", "", "REAUTH_REQUIRED"]);
-        scene.shown(REFUSED_HEALTH, REFUSED).await;
+        scene.shown(CredentialHealth::Quarantined, REFUSED).await;
         scene.reconnect().await;
         scene.all_get(5).await;
     };

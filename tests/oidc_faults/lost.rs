@@ -9,10 +9,8 @@ use credbroker::proto::CredentialHealth;
 use futures_util::future::join_all;
 
 use crate::faulty_proxy::{Counts, Fault};
-use crate::scene::{LIFE, REFUSED, REST, Scene, hears_of};
+use crate::scene::{ANSWER_LOST, LIFE, REFUSED, REST, Scene, hears_of, told_to_come_again};
 use crate::support::oidc::OidcServer;
-
-const LOST: &str = "the answer to a refresh was lost";
 
 /// The whole course of it. `said` is in what is shown while it is not known what became of the exchange.
 async fn loses_the_grant_and_heals(scene: &Scene, fault: Fault, said: &str) {
@@ -28,13 +26,13 @@ async fn loses_the_grant_and_heals(scene: &Scene, fault: Fault, said: &str) {
     hears_of(&mut watch, &scene.credential, CredentialHealth::Ambiguous).await;
 
     scene.clock.advance(REST);
-    scene.all_are_told_to_sign_in_again(LOST).await;
+    scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;
     scene.provider_saw(3, 1, 1).await;
     scene.shown(CredentialHealth::ReauthRequired, REFUSED).await;
     hears_of(&mut watch, &scene.credential, CredentialHealth::ReauthRequired).await;
     // What is proven needs no further proof.
     scene.clock.advance(LIFE);
-    scene.all_are_told_to_sign_in_again(LOST).await;
+    scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;
     scene.provider_saw(3, 1, 1).await;
     let ended = ["", "REFRESH_AMBIGUOUS", "REAUTH_REQUIRED"];
     assert_eq!(scene.journaled().await, ended);
@@ -110,7 +108,7 @@ async fn an_access_token_that_survives_is_handed_out_while_the_answer_is_not_kno
         .resolve_for(&scene.task, longer)
         .await
         .unwrap_err();
-    crate::scene::told_to_come_again(&refused, "REFRESH_AMBIGUOUS");
+    told_to_come_again(&refused, "REFRESH_AMBIGUOUS");
     scene
         .shown(CredentialHealth::Ambiguous, "connection closed")
         .await;
@@ -118,6 +116,6 @@ async fn an_access_token_that_survives_is_handed_out_while_the_answer_is_not_kno
     scene.provider_saw(2, 0, 0).await;
 
     scene.clock.advance(LIFE / 2);
-    scene.all_are_told_to_sign_in_again(LOST).await;
+    scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;
     scene.provider_saw(3, 1, 1).await;
 }

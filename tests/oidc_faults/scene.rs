@@ -23,12 +23,19 @@ use crate::support::{Caller, Options, TestBroker, reason};
 pub const LIFE: Duration = Duration::from_secs(600);
 /// Long enough for the rests and pauses after a few failures.
 pub const REST: Duration = Duration::from_secs(60);
+/// The most that anybody is ever told to wait.
+const LONGEST_REST: Duration = Duration::from_secs(300);
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Whose the grants are at the provider.
 pub const ACCOUNT: &str = "alex-at-the-provider";
 /// How the provider refuses any refresh token that it does not take, whatever the cause.
 pub const REFUSED: &str = "grant request is invalid";
+
+/// The cause of an end that a resend proved.
+pub const ANSWER_LOST: &str = "answer-lost";
+/// The cause of a refusal that nothing done here explains.
+pub const ELSEWHERE: &str = "refreshed-elsewhere";
 
 pub type Answer = Result<proto::Lease, Status>;
 
@@ -172,18 +179,12 @@ impl Scene {
         }
     }
 
-    /// All agents are refused, and told what a person has to do; `why` is in the message.
-    pub async fn all_are_told_to_sign_in_again(&self, why: &str) {
+    /// All agents are refused, and told that a person has to sign in again, and why.
+    pub async fn all_are_told_to_sign_in_again(&self, cause: &str) {
         for answer in self.resolve().await {
             let refused = answer.unwrap_err();
-            assert_eq!(reason(&refused), "REAUTH_REQUIRED");
-            assert!(refused.message().contains(why), "{refused}");
-            assert!(
-                metadata(&refused, "provider_message").contains(REFUSED),
-                "{refused:?}"
-            );
+            told_to_sign_in_again(&refused, cause);
             assert_eq!(metadata(&refused, "credential"), self.credential);
-            assert_eq!(retry_after(&refused), None, "waiting does not help");
         }
     }
 
@@ -241,7 +242,21 @@ pub fn told_to_come_again(refused: &Status, why: &str) {
     assert_eq!(reason(refused), why, "{refused}");
     assert_eq!(refused.code(), Code::Unavailable);
     let wait = retry_after(refused).unwrap();
-    assert!(wait > Duration::ZERO && wait <= REST, "{wait:?}");
+    assert!(wait > Duration::ZERO && wait <= LONGEST_REST, "{wait:?}");
+}
+
+/// A refusal that waiting does not help: a person has to sign in again, for this cause.
+pub fn told_to_sign_in_again(refused: &Status, cause: &str) {
+    assert_eq!(reason(refused), "REAUTH_REQUIRED", "{refused}");
+    assert_eq!(metadata(refused, "cause"), cause, "{refused}");
+    let in_words = match cause {
+        ANSWER_LOST => "the answer to a refresh was lost",
+        _ => "another copy of it was refreshed elsewhere, or its owner took it back",
+    };
+    assert!(refused.message().contains(in_words), "{refused}");
+    let provider = metadata(refused, "provider_message");
+    assert!(provider.contains(REFUSED), "{provider}");
+    assert_eq!(retry_after(refused), None);
 }
 
 /// Waits until the watch tells of this health.

@@ -24,7 +24,7 @@ use credbroker::journal::{Journal, Options as JournalOptions, SigningKey, Stored
 use credbroker::pki::authority::Authority;
 use credbroker::service::{
     Broker, FilterInput, ImportGrant, KeyInput, NewApiKey, NewNamed, OwnerRef, Parts, ProxySettings,
-    ResolveInput, Resolved, SetKey, Settings,
+    ResolveInput, Resolved, SetKey, Settings, system_jitter,
 };
 use credbroker::store::keys;
 use credbroker::store::model::{Mark, StagedAnswer};
@@ -157,6 +157,7 @@ impl Bench {
             endpoint: endpoint.clone(),
             settings: settings(),
             grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
+            jitter: system_jitter(),
         })
         .unwrap();
         make_org(&broker).await;
@@ -379,9 +380,12 @@ fn settings() -> Settings {
         minimum_remaining: Duration::from_secs(60),
         exchange_timeout: Duration::from_secs(10),
         max_exchanges: 1,
+        max_exchanges_per_connector: 1,
         max_waiters: 100,
         forced_rotations_per_credential: 6,
         forced_rotations_per_agent: 12,
+        rejections_in_a_row: 3,
+        refresh_ahead: None,
         reserved_bytes: 0,
         renewal_grace: Duration::from_secs(86_400),
         heartbeat_interval: Duration::from_secs(300),

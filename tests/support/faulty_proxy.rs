@@ -289,11 +289,9 @@ impl Shared {
     /// The provider's answer, or that of the grace window; and whether new tokens were given for it just now.
     async fn ask(&self, request: &Answer) -> io::Result<(Answer, bool)> {
         let form = String::from_utf8_lossy(&request.body).into_owned();
-        let pairs = form.split('&').filter_map(|pair| pair.split_once('='));
-        let token = pairs
-            .filter(|(key, _)| *key == "refresh_token")
-            .map(|(_, token)| token);
-        let token = token.last().unwrap_or_default().to_owned();
+        let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
+        let token = pairs.find(|(key, _)| *key == "refresh_token");
+        let token = token.map_or_else(String::new, |(_, token)| token.to_owned());
         {
             let mut state = self.state.lock().unwrap();
             let earlier = state.grace.as_ref().and_then(|grace| grace.get(&token)).cloned();

@@ -1,8 +1,9 @@
 //! A token endpoint that does what a test tells it: strict about replays as the strictest providers, and
 //! failing in the ways that providers fail. Speaks HTTP/1.1 over loopback, one connection a request.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,8 +46,14 @@ struct Shared {
 }
 
 struct State {
+    /// Which provider of this test program it is: no two issue the same token.
+    number: usize,
     issued: usize,
     current: String,
+    /// The current tokens of further grants.
+    others: BTreeSet<String>,
+    /// What every call is answered for now, whoever makes it: a status and its `Retry-After`.
+    failing: Option<(u16, String, Option<u64>)>,
     script: VecDeque<Reply>,
     life: u64,
     delay: Duration,
@@ -55,18 +62,32 @@ struct State {
 
 impl State {
     fn issue(&mut self) -> String {
-        self.issued += 1;
-        self.current = format!("rt-{}-{REFRESH_MARK}", self.issued);
+        self.current = self.next_token();
         self.current.clone()
+    }
+
+    fn issue_other(&mut self) -> String {
+        let token = self.next_token();
+        self.others.insert(token.clone());
+        token
+    }
+
+    fn next_token(&mut self) -> String {
+        self.issued += 1;
+        format!("rt-{}-{}-{REFRESH_MARK}", self.number, self.issued)
     }
 }
 
 impl Provider {
     /// One whose access tokens live for `life` (whole seconds).
     pub async fn start(life: Duration) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
         let state = State {
+            number: STARTED.fetch_add(1, Ordering::Relaxed),
             issued: 0,
             current: String::new(),
+            others: BTreeSet::new(),
+            failing: None,
             script: VecDeque::new(),
             life: life.as_secs(),
             delay: Duration::ZERO,
@@ -91,9 +112,28 @@ impl Provider {
         format!("http://{}/token", self.address)
     }
 
+    /// From here on its tokens are numbered from `issued`, so that no two providers issue the same.
+    pub fn number_from(&self, issued: usize) {
+        self.shared.state.lock().unwrap().issued = issued;
+    }
+
     /// A new grant in place of the one before.
     pub fn mint(&self) -> String {
         self.shared.state.lock().unwrap().issue()
+    }
+
+    /// A further grant beside those before, with tokens of its own.
+    pub fn mint_another(&self) -> String {
+        self.shared.state.lock().unwrap().issue_other()
+    }
+
+    /// Every call is answered so, until [`Provider::works`]. The grants are as they were.
+    pub fn fails(&self, status: u16, body: &str, retry_after: Option<u64>) {
+        self.shared.state.lock().unwrap().failing = Some((status, body.to_owned(), retry_after));
+    }
+
+    pub fn works(&self) {
+        self.shared.state.lock().unwrap().failing = None;
     }
 
     /// The refresh token that it takes now.
@@ -184,7 +224,11 @@ impl Shared {
 
     fn decide(&self, presented: &str) -> Option<String> {
         let mut state = self.state.lock().unwrap();
-        if presented != state.current {
+        if let Some((status, body, retry_after)) = &state.failing {
+            return Some(http(*status, body, *retry_after));
+        }
+        let other = state.others.remove(presented);
+        if presented != state.current && !other {
             state.replays += 1;
             state.current.clear();
             let body = r#"{"error":"invalid_grant","error_description":"refresh token already used"}"#;
@@ -195,15 +239,22 @@ impl Shared {
                 status,
                 body,
                 retry_after,
-            }) => Some(http(status, &body, retry_after)),
+            }) => {
+                if other {
+                    state.others.insert(presented.to_owned());
+                }
+                Some(http(status, &body, retry_after))
+            }
             Some(Reply::HangUp { rotated }) => {
-                if rotated {
+                if other && !rotated {
+                    state.others.insert(presented.to_owned());
+                } else if rotated {
                     state.issue();
                 }
                 None
             }
             None => {
-                let refresh = state.issue();
+                let refresh = if other { state.issue_other() } else { state.issue() };
                 let access = format!("at-{}-{ACCESS_MARK}", state.issued);
                 let body = serde_json::json!({
                     "access_token": access,

@@ -23,6 +23,10 @@ pub struct LeaseArgs {
 #[derive(Subcommand, Debug)]
 enum Action {
     /// Report that the provider rejected the material, so that it is replaced.
+    ///
+    /// Shows the generation that takes its place. Otherwise the failure says what to do, with the provider's last
+    /// message. Exit codes: 69 where waiting helps (the provider cannot be reached, or too many rotations were forced),
+    /// 1 where somebody has to sign in again or a lease has ended.
     Reject {
         /// The lease, `lse_…`.
         lease: String,
@@ -65,13 +69,19 @@ pub async fn run(args: LeaseArgs) -> Result<(), Failure> {
                 .map_err(|status| session.failure(status))?
                 .into_inner();
             let lease = answer.lease.unwrap_or_default();
+            let replaces = (generation, answer.exchanged);
             let decision = proto::Decision {
                 fallback_reason: answer.fallback_reason,
                 ..Default::default()
             };
             render::print(&match show.output {
-                Output::Table => resolve::table(&lease, &decision, false, render::now()),
-                Output::Json => render::json(&resolve::object(&lease, &decision, false)),
+                Output::Table => replacement(&lease, &decision, replaces),
+                Output::Json => {
+                    let mut object = resolve::object(&lease, &decision, false);
+                    object["rejected_generation"] = generation.into();
+                    object["exchanged"] = answer.exchanged.into();
+                    render::json(&object)
+                }
                 Output::Name => format!("{}\n", lease.id),
             })
         }
@@ -84,4 +94,23 @@ pub async fn run(args: LeaseArgs) -> Result<(), Failure> {
             render::print(&format!("released {lease}\n"))
         }
     }
+}
+
+/// What happened, in a line, and the lease as it is now.
+fn replacement(
+    lease: &proto::Lease,
+    decision: &proto::Decision,
+    (rejected, exchanged): (u64, bool),
+) -> String {
+    let new = lease.generation;
+    let happened = match (decision.fallback_reason.as_str(), exchanged) {
+        ("", true) => format!("generation {new} replaces {rejected}: the provider issued it now"),
+        ("", false) => format!("generation {new} replaces {rejected}: it was there already"),
+        (reason, _) => format!(
+            "generation {rejected} is not replaced ({reason}): use generation {new} of {} from now on",
+            lease.credential
+        ),
+    };
+    let rows = resolve::table(lease, decision, false, render::now());
+    format!("{happened}\n{rows}")
 }

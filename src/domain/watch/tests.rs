@@ -90,6 +90,7 @@ fn lease(credential: u8) -> Lease {
         handed: None,
         approval: None,
         project: None,
+        rejections: None,
     }
 }
 
@@ -191,13 +192,48 @@ fn health_is_told_when_it_changes_and_refreshing_is_no_change() {
     assert_eq!(change(&dead, &live, 2), ["2", "ok"]);
 }
 
+/// Whether the agents of member 9's tasks and those of org 1 hear of it, without a lease on the credential.
+fn heard_without_a_lease(before: Option<&Credential>, after: &Credential) -> (bool, bool) {
+    let notices = Notice::credential(before, after);
+    let hears = |topics: &[Topic]| notices.iter().any(|notice| hears(topics, notice));
+    let elsewhere = [listens_to(&agent(60, 2, 30), None), vec![Topic::Member(id(8))]];
+    assert!(elsewhere.iter().all(|topics| !hears(topics)));
+    (
+        hears(&[Topic::Member(id(9))]),
+        hears(&listens_to(&agent(60, 1, 30), None)),
+    )
+}
+
 #[test]
-fn a_new_credential_is_told_to_the_agents_of_its_members_tasks() {
-    let of_member = Notice::credential(None, &credential(1, Owner::Member(id(9)), 1, Phase::rested()));
-    assert!(hears(&[Topic::Member(id(9))], &of_member[0]));
-    assert!(!hears(&[Topic::Member(id(8))], &of_member[0]));
-    let of_org = Notice::credential(None, &credential(1, Owner::Org, 1, Phase::rested()));
-    assert!(!hears(&listens_to(&agent(60, 1, 30), None), &of_org[0]));
+fn that_a_credential_can_be_had_is_told_to_who_was_refused_for_want_of_it() {
+    let dead = Phase::Dead {
+        since: Time::from_seconds(1),
+        cause: Death::Refused,
+        message: String::new(),
+    };
+    let live = Phase::rested;
+    for (owner, theirs) in [(Owner::Member(id(9)), (true, false)), (Owner::Org, (false, true))] {
+        let new = credential(1, owner, 1, live());
+        let broken = credential(1, owner, 1, dead.clone());
+        let healed = credential(1, owner, 2, live());
+        assert_eq!(heard_without_a_lease(None, &new), theirs, "new");
+        assert_eq!(
+            heard_without_a_lease(Some(&broken), &healed),
+            theirs,
+            "signed in again"
+        );
+        // What is no news to those without a lease.
+        assert_eq!(
+            heard_without_a_lease(Some(&new), &healed),
+            (false, false),
+            "rotated"
+        );
+        assert_eq!(
+            heard_without_a_lease(Some(&new), &broken),
+            (false, false),
+            "broken"
+        );
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
 use crate::domain::lineage::Origin;
+use crate::domain::pace::breaker::PAUSE_REJECTED;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Event, Refused};
@@ -16,14 +17,13 @@ use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::store::keys;
 use crate::store::model::{CredentialSecret, StagedAnswer};
-use crate::upstream::answer::{Answer, Granted, classify};
+use crate::upstream::answer::{Answer, Granted, MAX_MESSAGE, classify};
 use crate::upstream::connector::Connector;
+use crate::upstream::redact_known;
 
 use super::exchange::{Claim, Unsettled, rule};
+use super::forced::known;
 use crate::service::lineage::{descended, linked};
-
-/// The pause after the provider rejected the broker's own client: only the configuration helps.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 
 /// The most that is kept of an account, in bytes, so that facts never keep a new generation from being stored.
 const MAX_ACCOUNT: usize = 8 * 1024;
@@ -49,14 +49,20 @@ impl Refresher {
     /// Parses a staged answer and commits what it says.
     pub(super) async fn adopt(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         old: &CredentialSecret,
         connector: &Connector,
         answer: StagedAnswer,
     ) -> Result<Landing, Unsettled> {
         let retry_after = answer.retry_after_ms.map(Duration::from_millis);
         let failures = claim.credential.rotation.failures;
-        match classify(connector, answer.status, retry_after, &answer.body) {
+        // What is redacted by its looks is redacted by what we know as well, before anybody is told.
+        let plain = |message: String| redact_known(&message, &known(old), MAX_MESSAGE);
+        let says = classify(connector, answer.status, retry_after, &answer.body);
+        if let Some(pass) = claim.pass.take() {
+            pass.answered(&says, plain);
+        }
+        match says {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
@@ -72,6 +78,7 @@ impl Refresher {
                 self.replace(claim, old, granted).await
             }
             Answer::Refused { code, told, message } => {
+                let message = plain(message);
                 tracing::warn!(credential = %claim.credential.id, code, "the provider refused a grant");
                 let message = if message.is_empty() {
                     code
@@ -88,19 +95,21 @@ impl Refresher {
                 self.settle(claim, Event::Refused(refused)).await
             }
             Answer::NotProcessed { retry_after, message } => {
+                let message = plain(message);
                 let not_before = self.now() + self.pause(failures, retry_after);
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
             Answer::Misconfigured { code, message } => {
+                let message = plain(message);
                 tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
-                let not_before = self.now() + PAUSE_MISCONFIGURED;
+                let not_before = self.now() + PAUSE_REJECTED;
                 let message = format!("the provider rejects the broker's client: {code}: {message}");
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
             Answer::Ambiguous { message } => {
-                let rule = rule(connector);
+                let (message, rule) = (plain(message), rule(connector));
                 self.settle(claim, Event::Lost { message, rule }).await
             }
         }

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use ring::rand::SecureRandom;
-
+use super::breaker::{Pass, Said, Whose};
 use super::flights::Landing;
+use super::places::Place;
 use super::told::{stopped, waiting};
 use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
+use crate::domain::pace::back_off;
+use crate::domain::pace::breaker::Heard;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{AMBIGUOUS_REST_MAX, Event, Fence, Phase, ResendRule, Rotation, Step};
+use crate::domain::rotation::{Event, Fence, Phase, ResendRule, Rotation, Step};
+use crate::domain::time::Time;
 use crate::service::effect::{append_finish, no_room};
 use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
@@ -25,11 +28,6 @@ const ATTEMPTS: usize = 8;
 /// How often one flight sends again what may be sent again without harm, and after which rest at most.
 const RESENDS: usize = 3;
 const RESEND_REST: Duration = Duration::from_secs(1);
-/// The first pause after an exchange that was not processed; doubled each time.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause, also for what the provider asks with `Retry-After`.
-const PAUSE_MAX: Duration = AMBIGUOUS_REST_MAX;
-
 /// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
 /// minute.
 const PUT_ATTEMPTS: usize = 600;
@@ -42,6 +40,19 @@ pub(super) struct Claim {
     pub(super) fence: Fence,
     /// The begin record, where this run of the broker wrote one.
     pub(super) begin: Option<Position>,
+    /// The leave of the connector's breaker, until it was told what came of it.
+    pub(super) pass: Option<Pass>,
+}
+
+/// Why a flight was begun.
+pub(super) enum Why {
+    /// Somebody needs a newer generation now.
+    Asked,
+    /// Nobody does yet. It came with its place, and keeps it to its end.
+    Ahead {
+        /// Held, not looked at.
+        _place: Place,
+    },
 }
 
 /// The claim was lost: somebody replaced or removed the credential meanwhile. Nothing was changed.
@@ -57,10 +68,10 @@ impl<E: Into<Refusal>> From<E> for Unsettled {
 }
 
 impl Refresher {
-    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need) -> Landing {
+    pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
         let mut resends = 0;
         for _ in 0..ATTEMPTS {
-            match self.attempt(org, id, need).await {
+            match self.attempt(org, id, need, &why).await {
                 Ok(landing @ Landing::Refused(_)) if resends < RESENDS => match self.resend(org, id).await {
                     Some(rest) => {
                         resends += 1;
@@ -89,29 +100,39 @@ impl Refresher {
         (rule(connector).harmless(*sent, *not_before) && rest <= RESEND_REST).then_some(rest)
     }
 
-    async fn attempt(&self, org: OrgId, id: CredentialId, need: Need) -> Result<Landing, Unsettled> {
+    async fn attempt(
+        &self,
+        org: OrgId,
+        id: CredentialId,
+        need: Need,
+        why: &Why,
+    ) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
         if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
             return Ok(Landing::Current);
         }
         let connector = self.usable_connector(&held.credential.value)?;
-        // Waiting for a place comes before the claim, so that a claim is never old before it is used.
-        let _place =
-            self.exchanges.acquire().await.map_err(|_| {
-                Unsettled::Refused(Refusal::new(Reason::ShuttingDown, "the broker is stopping"))
-            })?;
+        // Only what is to be sent needs a place and leave to send. Both come before the claim, so that a claim is never
+        // old before it is used.
+        let mut leave = None;
+        if let Some((_, Step::Exchange(_))) = self.needed(&held, connector, self.now()) {
+            leave = Some(self.leave(&held.credential.value, connector, why).await?);
+        }
         let now = self.now();
-        let event = Event::Needed {
-            by: self.parts.incarnation,
-            deadline: now + self.parts.settings.load().exchange_timeout,
-            rule: rule(connector),
-        };
-        let Ok((next, step)) = held.credential.value.rotation.on(event, Fence(0), now) else {
+        let Some((next, step)) = self.needed(&held, connector, now) else {
             return Err(Unsettled::Superseded);
         };
         match step {
             Step::Exchange(fence) => {
-                let claim = self.claim(&held, next, fence).await?;
+                // A pause has ended this very moment: once more, with a place.
+                let Some((_place, pass)) = leave else {
+                    return Err(Unsettled::Superseded);
+                };
+                let claim = self.claim(&held, next, fence, why).await?;
+                let claim = Claim {
+                    pass: Some(pass),
+                    ..claim
+                };
                 let begin = claim.begin;
                 let landing = self.exchange(claim, &held, connector).await;
                 if let Err(Unsettled::Superseded) = landing {
@@ -132,6 +153,7 @@ impl Refresher {
                     revision,
                     fence,
                     begin: None,
+                    pass: None,
                 };
                 self.adopt(claim, &held.secret.value, connector, answer).await
             }
@@ -152,6 +174,51 @@ impl Refresher {
         }
     }
 
+    /// Leave to send: a place, where the flight has none, and the word of the connector's breaker. That does not stop
+    /// what saves a grant: one that the provider may have rotated is sent again while it is within its grace.
+    async fn leave(
+        &self,
+        credential: &Credential,
+        connector: &Connector,
+        why: &Why,
+    ) -> Result<(Option<Place>, Pass), Refusal> {
+        let name = &connector.name;
+        let whose = Whose {
+            org: credential.org,
+            credential: credential.id,
+        };
+        let at_stake = match &credential.rotation.phase {
+            Phase::Ambiguous { sent, .. } => connector.rotates && rule(connector).harmless(*sent, self.now()),
+            _ => false,
+        };
+        if !at_stake {
+            self.breakers.look(name, whose)?;
+        }
+        let place = match why {
+            Why::Asked => {
+                let limit = self.parts.settings.load().exchange_timeout;
+                Some(self.places.take(name, limit).await?)
+            }
+            Why::Ahead { .. } => None,
+        };
+        let pass = if at_stake {
+            self.breakers.pass(name, whose)
+        } else {
+            self.breakers.admit(name, whose)?
+        };
+        Ok((place, pass))
+    }
+
+    /// What follows from a need at `now`; `None` where the state says that something else happened.
+    fn needed(&self, held: &Held, connector: &Connector, now: Time) -> Option<(Rotation, Step)> {
+        let event = Event::Needed {
+            by: self.parts.incarnation,
+            deadline: now + self.parts.settings.load().exchange_timeout,
+            rule: rule(connector),
+        };
+        held.credential.value.rotation.on(event, Fence(0), now).ok()
+    }
+
     fn usable_connector(&self, credential: &Credential) -> Result<&Connector, Refusal> {
         let name = &credential.connector;
         let connector = self.parts.connectors.get(name).ok_or_else(|| {
@@ -167,7 +234,13 @@ impl Refresher {
     }
 
     /// The begin record, then the claim: both durable before anything is sent.
-    async fn claim(&self, held: &Held, rotation: Rotation, fence: Fence) -> Result<Claim, Unsettled> {
+    async fn claim(
+        &self,
+        held: &Held,
+        rotation: Rotation,
+        fence: Fence,
+        why: &Why,
+    ) -> Result<Claim, Unsettled> {
         let credential = Credential {
             rotation,
             ..Credential::clone(&held.credential.value)
@@ -180,7 +253,10 @@ impl Refresher {
         {
             return Err(Unsettled::Refused(no_room()));
         }
-        let record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
+        let mut record = refresh_record(&credential, fence).phase(JournalPhase::Begin);
+        if let Why::Ahead { .. } = why {
+            record = record.about("because", "ahead");
+        }
         let begin = self.parts.journal.append(&record).await?;
         let mark = Mark { since: self.now() };
         let changes = Changes::default().put(&keys::exchange(credential.org, credential.id), &mark);
@@ -190,6 +266,7 @@ impl Refresher {
                 revision,
                 fence,
                 begin: Some(begin),
+                pass: None,
             }),
             Err(unsettled) => {
                 let reason = match &unsettled {
@@ -203,7 +280,12 @@ impl Refresher {
         }
     }
 
-    async fn exchange(&self, claim: Claim, held: &Held, connector: &Connector) -> Result<Landing, Unsettled> {
+    async fn exchange(
+        &self,
+        mut claim: Claim,
+        held: &Held,
+        connector: &Connector,
+    ) -> Result<Landing, Unsettled> {
         let Some(refresh_token) = &held.secret.value.refresh else {
             let event = Event::Lost {
                 message: "the credential has no refresh token".to_owned(),
@@ -247,11 +329,13 @@ impl Refresher {
                 self.adopt(claim, &held.secret.value, connector, answer).await
             }
             Delivery::NotSent(message) => {
+                claim.heard(Heard::Failed { retry_after: None }, &message);
                 let not_before = self.now() + self.pause(claim.credential.rotation.failures, None);
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
             Delivery::Lost(message) => {
+                claim.heard(Heard::Failed { retry_after: None }, &message);
                 let rule = rule(connector);
                 self.settle(claim, Event::Lost { message, rule }).await
             }
@@ -379,20 +463,18 @@ impl Refresher {
         Ok(())
     }
 
-    /// How long to pause after an exchange that was not processed: what the provider asks for, or an
-    /// exponential pause with full jitter.
+    /// How long the credential pauses after an exchange that was not processed.
     pub(super) fn pause(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
-        if let Some(after) = retry_after {
-            return after.min(PAUSE_MAX);
+        back_off(failures, (self.parts.jitter)(), retry_after)
+    }
+}
+
+impl Claim {
+    /// Tells the connector's breaker what the connection showed.
+    fn heard(&mut self, heard: Heard, said: &str) {
+        if let Some(pass) = self.pass.take() {
+            pass.tell(heard, said, Said::Broker);
         }
-        let ceiling = PAUSE.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
-        let mut random = [0; 4];
-        // Without randomness the pause is the longest of those that jitter chooses from.
-        let part = self
-            .random
-            .fill(&mut random)
-            .map_or(u32::MAX, |()| u32::from_be_bytes(random));
-        ceiling.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
 }
 

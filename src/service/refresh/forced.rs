@@ -1,182 +1,166 @@
-//! Limits on rotations that callers force, so that an agent which reports every new generation cannot wear a
-//! grant out. Counted per credential and per agent, in windows of an hour, in memory: a restart forgives.
+//! Limits on rotations that callers force, so that whoever reports every new generation as rejected cannot wear a
+//! grant out: an hour's window a credential, and one an agent or API key. Both are stored beside the credential, in
+//! one commit a forced rotation: restarting the broker forgives nothing.
 //!
 //! What is counted is rotations, not reports: a generation costs the caller that reports it first, and nobody
 //! else, however many hold it and find it rejected.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use crate::domain::actor::Actor;
+use super::Refresher;
+use crate::domain::credential::Credential;
+use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::lease::Holder;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::rejection::{Forced, Row, Window};
+use crate::domain::secret::Exposure;
+use crate::domain::time::Time;
+use crate::store::keys::{self, Key};
+use crate::store::model::CredentialSecret;
+use crate::store::record::{Changes, Record, Stored};
+use crate::store::{Commit, Revision};
+use crate::upstream::redact_known;
 
-const WINDOW: Duration = Duration::from_secs(3_600);
-/// Past this many counters, those whose window is over are dropped.
-const SWEEP: usize = 10_000;
+/// How often a count is tried again when another caller was first. Each of those used a place of a window up.
+const ATTEMPTS: usize = 32;
+/// How much of what a caller reports is quoted back, in characters.
+const MAX_QUOTE: usize = 256;
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Counted {
-    Credential([u8; 16]),
-    Agent([u8; 16]),
+fn replacing<T: Record>(key: &Key, before: Option<Revision>, after: &T) -> Changes {
+    let changes = match before {
+        Some(revision) => Changes::default().at(key, revision),
+        None => Changes::default().absent(key),
+    };
+    changes.put(key, after)
 }
 
-/// How many an hour.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) per_credential: u32,
-    pub(super) per_agent: u32,
-}
-
-/// The rotations of an hour.
-#[derive(Clone, Copy)]
-struct Window {
-    /// When it began, monotonic.
-    began: Duration,
-    count: u32,
-    /// Of a credential: the newest generation that was replaced by force.
-    generation: u64,
-}
-
-/// A generation of a credential.
-#[derive(Clone, Copy)]
-pub(super) struct Rejected {
-    pub(super) credential: [u8; 16],
-    pub(super) generation: u64,
-}
-
-/// The windows of all who have one.
-#[derive(Default)]
-pub(super) struct Counts(Mutex<HashMap<Counted, Window>>);
-
-impl Counts {
-    /// Counts a rotation forced at `now` (monotonic), unless this generation was counted already, or refuses it.
-    pub(super) fn count(
+impl Refresher {
+    /// What reports of rejections have done to a credential.
+    pub(in crate::service) async fn forced(
         &self,
-        limits: Limits,
-        rejected: Rejected,
-        actor: &Actor,
-        now: Duration,
+        org: OrgId,
+        credential: CredentialId,
+    ) -> Result<Forced, Refusal> {
+        let stored = self
+            .parts
+            .records
+            .get::<Forced>(&keys::forced(org, credential))
+            .await?;
+        Ok(stored.map_or_else(|| Forced::none(self.now()), |stored| Forced::clone(&stored.value)))
+    }
+
+    /// Counts a rotation that a holder forces by rejecting the credential's present generation, unless this
+    /// generation was counted already, or refuses it.
+    pub(in crate::service) async fn count_forced(
+        &self,
+        credential: &Credential,
+        holder: Holder,
     ) -> Result<(), Refusal> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() > SWEEP {
-            counts.retain(|_, window| now.saturating_sub(window.began) < WINDOW);
-        }
-        let credential = Counted::Credential(rejected.credential);
-        if counts
-            .get(&credential)
-            .is_some_and(|window| window.generation >= rejected.generation)
-        {
-            return Ok(());
-        }
-        let mut counted = vec![(credential, limits.per_credential, "credential")];
-        if let Actor::Agent(agent) = actor {
-            counted.push((Counted::Agent(*agent.id.as_bytes()), limits.per_agent, "agent"));
-        }
-        let fresh = Window {
-            began: now,
-            count: 0,
-            generation: rejected.generation,
-        };
-        for (counted, limit, what) in &counted {
-            let window = counts.get(counted).copied().unwrap_or(fresh);
-            let age = now.saturating_sub(window.began);
-            if age < WINDOW && window.count >= *limit {
-                return Err(Refusal::new(
-                    Reason::RotationLimited,
-                    format!("this {what} has had its {limit} forced rotations of the hour"),
-                )
-                .retry_after(WINDOW - age));
+        let (org, generation) = (credential.org, credential.rotation.generation);
+        let (of, by) = (keys::forced(org, credential.id), keys::forced_by(org, holder));
+        for _ in 0..ATTEMPTS {
+            let now = self.now();
+            let before: Option<Stored<Forced>> = self.parts.records.get(&of).await?;
+            let mut forced = before
+                .as_ref()
+                .map_or_else(|| Forced::none(now), |stored| Forced::clone(&stored.value));
+            if forced.generation >= generation {
+                return Ok(());
+            }
+            let mine: Option<Stored<Window>> = self.parts.records.get(&by).await?;
+            let own = mine
+                .as_ref()
+                .map_or_else(|| Window::beginning(now), |stored| *stored.value);
+            let settings = self.parts.settings.load();
+            forced.window = counted(
+                forced.window,
+                settings.forced_rotations_per_credential,
+                "credential",
+                now,
+            )?;
+            let what = match holder {
+                Holder::Agent(_) => "agent",
+                Holder::ApiKey(_) => "API key",
+                Holder::Operator(_) => "operator",
+            };
+            let own = counted(own, settings.forced_rotations_per_agent, what, now)?;
+            forced.generation = generation;
+            let changes = replacing(&of, before.map(|stored| stored.revision), &forced);
+            let changes = match mine {
+                Some(stored) => changes.at(&by, stored.revision),
+                None => changes.absent(&by),
+            };
+            match self.parts.records.commit(changes.put(&by, &own)).await? {
+                Commit::Applied(_) => return Ok(()),
+                Commit::Conflict => {}
             }
         }
-        for (counted, ..) in counted {
-            let window = counts.entry(counted).or_insert(fresh);
-            if now.saturating_sub(window.began) >= WINDOW {
-                *window = fresh;
+        Err(Refusal::new(
+            Reason::Conflict,
+            "the credential keeps being reported",
+        ))
+    }
+
+    /// Keeps that a holder ended with tokens that are rejected, for whoever looks at the credential. It changes
+    /// nothing for others. Written once a row.
+    pub(in crate::service) async fn note_failing(
+        &self,
+        credential: &Credential,
+        holder: Holder,
+        row: Row,
+    ) -> Result<(), Refusal> {
+        let key = keys::forced(credential.org, credential.id);
+        for _ in 0..ATTEMPTS {
+            let before: Option<Stored<Forced>> = self.parts.records.get(&key).await?;
+            let forced = before
+                .as_ref()
+                .map_or_else(|| Forced::none(self.now()), |stored| Forced::clone(&stored.value));
+            let Some(forced) = forced.with_failing(holder, row, self.now()) else {
+                return Ok(());
+            };
+            let changes = replacing(&key, before.map(|stored| stored.revision), &forced);
+            match self.parts.records.commit(changes).await? {
+                Commit::Applied(_) => return Ok(()),
+                Commit::Conflict => {}
             }
-            window.count += 1;
-            window.generation = rejected.generation;
         }
         Ok(())
     }
+
+    /// What a caller says that the provider said, fit to be told back to it: without anything of the credential's
+    /// secrets, which a provider may quote, in one line and short.
+    pub(in crate::service) async fn quotable(
+        &self,
+        org: OrgId,
+        id: CredentialId,
+        said: &str,
+    ) -> Result<String, Refusal> {
+        if said.is_empty() {
+            return Ok(String::new());
+        }
+        let held = self.held(org, id).await?;
+        Ok(redact_known(said, &known(&held.secret.value), MAX_QUOTE))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::actor::AgentActor;
-    use crate::domain::id::Id;
-
-    fn agent(id: u8) -> Actor {
-        Actor::Agent(AgentActor {
-            id: Id::from_bytes([id; 16]),
-            org: Id::from_bytes([0; 16]),
-            environment: Id::from_bytes([0; 16]),
-        })
+/// All that is secret of a credential, to be looked for in a text.
+pub(super) fn known(secret: &CredentialSecret) -> Vec<&[u8]> {
+    let why = Exposure::Inspect;
+    let mut known = Vec::new();
+    known.extend(secret.access.as_ref().map(|token| token.expose(why)));
+    known.extend(secret.refresh.as_ref().map(|token| token.expose(why)));
+    if let Some(aws) = &secret.aws {
+        known.push(aws.secret_access_key.expose(why));
+        known.extend(aws.session_token.as_ref().map(|token| token.expose(why)));
     }
+    known
+}
 
-    fn rejected(credential: u8, generation: u64) -> Rejected {
-        Rejected {
-            credential: [credential; 16],
-            generation,
-        }
-    }
-
-    #[test]
-    fn one_agent_wears_out_neither_one_credential_nor_many() {
-        let (counts, limits) = (
-            Counts::default(),
-            Limits {
-                per_credential: 3,
-                per_agent: 2,
-            },
-        );
-        let hour = |hours| WINDOW * hours;
-        assert!(counts.count(limits, rejected(1, 1), &agent(1), hour(0)).is_ok());
-        assert!(counts.count(limits, rejected(2, 1), &agent(1), hour(0)).is_ok());
-        let refusal = counts
-            .count(limits, rejected(3, 1), &agent(1), hour(0))
-            .unwrap_err();
-        assert_eq!(refusal.reason, Reason::RotationLimited);
-        // Another agent still may, up to the credential's own limit.
-        assert!(counts.count(limits, rejected(1, 2), &agent(2), hour(0)).is_ok());
-        assert!(counts.count(limits, rejected(1, 3), &agent(2), hour(0)).is_ok());
-        assert!(counts.count(limits, rejected(1, 4), &agent(3), hour(0)).is_err());
-        assert!(
-            counts.count(limits, rejected(1, 4), &agent(1), hour(1)).is_ok(),
-            "a new hour"
-        );
-    }
-
-    #[test]
-    fn a_generation_that_many_report_is_one_rotation() {
-        let (counts, limits) = (
-            Counts::default(),
-            Limits {
-                per_credential: 2,
-                per_agent: 1,
-            },
-        );
-        for reporter in 1..=8 {
-            let counted = counts.count(limits, rejected(1, 5), &agent(reporter), Duration::ZERO);
-            assert!(counted.is_ok(), "agent {reporter}");
-        }
-        // The first of them has had its own; the others are still free to.
-        assert!(
-            counts
-                .count(limits, rejected(1, 6), &agent(1), Duration::ZERO)
-                .is_err()
-        );
-        assert!(
-            counts
-                .count(limits, rejected(1, 6), &agent(2), Duration::ZERO)
-                .is_ok()
-        );
-        assert!(
-            counts
-                .count(limits, rejected(1, 7), &agent(3), Duration::ZERO)
-                .is_err()
-        );
-    }
+fn counted(window: Window, limit: u32, what: &str, now: Time) -> Result<Window, Refusal> {
+    window.with_one_more(limit, now).map_err(|wait| {
+        Refusal::new(
+            Reason::RotationLimited,
+            format!("this {what} has had its {limit} forced rotations of the hour"),
+        )
+        .retry_after(wait)
+    })
 }

@@ -6,11 +6,15 @@
 //! nothing with it.
 
 mod adopt;
+mod ahead;
+mod breaker;
 #[cfg(feature = "testing")]
 mod bypass;
 mod exchange;
 mod flights;
 mod forced;
+mod jitter;
+mod places;
 mod recover;
 mod told;
 
@@ -18,16 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ring::rand::SystemRandom;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::Settings;
 use super::watch::Hub;
 use crate::clock::Clock;
-use crate::domain::actor::Actor;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Fence, Incarnation, Phase};
@@ -40,7 +42,12 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use ahead::Schedule;
+use breaker::Breakers;
+use exchange::Why;
 use flights::{Flights, Landed, Landing};
+pub use jitter::{Jitter, system_jitter};
+use places::Places;
 pub(super) use told::stopped;
 
 /// What the engine is made of.
@@ -54,16 +61,17 @@ pub(super) struct Parts {
     pub incarnation: Incarnation,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
+    pub jitter: Jitter,
 }
 
 /// The engine.
 pub struct Refresher {
     parts: Parts,
     flights: Flights,
-    exchanges: Semaphore,
+    places: Places,
+    breakers: Arc<Breakers>,
+    ahead: Schedule,
     tasks: TaskTracker,
-    forced: forced::Counts,
-    random: SystemRandom,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
 }
@@ -149,12 +157,26 @@ pub(super) struct Rules {
 
 impl Refresher {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let settings = parts.settings.load_full();
+        let (all, each) = (settings.max_exchanges, settings.max_exchanges_per_connector);
+        let breakers = Breakers::new(
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.jitter),
+            Arc::clone(&parts.metrics),
+        );
+        for connector in parts
+            .connectors
+            .iter()
+            .filter(|connector| connector.usable().is_ok())
+        {
+            parts.metrics.breaker(&connector.name, Standing::Closed);
+        }
         Arc::new(Self {
-            flights: Flights::new(parts.settings.load().max_waiters),
-            exchanges: Semaphore::new(parts.settings.load().max_exchanges),
+            flights: Flights::new(settings.max_waiters),
+            places: Places::new(all, each, Arc::clone(&parts.metrics)),
+            breakers,
+            ahead: Schedule::new(),
             tasks: TaskTracker::new(),
-            forced: forced::Counts::default(),
-            random: SystemRandom::new(),
             #[cfg(feature = "testing")]
             bypass: false.into(),
             parts,
@@ -176,8 +198,20 @@ impl Refresher {
         }
     }
 
-    /// The credential with a secret that meets `need`, refreshed first where it does not.
+    /// The credential with a secret that meets `need`, refreshed first where it does not; to be handed out.
     pub(super) async fn fresh(
+        self: &Arc<Self>,
+        org: OrgId,
+        id: CredentialId,
+        need: Need,
+    ) -> Result<Fresh, Refusal> {
+        let fresh = self.renewed(org, id, need).await?;
+        self.in_use(&fresh.credential);
+        Ok(fresh)
+    }
+
+    /// As [`Refresher::fresh`], where nobody is going to use it.
+    pub(super) async fn renewed(
         self: &Arc<Self>,
         org: OrgId,
         id: CredentialId,
@@ -205,7 +239,7 @@ impl Refresher {
                 exchanged = true;
                 continue;
             }
-            match self.join(org, id, need).await {
+            match self.join(org, id, need, Why::Asked).await {
                 Landing::Renewed => exchanged = true,
                 Landing::Current => {}
                 Landing::Refused(refusal) => {
@@ -252,14 +286,14 @@ impl Refresher {
         ))
     }
 
-    async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need) -> Landing {
+    async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
         let start = || {
             let refresher = Arc::clone(self);
             let flight = self.tasks.spawn(async move {
                 // Out of the map before the result is told: who comes now starts by reading the new state.
                 // However the flight ends, by a panic too: nobody must be given that end for good.
                 let _landed = Landed(&refresher.flights, id);
-                refresher.fly(org, id, need).await
+                refresher.fly(org, id, need, why).await
             });
             async move {
                 flight.await.unwrap_or_else(|error| {
@@ -274,26 +308,16 @@ impl Refresher {
         }
     }
 
-    /// Counts a rotation that a caller forces by rejecting the credential's present generation.
-    pub(super) fn count_forced(&self, credential: &Credential, actor: &Actor) -> Result<(), Refusal> {
-        let settings = self.parts.settings.load();
-        let limits = forced::Limits {
-            per_credential: settings.forced_rotations_per_credential,
-            per_agent: settings.forced_rotations_per_agent,
-        };
-        let rejected = forced::Rejected {
-            credential: *credential.id.as_bytes(),
-            generation: credential.rotation.generation,
-        };
-        self.forced
-            .count(limits, rejected, actor, self.parts.clock.monotonic())
+    /// How many credentials are to be refreshed ahead of need.
+    pub(super) fn scheduled_ahead(&self) -> usize {
+        self.ahead.len()
     }
 
     /// Takes no new exchanges and waits for those under way. Their answers are staged and adopted.
     pub async fn drain(&self) {
         self.tasks.close();
         // Who waits for a place is told to come again: nothing was sent for it yet.
-        self.exchanges.close();
+        self.places.close();
         self.tasks.wait().await;
     }
 

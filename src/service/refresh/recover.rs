@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exchange::{Claim, Unsettled, refresh_record, rule};
+use super::exchange::{Claim, Unsettled, Why, refresh_record, rule};
 use super::flights::Landing;
 use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
@@ -69,7 +69,7 @@ impl Refresher {
                     remaining: Duration::ZERO,
                     newer_than: Some(held.credential.value.rotation.generation),
                 };
-                if let Landing::Refused(refusal) = refresher.join(org, id, need).await {
+                if let Landing::Refused(refusal) = refresher.join(org, id, need, Why::Asked).await {
                     tracing::warn!(credential = %id, %refusal, "an ambiguous grant could not be settled yet");
                 }
             });
@@ -137,6 +137,7 @@ impl Refresher {
                 revision: held.credential.revision,
                 fence,
                 begin: None,
+                pass: None,
             };
             return match self.adopt(claim, &held.secret.value, connector, answer).await {
                 Ok(Landing::Renewed | Landing::Current) => Ok(()),

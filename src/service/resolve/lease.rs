@@ -14,6 +14,7 @@ use crate::domain::journal::{Position, Record};
 use crate::domain::lease::{Handed, Lease};
 use crate::domain::mode::AuthMode;
 use crate::domain::refusal::Refusal;
+use crate::domain::rejection::Row;
 use crate::domain::time::Time;
 use crate::service::Broker;
 use crate::service::effect::{Failed, Undone};
@@ -38,6 +39,7 @@ impl Broker {
         let cleared = self.cleared(caller, subject, entry).await?;
         let filed = self.filed(caller, subject, choice.source.backing(entry)).await?;
         let (mut changes, mut again) = (Changes::default(), None);
+        let before = filed.lease.as_ref().map(|lease| Arc::clone(&lease.value));
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
                 let handed = self.handed(caller, choice)?;
@@ -73,7 +75,10 @@ impl Broker {
                 }
             }
             None => {
-                let lease = self.new_lease(caller, subject, &prepared.permit, choice, now, &clearance)?;
+                let mut lease = self.new_lease(caller, subject, &prepared.permit, choice, now, &clearance)?;
+                if let Some(before) = &before {
+                    lease.follow(before);
+                }
                 changes = changes.absent(&keys::lease(org, lease.id));
                 lease
             }
@@ -133,19 +138,32 @@ impl Broker {
         handed: Option<Handed>,
         model: &str,
     ) -> Result<Arc<Lease>, Undone> {
+        let rejections = lease.value.rejections;
+        self.handing_after(lease, handed, model, rejections).await
+    }
+
+    /// As [`Broker::handing`], after a report that led to this row of rejections.
+    pub(super) async fn handing_after(
+        &self,
+        lease: Stored<Lease>,
+        handed: Option<Handed>,
+        model: &str,
+        rejections: Option<Row>,
+    ) -> Result<Arc<Lease>, Undone> {
         let before = lease.value.handed;
         let newer = match (before, handed) {
             (Some(before), Some(handed)) => handed.generation > before.generation,
             (None, handed) => handed.is_some(),
             (Some(_), None) => false,
         };
-        if !newer && lease.value.model == model {
+        if !newer && lease.value.model == model && lease.value.rejections == rejections {
             return Ok(lease.value);
         }
         let key = keys::lease(lease.value.org, lease.value.id);
         let handing = Lease {
             handed: if newer { handed } else { before },
             model: model.to_owned(),
+            rejections,
             ..Lease::clone(&lease.value)
         };
         // Guarded: what ended the lease meanwhile wins.
@@ -185,6 +203,7 @@ impl Broker {
             handed: self.handed(caller, choice)?,
             approval: clearance.approved().map(Approved::approval),
             project: Some(subject.project),
+            rejections: None,
         })
     }
 
@@ -214,10 +233,11 @@ impl Broker {
     /// What handing out a choice lets out; `None` where nothing leaves that works without the broker.
     fn handed(&self, caller: &Caller, choice: &Choice) -> Result<Option<Handed>, Refusal> {
         Ok(match &choice.source {
-            Source::Stored(credential) => Some(handed(credential)),
+            Source::Stored(credential) => Some(handed(credential, self.now())),
             Source::Managed(key) if self.hands_raw(holder(caller)?) => Some(Handed {
                 generation: key.facts.generation,
                 expires: None,
+                at: Some(self.now()),
             }),
             Source::Managed(_) | Source::HostSession | Source::Local(_) => None,
         })
@@ -257,9 +277,10 @@ fn ending(changes: Changes, lease: &Stored<Lease>, now: Time) -> Changes {
 }
 
 /// What handing out this credential lets out.
-pub(super) fn handed(credential: &Credential) -> Handed {
+pub(super) fn handed(credential: &Credential, now: Time) -> Handed {
     Handed {
         generation: credential.rotation.generation,
         expires: credential.expires,
+        at: Some(now),
     }
 }

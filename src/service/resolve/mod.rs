@@ -1,5 +1,6 @@
 //! Resolution: whose credential this task gets, decided, recorded, handed out.
 
+mod bounded;
 mod clearance;
 mod explain;
 mod lease;

@@ -53,7 +53,7 @@ impl Prepared {
 
 impl Pin {
     /// Why the task does not run on the first way it might have.
-    fn because(&self) -> Option<Reason> {
+    pub(super) fn because(&self) -> Option<Reason> {
         Reason::from_code(self.runs.as_ref()?.because.as_deref()?)
     }
 }

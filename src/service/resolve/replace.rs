@@ -6,6 +6,7 @@ use super::lease::handed;
 use super::{ATTEMPTS, ResolveInput, Whose, checked_request_id, shown};
 use crate::domain::actor::Caller;
 use crate::domain::conditions::{Condition, reason};
+use crate::domain::credential::Credential;
 use crate::domain::decision::Decision;
 use crate::domain::id::{OrgId, ProjectId, TaskId};
 use crate::domain::journal::{Action, Outcome, Position, Record};
@@ -15,6 +16,7 @@ use crate::domain::mode::CredentialKind;
 use crate::domain::profile::OnRejection;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::rejection::Row;
 use crate::domain::task::{Task, TaskClaims};
 use crate::service::Broker;
 use crate::service::effect::Undone;
@@ -49,7 +51,8 @@ pub struct Refreshed {
     pub position: Position,
 }
 
-/// The longest message taken, in bytes. It is not kept: a caller's text may quote the credential.
+/// The longest message taken, in bytes. It is neither stored nor journaled nor logged: a caller's text may quote the
+/// credential. Where it is told, redacted, it is told to that caller in that answer.
 const MAX_MESSAGE: usize = 8_192;
 /// How many pins of a task are looked through: it has one for each provider that it asked for.
 const MAX_PINS: usize = 32;
@@ -131,13 +134,21 @@ impl Broker {
         }
         if rejected == current {
             if credential.kind != CredentialKind::OAuthGrant {
-                return Err(Refusal::new(
+                let said = self.said(&credential, input).await?;
+                let refusal = Refusal::new(
                     Reason::ReauthRequired,
                     "the provider rejects the stored key, and a key cannot be refreshed: store a new one",
                 )
-                .with("credential", credential.id.to_string()));
+                .with("credential", credential.id.to_string());
+                return Err(match said {
+                    Some(said) => refusal.with("provider_message", said),
+                    None => refusal,
+                });
             }
-            self.refresher.count_forced(&credential, caller.actor())?;
+            self.still_bounded(&lease.value, &credential, input).await?;
+            self.refresher
+                .count_forced(&credential, lease.value.holder)
+                .await?;
         }
         let need = Need {
             remaining: self.settings().minimum_remaining,
@@ -154,9 +165,7 @@ impl Broker {
             .about("credential", credential.id)
             .about("generation", fresh.credential.rotation.generation)
             .outcome(Outcome::Allowed);
-        let lease = self
-            .handing_over(caller, lease, handed(&fresh.credential))
-            .await?;
+        let lease = self.replaced(caller, lease, &fresh.credential, rejected).await?;
         let position = self.journal.append(&record).await?;
         self.still_allowed(caller, whose, task.as_ref()).await?;
         self.still_permitted(&lease, project).await?;
@@ -215,7 +224,12 @@ impl Broker {
             .record(Action::Resolve, Some(lease.org))
             .request(reported.request_id)
             .about("rejected", lease.id)
-            .about("rejected_generation", reported.rejected_generation);
+            .about("rejected_generation", reported.rejected_generation)
+            .about("because", refused.reason);
+        let record = match lease.credential {
+            Some(credential) => record.about("rejected_credential", credential),
+            None => record,
+        };
         let record = subject.noted(record);
         let gone = self.resolve_for(caller, &subject, &input, remaining, &record, &mut decision);
         match gone.await {
@@ -230,16 +244,22 @@ impl Broker {
         }
     }
 
-    /// The task whose choice the lease's credential is, and the provider that was asked for.
+    /// The task whose choice the lease's credential is or was, and the provider that was asked for.
     async fn pinned_to(&self, lease: &Lease) -> Result<Option<(TaskId, String)>, Refusal> {
         let Some(task) = lease.task else {
             return Ok(None);
         };
         let list = keys::pins(lease.org, task);
         let pins = self.records.scan::<Pin>(list.as_bytes(), None, MAX_PINS).await?;
+        // A report that is repeated, because its answer was lost, finds the task moved on by the first.
+        let moved = |(key, pin): &&(keys::Key, Stored<Pin>)| {
+            pin.value.because() == Some(Reason::ReauthRequired)
+                && keys::pin_provider(key).is_some_and(|asked| asked == lease.provider)
+        };
         let found = pins
             .iter()
-            .find(|(_, pin)| pin.value.credential == lease.credential);
+            .find(|(_, pin)| pin.value.credential == lease.credential)
+            .or_else(|| pins.iter().find(moved));
         Ok(found.and_then(|(key, _)| Some((task, keys::pin_provider(key)?))))
     }
 
@@ -272,8 +292,9 @@ impl Broker {
         let handed = Handed {
             generation,
             expires: None,
+            at: Some(self.now()),
         };
-        let lease = self.handing_over(caller, lease, handed).await?;
+        let lease = self.handing_over(caller, lease, handed, None).await?;
         let position = self.journal.append(&record).await?;
         self.still_live(caller).await?;
         self.still_permitted(&lease, project).await?;
@@ -287,6 +308,20 @@ impl Broker {
         })
     }
 
+    /// Keeps the generation that takes the rejected one's place, and the row of rejections that this makes.
+    async fn replaced(
+        &self,
+        caller: &Caller,
+        lease: Stored<Lease>,
+        credential: &Credential,
+        rejected: u64,
+    ) -> Result<Arc<Lease>, Refusal> {
+        let forced = self.refresher.forced(credential.org, credential.id).await?;
+        let report = (rejected, forced.connected);
+        let handed = handed(credential, self.now());
+        self.handing_over(caller, lease, handed, Some(report)).await
+    }
+
     /// Keeps the generation that the lease is about to hand out. Other callers of the same lease may be doing so
     /// at the same moment.
     async fn handing_over(
@@ -294,11 +329,20 @@ impl Broker {
         caller: &Caller,
         mut lease: Stored<Lease>,
         handed: Handed,
+        report: Option<(u64, u64)>,
     ) -> Result<Arc<Lease>, Refusal> {
         for _ in 0..ATTEMPTS {
             let (org, id) = (lease.value.org, lease.value.id);
             let model = lease.value.model.clone();
-            match self.handing(lease, Some(handed), &model).await {
+            let rejections = lease.value.rejections;
+            let row = match report {
+                Some((rejected, connected)) => {
+                    let before = lease.value.handed;
+                    Some(Row::after(rejections, rejected, before, connected, self.now()))
+                }
+                None => rejections,
+            };
+            match self.handing_after(lease, Some(handed), &model, row).await {
                 Ok(lease) => return Ok(lease),
                 Err(Undone::Conflict) => lease = self.own_lease(caller, org, &id.to_string()).await?,
                 Err(Undone::Refused(refusal)) => return Err(refusal),

@@ -9,6 +9,7 @@ use crate::domain::enrollment::EnrollmentToken;
 use crate::domain::id::{OrgId, TaskId};
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::refusal::Refusal;
+use crate::domain::rejection::Window;
 use crate::domain::task::Task;
 use crate::domain::time::Time;
 use crate::service::Broker;
@@ -75,6 +76,7 @@ impl Broker {
         let who = Present::Agent(org, id);
         let _forgotten = self.presence.forgetting(who).await;
         changes = changes.delete::<Seen>(&keys::agent_seen(org, id));
+        changes = changes.delete::<Window>(&keys::forced_by(org, Holder::Agent(id)));
         changes = changes.delete::<Agent>(&keys::agent(org, id));
         let _applied = self.records.commit(changes).await?;
         Ok(())

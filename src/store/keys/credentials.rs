@@ -1,7 +1,8 @@
 //! Credentials: their part of the keyspace.
 
-use super::{Key, of, tagged};
+use super::{Key, holder_part, of, tagged};
 use crate::domain::id::{CredentialId, OrgId};
+use crate::domain::lease::Holder;
 use crate::domain::lineage::Fingerprint;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
@@ -24,6 +25,16 @@ pub fn credential_secret(org: OrgId, id: CredentialId) -> Key {
 /// A token endpoint's staged answer.
 pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-answer", &[id.as_bytes()])
+}
+
+/// What reports of rejections have done to a credential.
+pub fn forced(org: OrgId, id: CredentialId) -> Key {
+    of(org, "forced", &[id.as_bytes()])
+}
+
+/// The rotations that somebody has forced.
+pub fn forced_by(org: OrgId, holder: Holder) -> Key {
+    of(org, "forced-by", &[&holder_part(holder)])
 }
 
 /// The generations that a grant has had.

@@ -1,0 +1,256 @@
+//! Reports that the provider rejects what was handed out: how many in a row are answered with a new generation, and
+//! how many rotations they may force.
+//!
+//! Two limits, for two cases. A *row* belongs to a lease: tokens that the provider issues and then rejects, one after
+//! the other, are not mended by one more. A *window* belongs to a credential, or to whoever reports: however many
+//! leases somebody holds, a grant is rotated by force only so often an hour. Both are stored, so that a restart
+//! forgives nothing.
+
+use std::time::Duration;
+
+use super::lease::{Handed, Holder};
+use super::time::Time;
+
+/// A generation that is rejected so long after it was handed out had worked: its rejection is the first of a row.
+pub const LASTED: Duration = Duration::from_secs(300);
+/// How long the rejections of a row count together, from the first of them.
+pub const ROW: Duration = Duration::from_secs(600);
+/// How long forced rotations count together.
+pub const WINDOW: Duration = Duration::from_secs(3_600);
+/// How long it is told that a holder ended with tokens that are rejected.
+pub const TOLD: Duration = Duration::from_secs(86_400);
+/// How many such holders are told of a credential.
+pub const MAX_FAILING: usize = 8;
+
+/// Fresh generations that one lease reported as rejected, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// How many of them.
+    pub count: u32,
+    /// When the first was reported.
+    pub since: Time,
+    /// The newest of them.
+    pub generation: u64,
+}
+
+impl Row {
+    /// The row that a report of `generation` leads to. `handed` is what the lease last handed out, `connected` the
+    /// generation with which the present grant was put in place, 0 where that is long ago.
+    pub fn after(
+        before: Option<Row>,
+        generation: u64,
+        handed: Option<Handed>,
+        connected: u64,
+        now: Time,
+    ) -> Row {
+        let first = Row {
+            count: 1,
+            since: now,
+            generation,
+        };
+        let Some(row) = before else {
+            return first;
+        };
+        // A report that is repeated, because its answer was lost, counts once.
+        if generation <= row.generation {
+            return row;
+        }
+        // The clock was put back: nothing is known of the time between.
+        let over = now < row.since || row.since + ROW <= now;
+        let replaced = connected > row.generation;
+        let lasted = handed
+            .filter(|handed| handed.generation == generation)
+            .is_some_and(|handed| handed.at.is_none_or(|at| at + LASTED <= now));
+        if over || replaced || lasted {
+            return first;
+        }
+        Row {
+            count: row.count.saturating_add(1),
+            since: row.since,
+            generation,
+        }
+    }
+}
+
+/// Forced rotations that count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// When the first was forced.
+    pub began: Time,
+    /// How many were.
+    pub count: u32,
+}
+
+impl Window {
+    /// One that begins now.
+    pub const fn beginning(now: Time) -> Window {
+        Window { began: now, count: 0 }
+    }
+
+    /// With one more, or how long to wait until there may be one more.
+    pub fn with_one_more(self, limit: u32, now: Time) -> Result<Window, Duration> {
+        let over = self.began + WINDOW <= now;
+        // A clock that was put back neither forgives nor makes the hour longer than one.
+        let began = if over { now } else { self.began.min(now) };
+        let count = if over { 0 } else { self.count };
+        if count >= limit {
+            return Err((began + WINDOW).since(now));
+        }
+        Ok(Window {
+            began,
+            count: count + 1,
+        })
+    }
+}
+
+/// What reports of rejections have done to a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// Its forced rotations.
+    pub window: Window,
+    /// The newest generation that was replaced by force; 0 where none was.
+    pub generation: u64,
+    /// The generation with which the present grant was put in place; 0 where it is the first.
+    pub connected: u64,
+    /// Who ended with tokens that are rejected, oldest first.
+    pub failing: Vec<Failing>,
+}
+
+/// A holder that was told `REAUTH_FAILED`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Who.
+    pub holder: Holder,
+    /// When first, in the row that led there.
+    pub at: Time,
+}
+
+impl Forced {
+    /// Nothing was forced yet.
+    pub const fn none(now: Time) -> Forced {
+        Forced {
+            window: Window::beginning(now),
+            generation: 0,
+            connected: 0,
+            failing: Vec::new(),
+        }
+    }
+
+    /// A new grant took the place of the old, as `generation`: what was is forgotten.
+    pub fn connected(generation: u64, now: Time) -> Forced {
+        Forced {
+            connected: generation,
+            ..Forced::none(now)
+        }
+    }
+
+    /// With a holder that failed; `None` where it is in there already since `row`.
+    pub fn with_failing(&self, holder: Holder, row: Row, now: Time) -> Option<Forced> {
+        let known = |failing: &Failing| failing.holder == holder && failing.at >= row.since;
+        if self.failing.iter().any(known) {
+            return None;
+        }
+        let mut forced = self.clone();
+        forced.failing.retain(|failing| failing.holder != holder);
+        forced.failing.push(Failing { holder, at: now });
+        let excess = forced.failing.len().saturating_sub(MAX_FAILING);
+        forced.failing.drain(..excess);
+        Some(forced)
+    }
+
+    /// Who failed lately.
+    pub fn failing(&self, now: Time) -> impl Iterator<Item = Failing> {
+        self.failing
+            .iter()
+            .copied()
+            .filter(move |failing| failing.at <= now && now < failing.at + TOLD)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Id;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(1_000_000_000) + Duration::from_secs(seconds)
+    }
+
+    fn handed(generation: u64, seconds: u64) -> Option<Handed> {
+        Some(Handed {
+            generation,
+            expires: None,
+            at: Some(at(seconds)),
+        })
+    }
+
+    #[test]
+    fn generations_that_are_rejected_at_once_make_a_row() {
+        let one = Row::after(None, 2, handed(2, 0), 0, at(400));
+        let two = Row::after(Some(one), 3, handed(3, 400), 0, at(401));
+        let three = Row::after(Some(two), 4, handed(4, 401), 0, at(402));
+        assert_eq!((one.count, two.count, three.count), (1, 2, 3));
+        assert_eq!((three.since, three.generation), (at(400), 4));
+        assert_eq!(
+            Row::after(Some(three), 4, handed(5, 402), 0, at(403)),
+            three,
+            "repeated"
+        );
+        assert_eq!(
+            Row::after(Some(three), 2, handed(5, 402), 0, at(403)),
+            three,
+            "stale"
+        );
+    }
+
+    #[test]
+    fn what_lasted_and_time_and_a_new_grant_begin_anew() {
+        let row = Some(Row {
+            count: 3,
+            since: at(0),
+            generation: 4,
+        });
+        let after = |handed, connected, now| Row::after(row, 5, handed, connected, now).count;
+        assert_eq!(after(handed(5, 10), 0, at(309)), 4);
+        assert_eq!(after(handed(5, 10), 0, at(310)), 1, "it lasted");
+        // Whoever reports what was not handed to it cannot say that it lasted.
+        assert_eq!(after(handed(4, 10), 0, at(599)), 4);
+        assert_eq!(after(handed(5, 500), 0, at(599)), 4);
+        assert_eq!(after(handed(5, 500), 0, at(600)), 1, "long ago");
+        assert_eq!(after(handed(5, 10), 4, at(20)), 4, "the grant of before");
+        assert_eq!(after(handed(5, 10), 5, at(20)), 1, "a new grant");
+    }
+
+    #[test]
+    fn a_window_holds_for_an_hour_and_for_no_longer_whatever_the_clock_does() {
+        let mut window = Window::beginning(at(0));
+        for _ in 0..2 {
+            window = window.with_one_more(2, at(10)).unwrap();
+        }
+        assert_eq!(window.with_one_more(2, at(600)), Err(Duration::from_secs(3_000)));
+        let put_back = Time::from_millis(1_000_000_000 - 86_400_000);
+        assert_eq!(window.with_one_more(2, put_back), Err(WINDOW));
+        assert_eq!(window.with_one_more(2, at(3_600)).unwrap().count, 1);
+    }
+
+    #[test]
+    fn holders_that_fail_are_told_once_each_and_not_for_ever() {
+        let row = Row {
+            count: 3,
+            since: at(0),
+            generation: 4,
+        };
+        let holder = |n| Holder::Agent(Id::from_bytes([n; 16]));
+        let mut forced = Forced::none(at(0));
+        for n in 0..=8 {
+            forced = forced.with_failing(holder(n), row, at(u64::from(n))).unwrap();
+            assert_eq!(forced.with_failing(holder(n), row, at(9)), None);
+        }
+        assert_eq!(forced.failing.len(), MAX_FAILING);
+        assert_eq!(forced.failing[0].holder, holder(1), "the newest are kept");
+        assert_eq!(forced.failing(at(9)).count(), MAX_FAILING);
+        assert_eq!(forced.failing(at(86_404)).count(), 4);
+        assert_eq!(Forced::connected(9, at(10)).failing(at(10)).count(), 0);
+    }
+}

@@ -1,0 +1,107 @@
+//! Tokens that the provider issues and then rejects, one after the other: after so many, another does not help.
+//!
+//! What is known of it is a caller's word. So it ends that caller's lease on the credential for a while, is told
+//! where people look, and takes nothing from anybody else: the credential stays as it is, other holders are served,
+//! and the task does not go on along its permit.
+
+use super::replace::RefreshInput;
+use crate::domain::credential::{Credential, Health};
+use crate::domain::lease::Lease;
+use crate::domain::mode::CredentialKind;
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
+use crate::domain::rejection::Row;
+use crate::service::Broker;
+
+impl Broker {
+    /// Refuses a report of the present generation where it would be one too many in its row. What the provider's
+    /// own refusal has settled already is not a matter of rows.
+    pub(super) async fn still_bounded(
+        &self,
+        lease: &Lease,
+        credential: &Credential,
+        input: &RefreshInput<'_>,
+    ) -> Result<(), Refusal> {
+        let limit = self.settings().rejections_in_a_row;
+        let row = self.row(lease, credential, input.rejected_generation).await?;
+        let settled = matches!(
+            self.health(credential),
+            Health::Quarantined | Health::ReauthRequired
+        );
+        if row.count <= limit || settled {
+            return Ok(());
+        }
+        self.refresher.note_failing(credential, lease.holder, row).await?;
+        let said = self.said(credential, input).await?;
+        let refusal = Refusal::new(
+            Reason::ReauthFailed,
+            format!(
+                "{limit} new tokens were had one after the other, and the provider rejects the last as well"
+            ),
+        )
+        .with("credential", credential.id.to_string());
+        Err(match said {
+            Some(said) => refusal.with("provider_message", &said).quoting(said),
+            None => refusal,
+        })
+    }
+
+    /// The row of rejections that a report leads to.
+    pub(super) async fn row(
+        &self,
+        lease: &Lease,
+        credential: &Credential,
+        rejected: u64,
+    ) -> Result<Row, Refusal> {
+        let forced = self.refresher.forced(credential.org, credential.id).await?;
+        Ok(Row::after(
+            lease.rejections,
+            rejected,
+            lease.handed,
+            forced.connected,
+            self.now(),
+        ))
+    }
+
+    /// The provider's last message, where there is one: what the caller says it was told, and what the token endpoint told the broker
+    /// where something was not well. The caller's part is quoted to that caller and goes nowhere else: it is
+    /// neither stored nor journaled nor logged.
+    pub(super) async fn said(
+        &self,
+        credential: &Credential,
+        input: &RefreshInput<'_>,
+    ) -> Result<Option<String>, Refusal> {
+        let reported = self
+            .refresher
+            .quotable(credential.org, credential.id, input.provider_message)
+            .await?;
+        let told = credential.rotation.message();
+        Ok(match (reported.is_empty(), told.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(reported),
+            (true, false) => Some(told.to_owned()),
+            (false, false) => Some(format!("{reported} (its token endpoint: {told})")),
+        })
+    }
+
+    /// What is not well with a credential, as people are told: the provider's last message, or who reports that it
+    /// rejects each new token; empty while all is well.
+    pub async fn last_error(&self, credential: &Credential) -> Result<String, Refusal> {
+        let message = credential.rotation.message();
+        if !message.is_empty() || credential.kind != CredentialKind::OAuthGrant {
+            return Ok(message.to_owned());
+        }
+        let forced = self.refresher.forced(credential.org, credential.id).await?;
+        let holders: Vec<_> = forced
+            .failing(self.now())
+            .map(|failing| failing.holder.to_string())
+            .collect();
+        Ok(match holders.as_slice() {
+            [] => String::new(),
+            holders => format!(
+                "each new token was rejected, as reported by {}",
+                holders.join(", ")
+            ),
+        })
+    }
+}
