@@ -84,19 +84,38 @@ pub struct OpenEffect {
     pub entry: Entry,
 }
 
+/// Where records go.
+pub(super) enum Queue {
+    /// To the writer's thread.
+    Writer(SyncSender<Append>),
+    /// To what a simulation keeps in place of thread and files.
+    #[cfg(feature = "testing")]
+    Simulated(Arc<dyn super::simulated::Keeper>),
+}
+
+impl Queue {
+    fn send(&self, append: Append) -> Result<(), TrySendError<Append>> {
+        match self {
+            Queue::Writer(writer) => writer.try_send(append),
+            #[cfg(feature = "testing")]
+            Queue::Simulated(keeper) => super::simulated::send(keeper.as_ref(), append),
+        }
+    }
+}
+
 /// A handle on an open journal. The last one to go lets the writer finish what is queued and end.
 #[derive(Clone)]
 pub struct Journal(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     /// `None` once closed.
-    queue: RwLock<Option<SyncSender<Append>>>,
+    pub(super) queue: RwLock<Option<Queue>>,
     pub(super) reader: Arc<Reader>,
-    tip: watch::Receiver<Position>,
-    head: watch::Receiver<SignedHead>,
-    failure: watch::Receiver<Option<JournalError>>,
+    pub(super) tip: watch::Receiver<Position>,
+    pub(super) head: watch::Receiver<SignedHead>,
+    pub(super) failure: watch::Receiver<Option<JournalError>>,
     /// Its sender goes when the writer has ended and let the folder go.
-    ended: watch::Receiver<()>,
+    pub(super) ended: watch::Receiver<()>,
     pub(super) dir: PathBuf,
     pub(super) key: Arc<SigningKey>,
     pub(super) clock: Arc<dyn Clock>,
@@ -125,7 +144,7 @@ impl Journal {
         let (alive, ended) = watch::channel(());
         let (writer, opened) = open::open(dir, Arc::clone(&key), Arc::clone(&clock), options)?;
         let shared = Shared {
-            queue: RwLock::new(Some(sender)),
+            queue: RwLock::new(Some(Queue::Writer(sender))),
             reader: Arc::clone(&writer.reader),
             tip: writer.tip.subscribe(),
             head: writer.head.subscribe(),
@@ -173,7 +192,7 @@ impl Journal {
         };
         let sent = {
             let queue = self.0.queue.read().unwrap_or_else(PoisonError::into_inner);
-            queue.as_ref().map(|queue| queue.try_send(append))
+            queue.as_ref().map(|queue| queue.send(append))
         };
         match sent {
             Some(Ok(())) => Ok(answered),

@@ -41,6 +41,8 @@ mod prune;
 mod read;
 #[cfg(feature = "server")]
 mod segment;
+#[cfg(feature = "testing")]
+pub mod simulated;
 #[cfg(feature = "server")]
 mod writer;
 

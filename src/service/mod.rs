@@ -121,7 +121,7 @@ pub use policy::{
 pub use presence::Present;
 pub use proxy_grants::{ActiveGrant, Introspection, ProxyGrant, ProxySettings};
 pub use quota::Reservation;
-pub use refresh::{Jitter, Refresher, system_jitter};
+pub use refresh::{Jitter, Planted, Refresher, system_jitter};
 pub use registry::{ConnectorView, PoolView, ProviderView};
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
@@ -194,17 +194,17 @@ pub struct Parts {
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// The CA.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// Executors and providers.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// The connectors by name.
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Who may vouch for members.
-    pub issuers: Issuers,
+    pub issuers: Arc<Issuers>,
     /// Whether model servers are there.
-    pub prober: Prober,
+    pub prober: Arc<Prober>,
     /// Times and limits.
     pub settings: Settings,
     /// What proxy grants are made and checked with.
@@ -218,12 +218,12 @@ pub struct Broker {
     records: Arc<Records>,
     journal: Journal,
     clock: Arc<dyn Clock>,
-    authority: Authority,
-    registry: Registry,
+    authority: Arc<Authority>,
+    registry: Arc<Registry>,
     connectors: Arc<Connectors>,
     endpoint: Arc<dyn TokenEndpoint>,
-    issuers: Issuers,
-    prober: Prober,
+    issuers: Arc<Issuers>,
+    prober: Arc<Prober>,
     settings: Arc<ArcSwap<Settings>>,
     random: SystemRandom,
     refresher: Arc<Refresher>,

@@ -149,11 +149,13 @@ impl Bench {
             records: Arc::clone(&records),
             journal: journal.clone(),
             clock: clock.clone(),
-            authority,
-            registry: registry.unwrap(),
+            authority: authority.into(),
+            registry: registry.unwrap().into(),
             connectors,
-            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap(),
-            prober: credbroker::upstream::probe::Prober::new(&[], clock.clone()).unwrap(),
+            issuers: Issuers::new(Vec::new(), clock.clone()).unwrap().into(),
+            prober: credbroker::upstream::probe::Prober::new(&[], clock.clone())
+                .unwrap()
+                .into(),
             endpoint: endpoint.clone(),
             settings: settings(),
             grant_key: GrantKey::new(&Secret::new(vec![7; 32])),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Refresher;
 use super::flights::Landing;
+use super::{Planted, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Outcome;
@@ -62,7 +62,7 @@ impl Refresher {
         if let Some(pass) = claim.pass.take() {
             pass.answered(&says, plain);
         }
-        match says {
+        match self.blamed(says) {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
@@ -95,6 +95,7 @@ impl Refresher {
                 self.settle(claim, Event::Refused(refused)).await
             }
             Answer::NotProcessed { retry_after, message } => {
+                let retry_after = retry_after.filter(|_| !self.planted(Planted::RetryAfterIgnored));
                 let message = plain(message);
                 let not_before = self.now() + self.pause(failures, retry_after);
                 self.settle(claim, Event::NotProcessed { not_before, message })
@@ -170,6 +171,7 @@ impl Refresher {
         let kept = || {
             old.refresh
                 .as_ref()
+                .filter(|_| !self.planted(Planted::BlankRefresh))
                 .map(|token| Secret::new(token.expose(Exposure::Seal).to_vec()))
         };
         let secret = CredentialSecret {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::breaker::{Pass, Said};
 use super::flights::Landing;
 use super::places::Place;
-use super::told::{stopped, waiting};
-use super::{Held, Need, Refresher};
+use super::told::{refresh_record, stopped, waiting};
+use super::{Held, Need, Planted, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
-use crate::domain::journal::{Action, Outcome, Phase as JournalPhase, Position, Record};
+use crate::domain::journal::{Outcome, Phase as JournalPhase, Position};
 use crate::domain::pace::back_off;
 use crate::domain::pace::breaker::Heard;
 use crate::domain::reason::Reason;
@@ -108,7 +108,8 @@ impl Refresher {
         why: &Why,
     ) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
-        if need.met_by(&held, self.now(), self.rules(&held.credential.value)) {
+        let met = need.met_by(&held, self.now(), self.rules(&held.credential.value));
+        if met && !self.planted(Planted::SkipReread) {
             return Ok(Landing::Current);
         }
         let connector = self.usable_connector(&held.credential.value)?;
@@ -181,7 +182,8 @@ impl Refresher {
             deadline: now + self.parts.settings.load().exchange_timeout,
             rule: rule(connector),
         };
-        held.credential.value.rotation.on(event, Fence(0), now).ok()
+        let rotation = self.impatient(&held.credential.value.rotation);
+        rotation.on(event, Fence(0), now).ok()
     }
 
     fn usable_connector(&self, credential: &Credential) -> Result<&Connector, Refusal> {
@@ -273,10 +275,10 @@ impl Refresher {
             }
             _ => limit,
         };
-        let delivery = tokio::time::timeout(limit, sent)
+        let delivery = tokio::time::timeout(self.patience(limit), sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
-        match delivery {
+        match self.misread(delivery) {
             Delivery::Answered {
                 status,
                 retry_after,
@@ -318,6 +320,9 @@ impl Refresher {
             rotation,
             ..claim.credential
         };
+        if self.planted(Planted::Unstaged) {
+            return Ok(Claim { credential, ..claim });
+        }
         let key = keys::credential_answer(credential.org, credential.id);
         let changes = || Changes::default().put(&key, answer);
         let revision = self.put_surely(&credential, claim.revision, changes).await?;
@@ -384,9 +389,11 @@ impl Refresher {
         mut changes: Changes,
     ) -> Result<Revision, Unsettled> {
         let key = keys::credential(credential.org, credential.id);
-        changes = changes.at(&key, revision);
+        if !self.planted(Planted::Unguarded) {
+            changes = changes.at(&key, revision);
+        }
         changes = changes.put(&key, credential);
-        match self.parts.records.commit(changes).await? {
+        match self.commit(credential, revision, changes).await? {
             Commit::Applied(revision) => Ok(revision),
             Commit::Conflict => Err(Unsettled::Superseded),
         }
@@ -449,13 +456,4 @@ pub(super) fn rule(connector: &Connector) -> ResendRule {
         rotates: connector.rotates,
         grace: connector.grace,
     }
-}
-
-pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
-    Record::new(Action::Refresh, "broker", Some(credential.org))
-        .about("credential", credential.id)
-        .about("provider", &credential.provider)
-        .about("connector", &credential.connector)
-        .about("generation", credential.rotation.generation)
-        .about("fence", fence.0)
 }

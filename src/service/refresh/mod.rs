@@ -16,6 +16,7 @@ mod forced;
 mod jitter;
 mod leave;
 mod places;
+mod planted;
 mod recover;
 mod told;
 
@@ -49,6 +50,7 @@ use exchange::Why;
 use flights::{Flights, Landed, Landing};
 pub use jitter::{Jitter, system_jitter};
 use places::Places;
+pub use planted::Planted;
 pub(super) use told::stopped;
 
 /// What the engine is made of.
@@ -73,6 +75,8 @@ pub struct Refresher {
     breakers: Arc<Breakers>,
     ahead: Schedule,
     tasks: TaskTracker,
+    #[cfg(feature = "testing")]
+    planted: planted::Plot,
     #[cfg(feature = "testing")]
     bypass: std::sync::atomic::AtomicBool,
 }
@@ -179,6 +183,8 @@ impl Refresher {
             ahead: Schedule::new(),
             tasks: TaskTracker::new(),
             #[cfg(feature = "testing")]
+            planted: planted::Plot::default(),
+            #[cfg(feature = "testing")]
             bypass: false.into(),
             parts,
         })
@@ -218,6 +224,7 @@ impl Refresher {
         id: CredentialId,
         need: Need,
     ) -> Result<Fresh, Refusal> {
+        let need = self.forgiving(need);
         let mut exchanged = false;
         for _ in 0..ROUNDS {
             let held = self.held(org, id).await?;
@@ -288,14 +295,17 @@ impl Refresher {
     }
 
     async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
+        let tied = planted::Tied::default();
         let start = || {
             let refresher = Arc::clone(self);
             let flight = self.tasks.spawn(async move {
                 // Out of the map before the result is told: who comes now starts by reading the new state.
                 // However the flight ends, by a panic too: nobody must be given that end for good.
-                let _landed = Landed(&refresher.flights, id);
+                let landed = Landed(&refresher.flights, id);
+                let _landed = refresher.until_landed(landed);
                 refresher.fly(org, id, need, why).await
             });
+            self.tie(&tied, &flight);
             async move {
                 flight.await.unwrap_or_else(|error| {
                     tracing::error!(%error, "a refresh ended abnormally");

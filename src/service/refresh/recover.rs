@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exchange::{Claim, Unsettled, Why, refresh_record, rule};
+use super::exchange::{Claim, Unsettled, Why, rule};
 use super::flights::Landing;
+use super::told::refresh_record;
 use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
@@ -16,7 +17,6 @@ use crate::domain::rotation::{Event, Fence, Phase, ResendRule, Step};
 use crate::journal::Entry;
 use crate::store::keys;
 use crate::store::model::Mark;
-use crate::store::record::Changes;
 
 const PAGE: usize = 100;
 
@@ -112,6 +112,7 @@ impl Refresher {
         let Ok((next, step)) = credential.rotation.on(event, Fence(0), self.now()) else {
             return Ok(());
         };
+        let (next, step) = self.found(&credential.rotation, next, step);
         let fence = credential.rotation.fence;
         let record = Record {
             action: Action::RefreshRecover,
@@ -163,10 +164,8 @@ impl Refresher {
             rotation: next,
             ..Credential::clone(credential)
         };
-        match self
-            .put(&credential, held.credential.revision, Changes::default())
-            .await
-        {
+        let changes = self.dropped(&credential);
+        match self.put(&credential, held.credential.revision, changes).await {
             Ok(_) | Err(Unsettled::Superseded) => Ok(()),
             Err(Unsettled::Refused(refusal)) => Err(refusal),
         }

@@ -1,11 +1,13 @@
-//! What callers are told of a grant that cannot be refreshed: whose doing it is, and whether to wait.
+//! What callers are told of a grant that cannot be refreshed: whose doing it is, and whether to wait. And what the
+//! journal is told of a refresh.
 
 use std::time::Duration;
 
 use crate::domain::credential::Credential;
+use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{Death, Phase};
+use crate::domain::rotation::{Death, Fence, Phase};
 use crate::domain::time::Time;
 
 /// Why a caller has to wait.
@@ -57,4 +59,13 @@ pub(in crate::service) fn stopped(credential: &Credential) -> Refusal {
         .with("credential", credential.id.to_string())
         .with("cause", phase.cause().unwrap_or_default())
         .with("provider_message", message)
+}
+
+pub(super) fn refresh_record(credential: &Credential, fence: Fence) -> Record {
+    Record::new(Action::Refresh, "broker", Some(credential.org))
+        .about("credential", credential.id)
+        .about("provider", &credential.provider)
+        .about("connector", &credential.connector)
+        .about("generation", credential.rotation.generation)
+        .about("fence", fence.0)
 }

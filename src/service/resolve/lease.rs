@@ -16,9 +16,9 @@ use crate::domain::mode::AuthMode;
 use crate::domain::refusal::Refusal;
 use crate::domain::rejection::Row;
 use crate::domain::time::Time;
-use crate::service::Broker;
 use crate::service::effect::{Failed, Undone};
 use crate::service::lease::holder;
+use crate::service::{Broker, Planted};
 use crate::store::Commit;
 use crate::store::keys;
 use crate::store::model::{ApprovalUse, LeasePointer};
@@ -47,7 +47,11 @@ impl Broker {
                 // What a rejection or a lapsed subscription led to is the task's choice from now on.
                 self.repin(prepared, choice).await?;
                 let recorded = self.journal.append(&record.about("lease", lease.id));
-                let position = recorded.await.map_err(Refusal::from)?;
+                let position = if self.refresher.planted(Planted::Unrecorded) {
+                    Position(self.journal.tip().borrow().0 + 1)
+                } else {
+                    recorded.await.map_err(Refusal::from)?
+                };
                 return Ok((lease, position));
             }
             if stands_again(&lease.value, cleared.demands_approval(), now) {

@@ -1,0 +1,419 @@
+//! The way to the provider and back: what gets lost, late, doubled, refused on it; and what the broker may send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use credbroker::domain::credential::Credential;
+use credbroker::domain::rotation::Phase;
+use credbroker::domain::secret::{Exposure, Secret};
+use credbroker::store::keys;
+use credbroker::store::model::CredentialSecret;
+use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
+use futures_util::FutureExt as _;
+
+use crate::provider::{By, End, Tokens, access_text, number, refresh_text};
+use crate::report::{Violation, broken};
+use crate::schedule::{EXCHANGE_TIMEOUT, LEAD};
+use crate::truth::{Account, Known, Sending};
+use crate::world::{Point, State, World};
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It arrives, and so does its answer.
+    Passes,
+    /// No connection.
+    NotSent,
+    /// It never arrives.
+    LostOnTheWay,
+    /// It arrives, and its answer does not.
+    AnswerLost,
+    /// It is held back, and arrives when nobody waits for it any more.
+    HeldBack,
+    /// It arrives twice, and the second arrival's answer comes back, or the first's.
+    Doubled { second: bool },
+    /// It arrives once more, later.
+    DoubledLate,
+    /// The answer takes longer than anybody waits.
+    Silent,
+    /// Refused with this status, unprocessed.
+    Unprocessed(u16, Option<u64>),
+    /// Processed, and then something between answers with this status.
+    Failed(u16),
+}
+
+pub struct SimEndpoint(pub Arc<World>);
+
+#[async_trait]
+impl TokenEndpoint for SimEndpoint {
+    async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery {
+        let world = &self.0;
+        world.alive().await;
+        let refresh = number(request.refresh_token.expose(Exposure::Upstream));
+        let number = match world.sending(refresh) {
+            Ok(number) => number,
+            Err(violation) => {
+                world.check(Err(violation));
+                std::future::pending().await
+            }
+        };
+        let guard = Guard { world, number };
+        world.point(Point::BeforeSending).await;
+        let fate = world.with(|state| state.fate(number));
+        let (known, delivery) = self.run(fate, refresh, number).await;
+        world.point(Point::AfterAnswer).await;
+        world.with(|state| state.come_back(number, known));
+        std::mem::forget(guard);
+        delivery
+    }
+}
+
+impl SimEndpoint {
+    async fn run(&self, fate: Fate, refresh: usize, number: usize) -> (Known, Delivery) {
+        let world = &self.0;
+        if fate == Fate::NotSent {
+            let message = "connection refused".to_owned();
+            return (Known::NotProcessed(0), Delivery::NotSent(message));
+        }
+        world.lag(200).await;
+        let present = |by| world.with(|state| state.present(refresh, by));
+        let answered = match fate {
+            Fate::LostOnTheWay | Fate::HeldBack => {
+                world.with(|state| {
+                    if fate == Fate::HeldBack {
+                        let until = state.now() + state.dice.between(1, 60_000);
+                        state.provider.hold_back(until, refresh, number);
+                    }
+                });
+                None
+            }
+            Fate::Unprocessed(status, retry_after) => {
+                let body = r#"{"error":"temporarily_unavailable"}"#;
+                return unprocessed(status, retry_after, body);
+            }
+            Fate::DoubledLate => {
+                world.with(|state| {
+                    let until = state.now() + state.dice.between(1, 30_000);
+                    state.provider.hold_back(until, refresh, number);
+                });
+                Some(present(By::Sending(number)))
+            }
+            Fate::Doubled { second } => {
+                let first = present(By::Sending(number));
+                let again = present(By::Echo(number));
+                Some(if second { again } else { first })
+            }
+            _ => Some(present(By::Sending(number))),
+        };
+        world.point(Point::AfterProvider).await;
+        match (fate, answered) {
+            (Fate::Failed(status), _) => {
+                world.lag(100).await;
+                let body = "<html>the gateway is sorry</html>".to_owned();
+                return (Known::Nothing, answer(status, None, body));
+            }
+            (Fate::LostOnTheWay | Fate::AnswerLost | Fate::HeldBack, _) | (_, None) => {
+                let (told, millis) = world.with(|state| {
+                    (
+                        state.dice.percent(70),
+                        state.dice.below(EXCHANGE_TIMEOUT.as_millis() as u64),
+                    )
+                });
+                if told {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                } else {
+                    tokio::time::sleep(EXCHANGE_TIMEOUT).await;
+                }
+                world.alive().await;
+                return (Known::Nothing, Delivery::Lost("the connection broke".to_owned()));
+            }
+            (Fate::Silent, _) => {
+                // Even the client's own time-out fails: the engine has to give up by itself.
+                return std::future::pending().await;
+            }
+            _ => {}
+        }
+        world.lag(500).await;
+        match answered.flatten() {
+            Some(tokens) => {
+                let body = world.with(|state| state.body(tokens));
+                world.with(|state| state.sendings[number].tokens = Some(tokens));
+                (Known::Granted, answer(200, None, body))
+            }
+            None => {
+                let body = r#"{"error":"invalid_grant"}"#.to_owned();
+                (Known::Refused, answer(400, None, body))
+            }
+        }
+    }
+}
+
+fn answer(status: u16, retry_after: Option<u64>, body: String) -> Delivery {
+    Delivery::Answered {
+        status,
+        retry_after: retry_after.map(Duration::from_millis),
+        body: Secret::from(body),
+    }
+}
+
+fn unprocessed(status: u16, retry_after: Option<u64>, body: &str) -> (Known, Delivery) {
+    let known = match status {
+        429 => Known::NotProcessed(retry_after.unwrap_or(0)),
+        // The broker cannot know that nothing happened.
+        _ => Known::Nothing,
+    };
+    (known, answer(status, retry_after, body.to_owned()))
+}
+
+/// Notices a sending that is given up.
+struct Guard<'a> {
+    world: &'a World,
+    number: usize,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.world.with(|state| {
+            state.sendings[self.number].known = Known::Nothing;
+            if state.down {
+                return;
+            }
+            state.tally.lost += 1;
+            let since = state.now() - state.sendings[self.number].at;
+            state.note(|| format!("sending {} is given up", self.number));
+            if Duration::from_millis(since) < EXCHANGE_TIMEOUT {
+                let message = format!("sending {} was given up after {since} ms", self.number);
+                state.violate("never-cancelled", message);
+            }
+        });
+    }
+}
+
+impl World {
+    /// The broker sends a refresh token: whether it may.
+    fn sending(&self, refresh: usize) -> Result<usize, Violation> {
+        let (account, org, id) = self.with(|state| {
+            let grant = state.provider.refresh[refresh].grant;
+            let account = state
+                .accounts
+                .iter()
+                .position(|account| account.grants.contains(&grant));
+            let account = account.unwrap_or_default();
+            (account, state.accounts[account].org, state.accounts[account].id)
+        });
+        let stored = self
+            .glance
+            .get::<Credential>(&keys::credential(org, id))
+            .now_or_never();
+        let credential = stored.unwrap().unwrap().unwrap().value;
+        let stored = self
+            .glance
+            .get::<CredentialSecret>(&keys::credential_secret(org, id))
+            .now_or_never();
+        let secret = stored.unwrap().unwrap().unwrap().value;
+        self.with(|state| {
+            let now = state.now();
+            let fence = credential.rotation.fence.0;
+            let sent = state.sendings.len();
+            state.note(|| format!("sending {sent} of rt-{refresh}, fence {fence}"));
+            // A person may have signed in again between the claim and now: then the old grant is nobody's.
+            let kept = secret
+                .refresh
+                .as_ref()
+                .map(|token| number(token.expose(Exposure::Inspect)));
+            if kept == Some(refresh) {
+                let begun = state.pages.open_effects().iter().any(|open| {
+                    open.entry.about("fence") == Some(&fence.to_string())
+                        && open.entry.about("credential") == Some(&id.to_string())
+                });
+                if !matches!(credential.rotation.phase, Phase::Claimed { .. }) || !begun {
+                    return broken(
+                        "claimed-first",
+                        format!("rt-{refresh} is sent without a durable claim"),
+                    );
+                }
+            }
+            let under_way = |sent: &Sending| sent.account == account && sent.known == Known::UnderWay;
+            if let Some(other) = state.sendings.iter().position(under_way) {
+                return broken(
+                    "one-exchange",
+                    format!("rt-{refresh} is sent while sending {other} is under way"),
+                );
+            }
+            if let Some(last) = state.sendings.iter().rposition(|sent| sent.refresh == refresh) {
+                state.tally.resent += 1;
+                state.may_resend(last, now)?;
+            } else {
+                let wall = state.clocks.wall();
+                let even = state.clocks.even_since(0);
+                let lead = LEAD.as_millis() as u64;
+                let account = &state.accounts[account];
+                let wanted = Duration::from_millis(account.asked.max(lead));
+                let reported = account.reported >= account.generation;
+                let due = credential.expires.is_some_and(|expires| expires <= wall + wanted);
+                let none = secret.access.is_none();
+                if even && kept == Some(refresh) && !(reported || due || none) {
+                    return broken(
+                        "needed",
+                        format!(
+                            "generation {} is replaced, and nobody needs that",
+                            account.generation
+                        ),
+                    );
+                }
+            }
+            state.tally.sendings += 1;
+            state.sendings.push(Sending {
+                account,
+                refresh,
+                fence,
+                at: now,
+                known: Known::UnderWay,
+                tokens: None,
+                staged: false,
+            });
+            Ok(state.sendings.len() - 1)
+        })
+    }
+}
+
+impl State {
+    /// Whether a refresh token may be sent that was sent before.
+    fn may_resend(&self, last: usize, now: u64) -> Result<(), Violation> {
+        let sent = &self.sendings[last];
+        let refresh = sent.refresh;
+        let even = self.clocks.even_since(sent.at);
+        let rules = &self.provider.rules;
+        // As the rotation says: shorter where nothing can come of it.
+        let harmless = !rules.rotates || rules.grace.is_some();
+        let rest = if harmless { 250 } else { 2_000 };
+        let refuse = |what: &str| broken("never-resent", format!("rt-{refresh} is sent again, {what}"));
+        match sent.known {
+            Known::UnderWay => refuse("and is under way"),
+            Known::NotProcessed(after) if even && now < sent.at + after.min(300_000) => broken(
+                "rested",
+                format!("rt-{refresh} is sent again before its Retry-After of {after} ms"),
+            ),
+            Known::NotProcessed(_) => Ok(()),
+            Known::Nothing if even && now < sent.at + rest => broken(
+                "rested",
+                format!(
+                    "rt-{refresh} is sent again {} ms after its answer was lost",
+                    now - sent.at
+                ),
+            ),
+            Known::Nothing => Ok(()),
+            Known::Granted if !sent.staged => refuse("though its answer had come"),
+            Known::Granted if sent.tokens.is_some_and(|tokens| tokens.refresh.is_some()) => {
+                refuse("though a newer one is stored")
+            }
+            Known::Granted => Ok(()),
+            Known::Refused => refuse("though it was refused"),
+        }
+    }
+
+    fn fate(&mut self, number: usize) -> Fate {
+        let weather = self.weather;
+        let fate = if self.calm || !self.dice.percent(weather.trouble) {
+            Fate::Passes
+        } else {
+            let after = self.dice.percent(60).then(|| self.dice.between(1, 40) * 1000);
+            match self.dice.below(16) {
+                0 | 1 => Fate::NotSent,
+                2 => Fate::LostOnTheWay,
+                3..6 => Fate::AnswerLost,
+                6 => Fate::HeldBack,
+                7 => Fate::Doubled { second: false },
+                8 => Fate::Doubled { second: true },
+                9 => Fate::DoubledLate,
+                10 => Fate::Silent,
+                11 | 12 => Fate::Unprocessed(429, after),
+                13 => Fate::Unprocessed(self.dice.pick(&[500, 502, 503]), None),
+                _ => Fate::Failed(self.dice.pick(&[500, 502, 503, 504])),
+            }
+        };
+        let fate = self
+            .weather
+            .first_fate
+            .take()
+            .map_or(fate, |lost| if lost { Fate::AnswerLost } else { Fate::Passes });
+        self.note(|| format!("sending {number}: {fate:?}"));
+        fate
+    }
+
+    /// A refresh token arrives at the provider.
+    fn present(&mut self, refresh: usize, by: By) -> Option<Tokens> {
+        let now = self.now();
+        self.deliver_held_back(now);
+        self.arrive(refresh, by, now)
+    }
+
+    /// What was held back on the way and is due arrives.
+    pub fn deliver_held_back(&mut self, until: u64) {
+        for (at, refresh, sending) in self.provider.arrived(until) {
+            self.arrive(refresh, By::Echo(sending), at);
+        }
+    }
+
+    fn arrive(&mut self, refresh: usize, by: By, at: u64) -> Option<Tokens> {
+        let keeps = self.dice.percent(self.weather.keeps);
+        let grant = self.provider.refresh[refresh].grant;
+        let before = self.provider.grants[grant].ended;
+        let answer = self.provider.present(refresh, by, at, keeps);
+        self.note(|| format!("the provider is shown rt-{refresh} by {by:?}: {answer:?}"));
+        self.tally.echoes += u64::from(matches!(by, By::Echo(_)));
+        if let (None, Some(End::Replay { rotated, replayed })) = (before, self.provider.grants[grant].ended) {
+            self.tally.grants_ended += 1;
+            let (By::Sending(first) | By::Echo(first)) = rotated;
+            // What something between did the broker cannot help. What it did itself it may only have done
+            // where the first answer never became its own.
+            let stored = self.sendings[first].staged && self.sendings[first].tokens.is_some();
+            if matches!(replayed, By::Sending(_)) && stored {
+                let message = format!("rt-{refresh} was replayed after its answer was stored");
+                self.violate("no-grant-lost-by-us", message);
+            }
+        }
+        answer
+    }
+
+    fn come_back(&mut self, number: usize, known: Known) {
+        self.note(|| format!("sending {number} comes back: {known:?}"));
+        self.tally.lost += u64::from(known == Known::Nothing);
+        self.sendings[number].known = known;
+    }
+
+    /// The process ended: what was answered and not stored is not known.
+    pub fn forget_unstaged(&mut self) {
+        for sending in &mut self.sendings {
+            sending.known = match sending.known {
+                known if sending.staged => known,
+                Known::NotProcessed(_) => Known::NotProcessed(0),
+                _ => Known::Nothing,
+            };
+        }
+    }
+
+    fn body(&mut self, tokens: Tokens) -> String {
+        let Tokens { access, refresh } = tokens;
+        let mut body = format!(
+            r#"{{"access_token":"{}","token_type":"Bearer""#,
+            access_text(access)
+        );
+        if let Some(refresh) = refresh {
+            body += &format!(r#","refresh_token":"{}""#, refresh_text(refresh));
+        }
+        if self.provider.rules.tells_life {
+            let left = self.provider.access[access].expires.saturating_sub(self.now());
+            body += &format!(r#","expires_in":{}"#, left / 1000);
+        }
+        body + "}"
+    }
+}
+
+impl Account {
+    /// The grant behind what is stored.
+    pub fn grant(&self) -> usize {
+        self.grants[self.grants.len() - 1]
+    }
+}
