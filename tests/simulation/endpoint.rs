@@ -296,15 +296,13 @@ impl State {
                 format!("rt-{refresh} is sent again before its Retry-After of {after} ms"),
             ),
             Known::NotProcessed(_) => Ok(()),
-            Known::Nothing if even && now < sent.at + rest => {
-                broken(
-                    "rested",
-                    format!(
-                        "rt-{refresh} is sent again {} ms after its answer was lost",
-                        now - sent.at
-                    ),
-                )
-            }
+            Known::Nothing if even && now < sent.at + rest => broken(
+                "rested",
+                format!(
+                    "rt-{refresh} is sent again {} ms after its answer was lost",
+                    now - sent.at
+                ),
+            ),
             Known::Nothing => Ok(()),
             Known::Granted if !sent.staged => refuse("though its answer had come"),
             Known::Granted if sent.tokens.is_some_and(|tokens| tokens.refresh.is_some()) => {
