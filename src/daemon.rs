@@ -28,7 +28,7 @@ use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
 pub use error::DaemonError;
-pub use inputs::Inputs;
+pub use inputs::{Inputs, token_endpoint};
 
 /// How long the broker's own certificate lasts, and how often it is made anew.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
@@ -184,6 +184,7 @@ impl App {
             self.broker.guests(),
             stopping.clone(),
         );
+        self.broker.prepare_connectors();
         let chores = tokio::spawn(chores(
             Arc::clone(&self.broker),
             Arc::clone(&self.tls),

@@ -18,6 +18,9 @@ use std::path::Path;
 use credbroker::domain::conditions::{Chosen, Condition, Outcome, outcome};
 use credbroker::domain::mode::AuthMode;
 use credbroker::domain::reason::{Class, Fault, Reason};
+use credbroker::upstream::connector::KEYS;
+use credbroker::upstream::connector::choices::CHOICES;
+use credbroker::upstream::connector::load::Connectors;
 use source::Source;
 
 /// The gRPC code of a class, by the name of the gRPC specification (`doc/statuscodes.md`).
@@ -145,7 +148,7 @@ fn with_part(document: &str, name: &str, made: &str) -> String {
     let (begin, end) = (format!("<!-- made: {name} -->\n"), "<!-- end -->");
     let (before, rest) = document
         .split_once(&begin)
-        .unwrap_or_else(|| panic!("no {begin:?} in docs/auth-modes.md"));
+        .unwrap_or_else(|| panic!("no {begin:?} in the document"));
     let (_, after) = rest.split_once(end).expect("an end for every beginning");
     format!("{before}{begin}\n{made}\n{end}{after}")
 }
@@ -166,6 +169,80 @@ fn auth_modes_md_has_the_table_as_the_code_has_it() {
         found == expected,
         "docs/auth-modes.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs"
     );
+}
+
+/// Whether a connector's table says `value` at `key`.
+fn says(table: &toml::Table, key: &str, value: &str) -> bool {
+    let (key, inner) = key.split_once('.').unwrap_or((key, ""));
+    let is = |found: &toml::Value| found.as_str() == Some(value);
+    match table.get(key) {
+        Some(toml::Value::Array(all)) if inner.is_empty() => all.iter().any(is),
+        Some(toml::Value::Array(all)) => all.iter().any(|one| one.get(inner).is_some_and(is)),
+        Some(toml::Value::Table(pairs)) => pairs.contains_key(value) || pairs.values().any(is),
+        found => found.is_some_and(is),
+    }
+}
+
+/// The words that connectors choose from, and which shipped ones choose them.
+fn choices() -> String {
+    let read = |name: &str| -> toml::Table {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("registry/connectors/{name}.toml"));
+        toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let shipped = ["claude", "google", "openai"].map(|name| (name, read(name)));
+    let base = read("generic");
+    let mut text = String::from(
+        "| key | value | what it means | quirk | chosen by | source |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for choice in CHOICES {
+        let of_base = says(&base, choice.key, choice.value).then_some("by default");
+        let named = shipped
+            .iter()
+            .filter(|(_, table)| says(table, choice.key, choice.value));
+        let by: Vec<_> = of_base.into_iter().chain(named.map(|(name, _)| *name)).collect();
+        writeln!(
+            text,
+            "| `{}` | `{}` | {} | {} | {} | {} |",
+            choice.key,
+            choice.value,
+            choice.what,
+            if choice.standard { "" } else { "yes" },
+            by.join(", "),
+            choice.source
+        )
+        .unwrap();
+    }
+    text
+}
+
+// req: N10
+#[test]
+fn connectors_md_has_every_key_and_the_choices_as_the_code_has_them() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/connectors.md");
+    let found = std::fs::read_to_string(&path).unwrap();
+    for key in KEYS {
+        let row = format!("\n| `{key}` |");
+        assert!(found.contains(&row), "docs/connectors.md has no row for {key}");
+    }
+    let expected = with_part(&found, "choices", &choices());
+    if std::env::var("CREDBROKER_BLESS").is_ok_and(|value| value == "1") {
+        std::fs::write(&path, &expected).unwrap();
+        return;
+    }
+    assert!(
+        found == expected,
+        "docs/connectors.md is out of date: run CREDBROKER_BLESS=1 cargo test --test docs"
+    );
+    // What it says to write is taken.
+    let examples = found.split("```toml\n").skip(1);
+    let examples = examples.map(|rest| rest.split("```").next().unwrap());
+    let mut loaded = 0;
+    for example in examples.filter(|text| text.contains("[connectors.")) {
+        let connectors = Connectors::load_text("docs/connectors.md", example).unwrap();
+        assert!(connectors.iter().any(|connector| connector.usable().is_ok()));
+        loaded += 1;
+    }
+    assert!(loaded >= 3, "{loaded} examples");
 }
 
 #[test]

@@ -10,6 +10,10 @@
 
 #[path = "upstream/delivery.rs"]
 mod delivery;
+#[path = "upstream/discovery.rs"]
+mod discovery;
+#[path = "support/metadata.rs"]
+mod metadata;
 #[path = "support/oidc.rs"]
 mod oidc;
 #[path = "upstream/peers.rs"]

@@ -96,6 +96,8 @@ enum Command {
     Executor(Noun<operator::executor::Action>),
     /// Who answers model calls: with which credentials, for which models, by which programs.
     Provider(Noun<operator::provider::Action>),
+    /// The connectors, by which accounts are connected and kept.
+    Connector(Noun<operator::connector::Action>),
     /// The capacity pools that tasks are booked on.
     Pool(Noun<operator::pool::Action>),
     /// Sets of auth modes, by name: a task names one.
@@ -175,6 +177,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::ApiKey(noun) => noun!(api_key, noun),
         Command::Executor(noun) => noun!(executor, noun),
         Command::Provider(noun) => noun!(provider, noun),
+        Command::Connector(noun) => noun!(connector, noun),
         Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),

@@ -8,6 +8,7 @@ use super::error::DaemonError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, registry};
 use crate::domain::executor::Registry;
+use crate::domain::mode::CredentialKind;
 use crate::journal::Options as JournalOptions;
 use crate::service::{Jitter, system_jitter};
 use crate::upstream::TokenEndpoint;
@@ -41,13 +42,11 @@ impl Inputs {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connectors = connectors(&config)?;
         let registry = registry(&config)?;
-        let connect_timeout = CONNECT.min(config.refresh.exchange_timeout / 3);
-        let options = HttpOptions {
-            connect_timeout,
-            answer_timeout: config.refresh.exchange_timeout - connect_timeout,
-            ..HttpOptions::default()
-        };
-        let endpoint = Arc::new(HttpTokenEndpoint::new(&options, Arc::clone(&clock))?);
+        connectors.check_providers(|name| {
+            let provider = registry.provider(name);
+            provider.is_some_and(|provider| provider.kinds.contains(&CredentialKind::OAuthGrant))
+        })?;
+        let endpoint = token_endpoint(&config, Arc::clone(&clock))?;
         let journal = JournalOptions {
             segment_bytes: config.journal.segment_bytes,
             head_interval: config.journal.head_interval,
@@ -64,6 +63,17 @@ impl Inputs {
             jitter: system_jitter(),
         })
     }
+}
+
+/// Token endpoints over HTTP, in the times that the configuration gives them.
+pub fn token_endpoint(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn TokenEndpoint>, DaemonError> {
+    let connect_timeout = CONNECT.min(config.refresh.exchange_timeout / 3);
+    let options = HttpOptions {
+        connect_timeout,
+        answer_timeout: config.refresh.exchange_timeout - connect_timeout,
+        ..HttpOptions::default()
+    };
+    Ok(Arc::new(HttpTokenEndpoint::new(&options, clock)?))
 }
 
 fn read(path: &Path) -> Result<String, DaemonError> {
@@ -97,7 +107,10 @@ fn connectors(config: &Config) -> Result<Connectors, DaemonError> {
     }
     // Accepted, and in no file: an empty table over the shipped one.
     for name in accepted {
-        if all.get(name).is_none_or(|connector| connector.usable().is_err()) {
+        if all
+            .get(name)
+            .is_none_or(|connector| connector.terms.as_ref().is_some_and(|terms| !terms.accepted))
+        {
             all = all.with_file(
                 "connectors.accept_terms",
                 &format!("[connectors.{name:?}]"),

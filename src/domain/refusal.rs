@@ -6,6 +6,9 @@ use super::actor::Actor;
 use super::decision::Decision;
 use super::reason::Reason;
 
+/// The metadata that has a provider's last message.
+pub const PROVIDER_MESSAGE: &str = "provider_message";
+
 /// A refusal: the one error the services return. Says what happened, why, and what to do, and nothing
 /// internal: causes that only the operator may see go to the log where they arise.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -15,8 +18,9 @@ pub struct Refusal {
     pub reason: Reason,
     /// What happened, in a sentence a person reads. Never a secret.
     pub message: String,
-    /// What somebody else said, told at the end of the message: answered, and kept out of logs. Never a secret.
-    pub quoted: Option<String>,
+    /// Whether the message ends, where it is answered, with the metadata `provider_message`: what somebody else
+    /// said, which is kept out of logs.
+    pub quotes: bool,
     /// The request field at fault.
     pub field: Option<&'static str>,
     /// When trying again may help.
@@ -35,7 +39,7 @@ impl Refusal {
         Self {
             reason,
             message: message.into(),
-            quoted: None,
+            quotes: false,
             field: None,
             retry_after: None,
             metadata: Vec::new(),
@@ -75,10 +79,10 @@ impl Refusal {
         self
     }
 
-    /// Ends the message with what somebody else said.
+    /// Tells what somebody else said, in the metadata and at the end of the message. Never a secret.
     pub fn quoting(mut self, said: impl Into<String>) -> Self {
-        self.quoted = Some(said.into());
-        self
+        self.quotes = true;
+        self.with(PROVIDER_MESSAGE, said)
     }
 
     /// Attaches the decision.

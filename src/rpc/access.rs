@@ -129,7 +129,8 @@ table! {
     }
     "credbroker.v1.ExecutorService" {
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;
-        row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools;
+        row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools
+            ListConnectors GetConnector;
     }
     "credbroker.v1.AccessService" {
         PUBLIC => GetLoginConfiguration;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::connectors::connector;
 use super::convert::{caller, health, kind, mode, owner, proto_capacity};
 use super::status::status;
 use crate::domain::executor::Expectation;
@@ -64,7 +65,7 @@ fn supported(executor: &str, provider: &str, modes: ModeSet) -> proto::Supported
     }
 }
 
-fn connector(view: ConnectorView) -> proto::ProviderConnector {
+fn of_provider(view: ConnectorView) -> proto::ProviderConnector {
     proto::ProviderConnector {
         name: view.name,
         usable: view.usable,
@@ -91,7 +92,7 @@ fn provider(view: ProviderView) -> proto::Provider {
         executors: executors
             .map(|(executor, modes)| supported(executor, &name, *modes))
             .collect(),
-        connectors: view.connectors.into_iter().map(connector).collect(),
+        connectors: view.connectors.into_iter().map(of_provider).collect(),
         name,
     }
 }
@@ -171,6 +172,32 @@ impl proto::executor_service_server::ExecutorService for ExecutorService {
         let view = self.0.get_provider(&request.get_ref().provider).map_err(status)?;
         Ok(Response::new(proto::GetProviderResponse {
             provider: Some(provider(view)),
+        }))
+    }
+
+    async fn list_connectors(
+        &self,
+        request: Request<proto::ListConnectorsRequest>,
+    ) -> Result<Response<proto::ListConnectorsResponse>, Status> {
+        let message = request.get_ref();
+        let page = PageRequest {
+            size: message.page_size,
+            token: &message.page_token,
+        };
+        let page = self.0.list_connectors(page).map_err(status)?;
+        Ok(Response::new(proto::ListConnectorsResponse {
+            connectors: page.rows.iter().map(connector).collect(),
+            next_page_token: page.next,
+        }))
+    }
+
+    async fn get_connector(
+        &self,
+        request: Request<proto::GetConnectorRequest>,
+    ) -> Result<Response<proto::GetConnectorResponse>, Status> {
+        let view = self.0.get_connector(&request.get_ref().connector);
+        Ok(Response::new(proto::GetConnectorResponse {
+            connector: Some(connector(&view.map_err(status)?)),
         }))
     }
 

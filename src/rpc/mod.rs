@@ -10,6 +10,7 @@ mod agents;
 mod approvals;
 mod billing;
 mod broker;
+mod connectors;
 mod convert;
 mod credentials;
 mod decision;

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::domain::reason::{Class, Reason};
-use crate::domain::refusal::Refusal;
+use crate::domain::refusal::{PROVIDER_MESSAGE, Refusal};
 use crate::service::redact;
 
 /// The domain of every `ErrorInfo`.
@@ -58,7 +58,10 @@ pub(super) fn status(mut refusal: Refusal) -> Status {
         Class::Internal => tracing::error!(reason = reason.code(), why = why(), "failed"),
         _ => tracing::info!(reason = reason.code(), why = why(), "refused"),
     }
-    if let Some(said) = refusal.quoted {
+    let said = refusal.metadata.iter().find(|(key, _)| *key == PROVIDER_MESSAGE);
+    if refusal.quotes
+        && let Some((_, said)) = said
+    {
         refusal.message = short(format!("{}: {said}", refusal.message));
     }
     let mut metadata: HashMap<String, String> = refusal

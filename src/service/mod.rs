@@ -11,6 +11,7 @@ mod api_keys;
 mod approvals;
 mod authenticate;
 mod billing;
+mod connectors;
 mod credentials;
 mod denials;
 mod directory;
@@ -91,6 +92,9 @@ pub use approvals::{
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
+};
+pub use connectors::{
+    ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
 pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
@@ -217,6 +221,7 @@ pub struct Broker {
     authority: Arc<Authority>,
     registry: Arc<Registry>,
     connectors: Arc<Connectors>,
+    endpoint: Arc<dyn TokenEndpoint>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
     settings: Arc<ArcSwap<Settings>>,
@@ -260,7 +265,7 @@ impl Broker {
             journal: parts.journal.clone(),
             clock: Arc::clone(&parts.clock),
             connectors: Arc::clone(&connectors),
-            endpoint: parts.endpoint,
+            endpoint: Arc::clone(&parts.endpoint),
             settings: Arc::clone(&settings),
             incarnation,
             metrics: Arc::clone(&metrics),
@@ -274,6 +279,7 @@ impl Broker {
             authority: parts.authority,
             registry: parts.registry,
             connectors,
+            endpoint: parts.endpoint,
             issuers: parts.issuers,
             prober: parts.prober,
             settings,

@@ -10,7 +10,7 @@ mod body;
 
 use std::time::Duration;
 
-use super::connector::{Connector, ErrorCause, ExpirySource};
+use super::connector::{Connector, ErrorCause, ExpirySource, Quirk};
 use super::redact;
 use crate::domain::rotation::Told;
 use crate::domain::secret::{AccessToken, RawAnswer, RefreshToken, Secret};
@@ -123,7 +123,9 @@ pub fn classify(
         return Answer::Granted(granted(connector, access_token, &mut body));
     }
     let codes = body.codes(&connector.error_at);
-    let listed = |list: &[String]| codes.iter().find(|code| list.contains(code)).cloned();
+    // Whether what the body says of an error counts.
+    let heard = !success || connector.has(Quirk::ErrorInSuccess);
+    let listed = |list: &[String]| codes.iter().find(|code| heard && list.contains(code)).cloned();
     let first = codes.first().map(|code| redact::redact(code, MAX_CODE));
     let message = body
         .message()
@@ -135,7 +137,7 @@ pub fn classify(
         return Answer::NotProcessed { retry_after, message };
     }
     // A server that fails does not know itself what it did: its codes prove nothing.
-    let decided = success || (400..500).contains(&status);
+    let decided = heard && (success || (400..500).contains(&status));
     if decided {
         if let Some(code) = codes.iter().find(|code| CLIENT_FAULTS.contains(&code.as_str())) {
             return Answer::Misconfigured {
@@ -193,7 +195,7 @@ fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) 
 
 fn granted(connector: &Connector, access_token: Secret<AccessToken>, body: &mut Body) -> Granted {
     let expires_in = body
-        .seconds("expires_in")
+        .seconds("expires_in", &connector.quirks)
         .map(|life| Expiry::In(life.min(MAX_LIFE)));
     let expiry = match connector.expiry {
         ExpirySource::ExpiresIn => expires_in,
@@ -203,9 +205,9 @@ fn granted(connector: &Connector, access_token: Secret<AccessToken>, body: &mut 
         expiry,
         refresh_token: body.take_refresh_token(),
         refresh_expires_in: body
-            .seconds("refresh_token_expires_in")
+            .seconds("refresh_token_expires_in", &connector.quirks)
             .map(|life| life.min(MAX_LIFE)),
-        scopes: body.scopes(),
+        scopes: body.scopes(&connector.quirks),
         token_type: body
             .token_type()
             .map_or_else(|| "Bearer".to_owned(), |kind| redact::clip(&kind, MAX_CODE)),

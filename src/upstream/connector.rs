@@ -9,9 +9,12 @@
 //! are personal.
 
 mod check;
+pub mod choices;
 pub mod load;
+mod raw;
 
-pub(super) use check::is_loopback;
+pub(super) use check::{checked_url, is_loopback};
+pub use raw::KEYS;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,8 +36,13 @@ pub struct Connector {
     pub enabled: bool,
     /// What the operator has to accept before it may be used.
     pub terms: Option<Terms>,
-    /// The token endpoint (RFC 6749 section 3.2).
-    pub token_url: Url,
+    /// The file that its last part is from; one of ours, where no other says anything of it.
+    pub file: String,
+    /// The server's issuer identifier, exactly as it writes it, where endpoints are discovered (RFC 8414). What is
+    /// set here wins over what is discovered.
+    pub issuer: Option<String>,
+    /// The token endpoint (RFC 6749 section 3.2). Where there is none, there is an issuer.
+    pub token_url: Option<Url>,
     /// The authorization endpoint (RFC 6749 section 3.1).
     pub authorize_url: Option<Url>,
     /// The revocation endpoint (RFC 7009 section 2).
@@ -47,8 +55,9 @@ pub struct Connector {
     pub client_id: Option<String>,
     /// Where the client secret is; the secret itself is read at each use.
     pub client_secret: Option<SecretRef>,
-    /// How the client authenticates at the token endpoint.
-    pub client_auth: ClientAuth,
+    /// How the client authenticates at the token endpoint. `None`: as the server says where it has a secret, else as
+    /// a public client.
+    pub client_auth: Option<ClientAuth>,
     /// What to ask for when connecting.
     pub scopes: Vec<String>,
     /// Whether a refresh repeats the scopes (RFC 6749 section 6 leaves it to the client).
@@ -57,8 +66,9 @@ pub struct Connector {
     pub authorize_params: BTreeMap<String, String>,
     /// The ways the authorization code can come back.
     pub redirects: Vec<Redirect>,
-    /// Whether S256 is used (RFC 7636), where a redirect does not say otherwise.
-    pub pkce: bool,
+    /// Whether S256 is used (RFC 7636), where a redirect does not say otherwise. `None`: unless the server says that it
+    /// cannot.
+    pub pkce: Option<bool>,
     /// How a code exchange is encoded.
     pub exchange_encoding: Encoding,
     /// How a refresh is encoded.
@@ -77,6 +87,8 @@ pub struct Connector {
     pub unprocessed_errors: Vec<String>,
     /// Statuses that say the request was not processed.
     pub unprocessed_statuses: Vec<u16>,
+    /// What else it does that no standard has.
+    pub quirks: Vec<Quirk>,
     /// Whether a refresh brings a new refresh token that replaces the old one.
     pub rotates: bool,
     /// Whether an access token stays valid when a newer one is issued.
@@ -89,6 +101,8 @@ pub struct Connector {
     pub sharing: Sharing,
     /// What an answer tells of the account.
     pub account: Vec<AccountFact>,
+    /// Where all this is from.
+    pub sources: Vec<String>,
     _validated: check::Validated,
 }
 
@@ -115,6 +129,13 @@ impl Connector {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Connector {
+    /// Whether the server has this quirk.
+    pub fn has(&self, quirk: Quirk) -> bool {
+        self.quirks.contains(&quirk)
     }
 }
 
@@ -149,6 +170,17 @@ pub enum ClientAuth {
     Basic,
     /// `client_id` and `client_secret` in the body (RFC 6749 section 2.3.1).
     Post,
+}
+
+impl ClientAuth {
+    /// As configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ClientAuth::None => "none",
+            ClientAuth::Basic => "basic",
+            ClientAuth::Post => "post",
+        }
+    }
 }
 
 /// How a request body is encoded.
@@ -189,6 +221,19 @@ pub enum ErrorAt {
     Code,
 }
 
+/// What a server may do that no standard has, and no other key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quirk {
+    /// `scope` of an answer as a JSON array (against RFC 6749 section 3.3).
+    ScopeList,
+    /// Numbers of seconds as texts (against RFC 6749 section 5.1).
+    TextSeconds,
+    /// An error code in an answer of status 2xx, which then counts as one of status 400 (against RFC 6749 section
+    /// 5.2). Without this quirk such an answer is ambiguous.
+    ErrorInSuccess,
+}
+
 /// What an error code says of why a grant is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -216,8 +261,8 @@ pub enum Sharing {
 pub struct Redirect {
     /// Which way.
     pub kind: RedirectKind,
-    /// Whether S256 is used with it (RFC 7636).
-    pub pkce: bool,
+    /// Whether S256 is used with it (RFC 7636); `None`: as with the others of its connector.
+    pub pkce: Option<bool>,
 }
 
 /// The kinds of redirect.

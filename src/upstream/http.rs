@@ -9,15 +9,16 @@
 mod request;
 mod retry_after;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::{Client, Response, Url, redirect, retry};
+use reqwest::{Client, Response, Url};
 use zeroize::Zeroizing;
 
-use super::{Delivery, MAX_ANSWER, RefreshRequest, TokenEndpoint, redact};
+use super::connector::Connector;
+use super::discovery::{self, Discovered, Discovery};
+use super::{Delivery, MAX_ANSWER, RefreshRequest, TokenEndpoint, web};
 use crate::clock::Clock;
 use crate::domain::secret::Secret;
 
@@ -71,30 +72,24 @@ pub enum HttpSetupError {
 pub struct HttpTokenEndpoint {
     client: Client,
     clock: Arc<dyn Clock>,
-    /// Of a whole exchange. Longer than the connect time-out, so that a time-out while connecting is
-    /// always told by the connector, as certain.
+    discovery: Discovery,
+    /// Of a whole exchange, discovery included. Longer than the connect time-out, so that a time-out while connecting
+    /// is always told by the connector, as certain.
     total: Duration,
+    /// How much of that may go by in waiting for discovery: what is left is still longer than the connect time-out.
+    discovering: Duration,
 }
 
 impl HttpTokenEndpoint {
     /// A client with these options. `clock` reads `Retry-After` dates.
     pub fn new(options: &HttpOptions, clock: Arc<dyn Clock>) -> Result<Self, HttpSetupError> {
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Failing means that another thread has just installed one, which serves as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let mut builder = Client::builder()
-            .user_agent(concat!("credbroker/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
+        let mut builder = web::builder()
             .http1_only()
             .pool_max_idle_per_host(0)
             .connect_timeout(options.connect_timeout);
-        builder = match &options.proxy {
-            Some(url) => builder.proxy(reqwest::Proxy::all(url.clone()).map_err(HttpSetupError::Proxy)?),
-            None => builder.no_proxy(),
-        };
+        if let Some(url) = &options.proxy {
+            builder = builder.proxy(reqwest::Proxy::all(url.clone()).map_err(HttpSetupError::Proxy)?);
+        }
         let mut roots = Vec::new();
         for (index, pem) in options.extra_roots.iter().enumerate() {
             roots.extend(
@@ -102,13 +97,16 @@ impl HttpTokenEndpoint {
                     .map_err(|source| HttpSetupError::ExtraRoot { index, source })?,
             );
         }
+        let client = builder
+            .tls_certs_merge(roots)
+            .build()
+            .map_err(HttpSetupError::Client)?;
         Ok(Self {
-            client: builder
-                .tls_certs_merge(roots)
-                .build()
-                .map_err(HttpSetupError::Client)?,
+            discovery: Discovery::new(client.clone(), Arc::clone(&clock)),
+            client,
             clock,
             total: options.connect_timeout + options.answer_timeout,
+            discovering: discovery::TIMEOUT.min(options.answer_timeout / 2),
         })
     }
 }
@@ -120,20 +118,41 @@ impl TokenEndpoint for HttpTokenEndpoint {
         if let Err(off) = request.connector.usable() {
             return Delivery::NotSent(format!("connector {name}: {off}"));
         }
-        let built = match request::build(&self.client, &request).await {
+        let began = self.clock.monotonic();
+        let endpoints = match self
+            .discovery
+            .endpoints(request.connector, self.discovering)
+            .await
+        {
+            Ok(endpoints) => endpoints,
+            Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
+        };
+        let built = match request::build(&self.client, &request, &endpoints).await {
             Ok(built) => built,
             Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
         };
         let exchange = async {
             match self.client.execute(built).await {
                 Ok(response) => self.read(response).await,
-                Err(e) if e.is_connect() || e.is_builder() => Delivery::NotSent(describe(e)),
-                Err(e) => Delivery::Lost(describe(e)),
+                Err(e) if e.is_connect() || e.is_builder() => Delivery::NotSent(web::describe(e)),
+                Err(e) => Delivery::Lost(web::describe(e)),
             }
         };
-        match tokio::time::timeout(self.total, exchange).await {
+        let spent = self.clock.monotonic().saturating_sub(began);
+        let left = self.total - spent.min(self.discovering);
+        match tokio::time::timeout(left, exchange).await {
             Ok(delivery) => delivery,
             Err(_) => Delivery::Lost(format!("no whole answer within {:?}", self.total)),
+        }
+    }
+
+    fn discovered(&self, connector: &Connector) -> Discovered {
+        self.discovery.known(connector)
+    }
+
+    fn prepare(&self, connector: &Connector) {
+        if connector.usable().is_ok() {
+            self.discovery.prepare(connector);
         }
     }
 }
@@ -153,7 +172,7 @@ impl HttpTokenEndpoint {
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
-                Err(e) => return Delivery::Lost(format!("status {status}, then {}", describe(e))),
+                Err(e) => return Delivery::Lost(format!("status {status}, then {}", web::describe(e))),
             }
         }
         Delivery::Answered {
@@ -162,20 +181,4 @@ impl HttpTokenEndpoint {
             body: Secret::new(body.to_vec()),
         }
     }
-}
-
-/// The error and its causes in one line. Nothing sent or received is in it.
-fn describe(e: reqwest::Error) -> String {
-    let e = e.without_url();
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(e) = cause {
-        let more = e.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = e.source();
-    }
-    redact::clip(&text, 512)
 }

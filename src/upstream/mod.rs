@@ -1,17 +1,20 @@
 //! The providers' side: token endpoints, spoken to carefully.
 //!
 //! [`TokenEndpoint`] sends one request and says how far it got; it never retries and never interprets.
-//! What an answer means is decided by [`answer`], from the data of a [`connector`]. Model servers are only asked
-//! whether they are there, by [`probe`].
+//! What an answer means is decided by [`answer`], from the data of a [`connector`]; endpoints that it leaves open are
+//! found by [`discovery`]. Model servers are only asked whether they are there, by [`probe`].
 
 pub mod answer;
 pub mod base_url;
 pub mod connector;
+pub mod discovery;
 pub mod http;
 pub mod oidc;
 pub mod probe;
 mod redact;
+mod web;
 pub use redact::{redact, redact_known};
+pub use web::DocumentError;
 
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use async_trait::async_trait;
 
 use crate::domain::secret::{RawAnswer, RefreshToken, Secret};
 use connector::Connector;
+use discovery::Discovered;
 
 /// One request for new tokens (RFC 6749 section 6).
 pub struct RefreshRequest<'a> {
@@ -56,4 +60,17 @@ pub const MAX_ANSWER: usize = 64 * 1024;
 pub trait TokenEndpoint: Send + Sync + 'static {
     /// Sends the request once. No redirects, no retries.
     async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery;
+
+    /// What is known of a connector's server by discovery. Nothing is sent for it.
+    fn discovered(&self, _connector: &Connector) -> Discovered {
+        Discovered::default()
+    }
+
+    /// Begins to find out what a connector leaves open, so that the first exchange need not wait for it. Nobody waits
+    /// for this, and its failure is no fault of anything yet.
+    fn prepare(&self, _connector: &Connector) {}
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod quirk_tests;

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Url, redirect, retry};
+use reqwest::{Client, Url};
 use tokio::sync::Mutex;
 
 use super::base_url::{BadBaseUrl, checked_base_url, parse};
+use super::web;
 use crate::clock::Clock;
 
 /// How long a server may take to answer, all told.
@@ -115,16 +116,7 @@ fn probed(endpoint: &str) -> Result<Url, BadBaseUrl> {
 }
 
 fn client() -> Result<Client, reqwest::Error> {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Failing means that another thread has just installed one, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-    Client::builder()
-        .user_agent(concat!("credbroker/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .no_proxy()
+    web::builder()
         .http1_only()
         .pool_max_idle_per_host(0)
         .timeout(TIMEOUT)

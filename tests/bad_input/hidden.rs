@@ -384,9 +384,15 @@ async fn another_orgs_anything_looks_like_nothing() {
         .filter(|path| !path.ends_with("/IntrospectGrant"))
         // The registry is one for all orgs.
         .filter(|path| {
-            !["/ListProviders", "/GetProvider", "/ListPools"]
-                .iter()
-                .any(|call| path.ends_with(call))
+            ![
+                "/ListProviders",
+                "/GetProvider",
+                "/ListPools",
+                "/ListConnectors",
+                "/GetConnector",
+            ]
+            .iter()
+            .any(|call| path.ends_with(call))
         })
         .collect();
     assert_eq!(

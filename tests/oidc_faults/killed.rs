@@ -214,8 +214,6 @@ async fn killed_between_answer_and_staging_a_grace_window_saves_the_grant() {
     scene.proxy.begin_grace();
     scene.kill_amid_answers(Duration::ZERO, None).await;
     let operator = scene.daemon.operator().await;
-    let found = scene.found(&operator).await;
-    assert!(found.values().all(|found| *found == Found::Claimed), "{found:?}");
     // Though nobody asks: the window may be over before anybody does.
     let served = async {
         while scene.proxy.counts().repeated < 2 {

@@ -38,7 +38,7 @@ async fn an_agent_that_reports_everything_wears_no_grant_out_over_leases_and_res
     }
     let (honest_task, tasks) = tasks.split_first().unwrap();
     let mut hostile = office.agent(tasks).await;
-    let mut honest = office.agent(&[honest_task.clone()]).await;
+    let mut honest = office.agent(&[honest_task]).await;
     let mut leases = Vec::new();
     for task in tasks {
         leases.push(lease(&hostile.caller, task).await.id);
@@ -98,7 +98,7 @@ async fn nor_does_it_many_grants_and_the_limit_is_its_own() {
     }
     let mut hostile = office.agent(&tasks).await;
     let honest_task = office.task(2).await;
-    let honest = office.agent(&[honest_task.clone()]).await;
+    let honest = office.agent(&[&honest_task]).await;
     let mut leases = Vec::new();
     for task in &tasks {
         leases.push(lease(&hostile.caller, task).await.id);

@@ -13,7 +13,7 @@ const SAID: &str = "403 this organization has been disabled";
 async fn tokens_rejected_in_a_row_end_with_the_providers_message() {
     let office = Office::start(1, "").await;
     let task = office.task(0).await;
-    let agent = office.agent(&[task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
     let lease = lease(&agent.caller, &task).await;
     let (last, refused) = report_all(&agent.caller, &lease.id, lease.generation).await;
     assert_eq!((lease.generation, last), (2, 5), "three replacements");
@@ -41,8 +41,8 @@ async fn tokens_rejected_in_a_row_end_with_the_providers_message() {
 async fn another_for_whom_the_same_token_works_is_served_and_the_credential_says_who_fails() {
     let office = Office::start(1, "").await;
     let (task, other_task) = (office.task(0).await, office.task(0).await);
-    let agent = office.agent(&[task.clone()]).await;
-    let other = office.agent(&[other_task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
+    let other = office.agent(&[&other_task]).await;
     let first = lease(&agent.caller, &task).await;
     let others = lease(&other.caller, &other_task).await;
     assert_eq!(office.shown(0).await.last_error, "");
@@ -86,7 +86,7 @@ async fn a_token_that_worked_and_a_while_and_signing_in_begin_anew() {
                   forced_rotations_per_hour_per_agent = 100\n";
     let office = Office::start(1, config).await;
     let task = office.task(0).await;
-    let agent = office.agent(&[task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
     let lease = lease(&agent.caller, &task).await;
     let agent = &agent.caller;
 
@@ -128,7 +128,7 @@ async fn a_token_that_worked_and_a_while_and_signing_in_begin_anew() {
 async fn neither_a_restart_nor_a_new_lease_nor_repeating_a_report_forgives() {
     let office = Office::start(1, "[refresh]\nrejections_in_a_row = 2\n").await;
     let task = office.task(0).await;
-    let mut agent = office.agent(&[task.clone()]).await;
+    let mut agent = office.agent(&[&task]).await;
     let first = lease(&agent.caller, &task).await;
     for _ in 0..5 {
         // An answer that was lost is asked for again: that is one rejection.

@@ -94,14 +94,13 @@ impl Office {
     }
 
     /// An agent that all these tasks are assigned to.
-    pub(crate) async fn agent(&self, tasks: &[String]) -> Agent {
-        let enrolled = self.broker.enroll(&self.operator, &tasks[0]).await;
+    pub(crate) async fn agent(&self, tasks: &[impl AsRef<str>]) -> Agent {
+        let enrolled = self.broker.enroll(&self.operator, tasks[0].as_ref()).await;
         for task in &tasks[1..] {
             let request = proto::AssignTaskRequest {
                 org: ORG.to_owned(),
-                task: task.clone(),
+                task: task.as_ref().to_owned(),
                 agents: vec![enrolled.agent.clone()],
-                ..Default::default()
             };
             self.operator.tasks().assign_task(request).await.unwrap();
         }

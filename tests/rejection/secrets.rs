@@ -89,7 +89,7 @@ async fn what_the_provider_and_the_agent_say_is_told_without_the_secrets_in_it()
     let office = office(config).await;
     let desk = Desk::set(&office).await;
     let task = office.task(0).await;
-    let agent = office.agent(&[task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
     let mut held = lease(&agent.caller, &task).await;
     let (provider, mut out) = (&office.providers[0], Out::default());
 

@@ -67,7 +67,7 @@ async fn task_of(office: &Office, member: &str, profile: &str) -> String {
 /// An agent with a task of the member's, and its lease on the member's account.
 async fn begin(office: &Office, number: usize, profile: &str) -> (Agent, String, proto::Lease) {
     let task = task_of(office, &format!("m{number}"), profile).await;
-    let agent = office.agent(&[task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
     let lease = resolve(&agent, &task).await.unwrap().lease.unwrap();
     assert_eq!(lease.credential, office.grants[number]);
     (agent, task, lease)
@@ -301,13 +301,13 @@ async fn an_account_that_is_not_connected_is_no_rejection() {
     let key = office.operator.set_key(ORG, "", "the-orgs-own-key-000").await.id;
     rules(&office, false).await;
     let task = task_of(&office, MEMBER, "fail").await;
-    let agent = office.agent(&[task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
     let resolved = resolve(&agent, &task).await.unwrap();
     assert_eq!(resolved.fallback_reason, "CONNECT_ACCOUNT");
     assert_eq!(resolved.lease.unwrap().credential, key);
     rules(&office, true).await;
     let task = task_of(&office, MEMBER, "next").await;
-    let agent = office.agent(&[task.clone()]).await;
+    let agent = office.agent(&[&task]).await;
     assert_eq!(
         reason(&resolve(&agent, &task).await.unwrap_err()),
         "CONNECT_ACCOUNT"

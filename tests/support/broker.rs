@@ -9,7 +9,7 @@ use credbroker::cli::pin::Pin;
 use credbroker::clock::{Clock, SystemClock};
 use credbroker::config::Config;
 use credbroker::config::registry::{Extra, load as load_registry};
-use credbroker::daemon::{App, Inputs, folder};
+use credbroker::daemon::{App, Inputs, folder, token_endpoint};
 use credbroker::domain::secret::Exposure;
 use credbroker::journal::Faults;
 use credbroker::proto;
@@ -246,6 +246,9 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
     }
     if let Some(clock) = &options.clock {
         inputs.clock = Arc::clone(clock);
+        if options.endpoint.is_none() {
+            inputs.endpoint = token_endpoint(&inputs.config, Arc::clone(clock)).unwrap();
+        }
     }
     inputs.journal.faults = options.journal_faults.clone();
     if let Some(bytes) = options.journal_segment_bytes {

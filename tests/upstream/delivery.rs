@@ -12,7 +12,7 @@ use super::*;
 
 /// What a raw server does with a connection.
 #[derive(Clone)]
-enum Act {
+pub(super) enum Act {
     /// Closes it without reading.
     CloseUnread,
     /// Reads the request, then closes.
@@ -31,14 +31,14 @@ enum Act {
     KeepAlive(String),
 }
 
-struct Raw {
+pub(super) struct Raw {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Raw {
-    async fn start(act: Act) -> Self {
+    pub(super) async fn start(act: Act) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let raw = Raw {
             addr: listener.local_addr().unwrap(),
@@ -56,11 +56,16 @@ impl Raw {
         raw
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}/token", self.addr)
     }
 
-    fn connections(&self) -> usize {
+    /// The last request.
+    pub(super) fn request(&self) -> String {
+        self.requests.lock().unwrap().last().unwrap().clone()
+    }
+
+    pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
@@ -120,7 +125,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-fn http(status: &str, headers: &str, body: &str) -> String {
+pub(super) fn http(status: &str, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}",
         body.len()

@@ -20,6 +20,7 @@ use names::Names;
 
 pub mod agent;
 pub mod api_key;
+pub mod connector;
 pub mod context;
 pub mod credential;
 pub mod credit;

@@ -92,8 +92,9 @@ impl Breakers {
         })
     }
 
-    /// Leave to send what cannot wait, however the breaker stands. What comes of it is heard like any other.
-    pub(super) fn pass(self: &Arc<Self>, connector: &Name, whose: Whose) -> Pass {
+    /// Leave to send what would soon be too late to send, however the breaker stands. What comes of it is heard like
+    /// any other.
+    pub(super) fn urgent(self: &Arc<Self>, connector: &Name, whose: Whose) -> Pass {
         Pass {
             breakers: Arc::clone(self),
             connector: connector.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::breaker::{Pass, Said, Whose};
+use super::breaker::{Pass, Said};
 use super::flights::Landing;
 use super::places::Place;
 use super::told::{refresh_record, stopped, waiting};
@@ -173,41 +173,6 @@ impl Refresher {
             }
             Step::Rest | Step::Stop => Ok(Landing::refused(stopped(&held.credential.value))),
         }
-    }
-
-    /// Leave to send: a place, where the flight has none, and the word of the connector's breaker. That does not stop
-    /// what saves a grant: one that the provider may have rotated is sent again while it is within its grace.
-    async fn leave(
-        &self,
-        credential: &Credential,
-        connector: &Connector,
-        why: &Why,
-    ) -> Result<(Option<Place>, Pass), Refusal> {
-        let name = &connector.name;
-        let whose = Whose {
-            org: credential.org,
-            credential: credential.id,
-        };
-        let at_stake = match &credential.rotation.phase {
-            Phase::Ambiguous { sent, .. } => connector.rotates && rule(connector).harmless(*sent, self.now()),
-            _ => false,
-        };
-        if !at_stake {
-            self.breakers.look(name, whose)?;
-        }
-        let place = match why {
-            Why::Asked => {
-                let limit = self.parts.settings.load().exchange_timeout;
-                Some(self.places.take(name, limit).await?)
-            }
-            Why::Ahead { .. } => None,
-        };
-        let pass = if at_stake {
-            self.breakers.pass(name, whose)
-        } else {
-            self.breakers.admit(name, whose)?
-        };
-        Ok((place, pass))
     }
 
     /// What follows from a need at `now`; `None` where the state says that something else happened.

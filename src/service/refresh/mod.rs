@@ -14,6 +14,7 @@ mod exchange;
 mod flights;
 mod forced;
 mod jitter;
+mod leave;
 mod places;
 mod planted;
 mod recover;

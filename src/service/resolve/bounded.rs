@@ -35,13 +35,11 @@ impl Broker {
         let said = self.said(credential, input).await?;
         let refusal = Refusal::new(
             Reason::ReauthFailed,
-            format!(
-                "{limit} new tokens were had one after the other, and the provider rejects the last as well"
-            ),
+            format!("the provider rejects each new token that it issues; replaced in a row: {limit}"),
         )
         .with("credential", credential.id.to_string());
         Err(match said {
-            Some(said) => refusal.with("provider_message", &said).quoting(said),
+            Some(said) => refusal.quoting(said),
             None => refusal,
         })
     }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::secret::{AccessToken, Exposure, RawAnswer, RefreshToken, Secret};
 use crate::domain::time::Time;
-use crate::upstream::connector::{AccountFact, ErrorAt, FactSource};
+use crate::upstream::connector::{AccountFact, ErrorAt, FactSource, Quirk};
 use crate::upstream::redact;
 
 /// The longest account fact kept, in characters.
@@ -125,11 +125,11 @@ impl Body {
         .map(str::to_owned)
     }
 
-    /// A number of seconds; some servers write it as a string.
-    pub(super) fn seconds(&self, key: &str) -> Option<Duration> {
+    /// A number of seconds; one written as a text where `quirks` say so.
+    pub(super) fn seconds(&self, key: &str, quirks: &[Quirk]) -> Option<Duration> {
         let seconds = match self.rest.get(key)? {
             Value::Number(number) => number.as_f64()?,
-            Value::String(text) => text.trim().parse().ok()?,
+            Value::String(text) if quirks.contains(&Quirk::TextSeconds) => text.trim().parse().ok()?,
             _ => return None,
         };
         Duration::try_from_secs_f64(seconds.floor()).ok()
@@ -140,11 +140,11 @@ impl Body {
         (!kind.is_empty()).then(|| kind.to_owned())
     }
 
-    /// Space-separated (RFC 6749 section 3.3), or a JSON array as some servers write it.
-    pub(super) fn scopes(&self) -> Option<Vec<String>> {
+    /// Space-separated (RFC 6749 section 3.3), or a JSON array where `quirks` say so.
+    pub(super) fn scopes(&self, quirks: &[Quirk]) -> Option<Vec<String>> {
         let mut scopes: Vec<String> = match self.rest.get("scope")? {
             Value::String(text) => text.split_whitespace().map(str::to_owned).collect(),
-            Value::Array(values) => values
+            Value::Array(values) if quirks.contains(&Quirk::ScopeList) => values
                 .iter()
                 .filter_map(Value::as_str)
                 .map(str::to_owned)

@@ -1,76 +1,32 @@
 //! The checks that stand between a TOML table and a [`Connector`].
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::Url;
-use serde::Deserialize;
 use toml::Table;
 
 use super::load::{ConnectorError, ConnectorFault, MAX_LIST, MAX_SECONDS, error};
-use super::{
-    AccountFact, ClientAuth, Connector, Encoding, ErrorAt, ErrorCause, ExpirySource, PasteCode, Redirect,
-    RedirectKind, SecretRef, Sharing, Terms,
-};
+use super::raw::{Fail, Raw, RawRedirect};
+use super::{ClientAuth, Connector, Redirect, RedirectKind, SecretRef, Sharing, Terms};
 use crate::domain::name::Name;
 
 /// Held by every [`Connector`]; made here only, after all checks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validated(());
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    provider: String,
-    enabled: bool,
-    terms: Option<String>,
-    terms_url: Option<String>,
-    accept_terms: bool,
-    token_url: String,
-    authorize_url: Option<String>,
-    revoke_url: Option<String>,
-    device_authorization_url: Option<String>,
-    hosts: Vec<String>,
-    client_id: Option<String>,
-    client_secret: Option<SecretRef>,
-    client_auth: ClientAuth,
-    scopes: Vec<String>,
-    scope_on_refresh: bool,
-    authorize_params: BTreeMap<String, String>,
-    redirects: Vec<RawRedirect>,
-    pkce: bool,
-    exchange_encoding: Encoding,
-    refresh_encoding: Encoding,
-    expiry: ExpirySource,
-    error_at: Vec<ErrorAt>,
-    permanent_errors: Vec<String>,
-    error_causes: BTreeMap<String, ErrorCause>,
-    permanent_statuses: Vec<u16>,
-    unprocessed_errors: Vec<String>,
-    unprocessed_statuses: Vec<u16>,
-    rotates: bool,
-    old_access_survives: bool,
-    grace_seconds: Option<u64>,
-    lead_seconds: u64,
-    sharing: Sharing,
-    account: Vec<AccountFact>,
-}
+/// The longest URL, in bytes.
+const MAX_URL: usize = 2048;
 
-#[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-enum RawRedirect {
-    Loopback {
-        host: String,
-        ports: Vec<u16>,
-        path: String,
-        pkce: Option<bool>,
-    },
-    Paste {
-        url: String,
-        code: PasteCode,
-        pkce: Option<bool>,
-    },
-}
+/// Parameters of an authorization request that the broker sets itself (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
+const OURS: [&str; 7] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+];
 
 /// The connector in `table`, checked whole. Problems are blamed on `file`.
 pub(super) fn validate(file: &str, connector: &str, table: Table) -> Result<Connector, ConnectorError> {
@@ -78,52 +34,61 @@ pub(super) fn validate(file: &str, connector: &str, table: Table) -> Result<Conn
     let name: Name = connector
         .parse()
         .map_err(|e| fail("", ConnectorFault::BadName(e)))?;
-    let raw: Raw = table
-        .try_into()
-        .map_err(|e: toml::de::Error| fail("", ConnectorFault::Form(e.to_string().trim().to_owned())))?;
+    let raw = Raw::read(table, &fail)?;
     Checker {
         fail: &fail,
         hosts: &raw.hosts,
     }
-    .connector(name, &raw)
+    .connector(name, file, &raw)
 }
 
 struct Checker<'a> {
-    fail: &'a dyn Fn(&str, ConnectorFault) -> ConnectorError,
+    fail: Fail<'a>,
     hosts: &'a [String],
 }
 
 impl Checker<'_> {
-    fn connector(&self, name: Name, raw: &Raw) -> Result<Connector, ConnectorError> {
+    fn connector(&self, name: Name, file: &str, raw: &Raw) -> Result<Connector, ConnectorError> {
         self.texts(raw)?;
         self.statuses(raw)?;
-        let token_url = self.url("token_url", &raw.token_url)?;
+        let token_url = self.optional("token_url", raw.token_url.as_deref())?;
+        let issuer = self.optional("issuer", raw.issuer.as_deref())?;
+        if token_url.is_none() && issuer.is_none() {
+            return Err((self.fail)("token_url", ConnectorFault::NoEndpoint));
+        }
+        if issuer.as_ref().is_some_and(|issuer| issuer.query().is_some()) {
+            return Err((self.fail)("issuer", ConnectorFault::IssuerQuery));
+        }
         let mut hosts = raw.hosts.clone();
         if hosts.is_empty() {
-            hosts.extend(token_url.host_str().map(str::to_owned));
+            let known = [&token_url, &issuer].into_iter().flatten();
+            hosts.extend(known.filter_map(Url::host_str).map(str::to_owned));
+            hosts.dedup();
         }
-        let terms = match &raw.terms {
-            Some(text) => Some(Terms {
-                text: text.clone(),
-                url: self.page("terms_url", raw.terms_url.as_deref())?,
-                accepted: raw.accept_terms,
-            }),
-            None => None,
-        };
+        let terms_url = self.page("terms_url", raw.terms_url.as_deref())?;
+        if terms_url.is_some() && raw.terms.is_none() {
+            return Err((self.fail)("terms_url", ConnectorFault::NoTerms));
+        }
+        let terms = raw.terms.as_ref().map(|text| Terms {
+            text: text.clone(),
+            url: terms_url,
+            accepted: raw.accept_terms,
+        });
         if terms.is_some() && raw.sharing != Sharing::Personal {
             return Err((self.fail)("sharing", ConnectorFault::SharedUnderTerms));
         }
-        // Every URL is checked against the same list, the token endpoint's host where none is given.
+        // Every URL is checked against the same list, the hosts of token endpoint and issuer where none is given.
         let checker = Checker {
             fail: self.fail,
             hosts: &hosts,
         };
-        checker.url("token_url", &raw.token_url)?;
         let connector = Connector {
             name,
             provider: raw.provider.clone(),
             enabled: raw.enabled,
             terms,
+            file: file.to_owned(),
+            issuer: raw.issuer.clone(),
             token_url,
             authorize_url: checker.optional("authorize_url", raw.authorize_url.as_deref())?,
             revoke_url: checker.optional("revoke_url", raw.revoke_url.as_deref())?,
@@ -148,6 +113,7 @@ impl Checker<'_> {
             permanent_statuses: raw.permanent_statuses.clone(),
             unprocessed_errors: raw.unprocessed_errors.clone(),
             unprocessed_statuses: raw.unprocessed_statuses.clone(),
+            quirks: raw.quirks.clone(),
             rotates: raw.rotates,
             old_access_survives: raw.old_access_survives,
             grace: raw
@@ -157,6 +123,7 @@ impl Checker<'_> {
             lead: self.seconds("lead_seconds", raw.lead_seconds)?,
             sharing: raw.sharing,
             account: raw.account.clone(),
+            sources: raw.sources.clone(),
             hosts,
             _validated: Validated(()),
         };
@@ -167,8 +134,20 @@ impl Checker<'_> {
     /// A connector that is off may lack what only the operator can bring.
     fn client(&self, connector: &Connector) -> Result<(), ConnectorError> {
         let secret = connector.client_secret.is_some();
-        if connector.client_auth == ClientAuth::None && secret {
+        // What is left open is the server's to say, where it is asked.
+        let asked = connector.client_auth.is_none() && connector.issuer.is_some();
+        let auth = connector.client_auth.unwrap_or(ClientAuth::None);
+        if auth == ClientAuth::None && secret && !asked {
             return Err((self.fail)("client_secret", ConnectorFault::Unused));
+        }
+        match &connector.client_secret {
+            Some(SecretRef::File(path)) if !path.is_absolute() => {
+                return Err((self.fail)("client_secret", ConnectorFault::RelativePath));
+            }
+            Some(SecretRef::Env(name)) if name.is_empty() || name.contains(['=', '\0']) => {
+                return Err((self.fail)("client_secret", ConnectorFault::BadText));
+            }
+            _ => {}
         }
         if connector.usable().is_err() {
             return Ok(());
@@ -176,46 +155,70 @@ impl Checker<'_> {
         if connector.client_id.is_none() {
             return Err((self.fail)("client_id", ConnectorFault::Needed));
         }
-        if connector.client_auth != ClientAuth::None && !secret {
+        if auth != ClientAuth::None && !secret {
             return Err((self.fail)("client_secret", ConnectorFault::Needed));
         }
         Ok(())
     }
 
+    fn text(&self, key: &str, text: &str, max: usize, blank: bool) -> Result<(), ConnectorError> {
+        let fits = !text.is_empty()
+            && text.len() <= max
+            && text
+                .chars()
+                .all(|c| !c.is_control() && (blank || !c.is_whitespace()));
+        fits.then_some(())
+            .ok_or_else(|| (self.fail)(key, ConnectorFault::BadText))
+    }
+
+    fn bounded(&self, key: &str, entries: usize) -> Result<(), ConnectorError> {
+        (entries <= MAX_LIST)
+            .then_some(())
+            .ok_or_else(|| (self.fail)(key, ConnectorFault::TooMany))
+    }
+
+    fn list(&self, key: &str, texts: &[String], max: usize, blank: bool) -> Result<(), ConnectorError> {
+        self.bounded(key, texts.len())?;
+        texts.iter().try_for_each(|text| self.text(key, text, max, blank))
+    }
+
     fn texts(&self, raw: &Raw) -> Result<(), ConnectorError> {
-        let one = |key: &str, text: &str, max: usize, blank: bool| {
-            let fits = !text.is_empty()
-                && text.len() <= max
-                && text
-                    .chars()
-                    .all(|c| !c.is_control() && (blank || !c.is_whitespace()));
-            fits.then_some(())
-                .ok_or_else(|| (self.fail)(key, ConnectorFault::BadText))
-        };
-        let list = |key: &str, texts: &[String], max: usize| {
-            if texts.len() > MAX_LIST {
-                return Err((self.fail)(key, ConnectorFault::TooMany));
-            }
-            texts.iter().try_for_each(|text| one(key, text, max, false))
-        };
         if raw.provider.parse::<Name>().is_err() {
             return Err((self.fail)("provider", ConnectorFault::BadText));
         }
         for (key, text) in [("client_id", &raw.client_id), ("terms", &raw.terms)] {
             if let Some(text) = text {
-                one(key, text, 2048, key == "terms")?;
+                self.text(key, text, 2048, key == "terms")?;
             }
         }
-        list("hosts", &raw.hosts, 253)?;
-        list("scopes", &raw.scopes, 256)?;
-        list("permanent_errors", &raw.permanent_errors, 64)?;
-        list("unprocessed_errors", &raw.unprocessed_errors, 64)?;
-        if raw.account.len() > MAX_LIST {
-            return Err((self.fail)("account", ConnectorFault::TooMany));
+        self.list("hosts", &raw.hosts, 253, false)?;
+        if let Some(host) = raw.hosts.iter().find(|host| !is_host(host)) {
+            return Err((self.fail)("hosts", ConnectorFault::NotAHost(host.clone())));
         }
+        self.list("scopes", &raw.scopes, 256, false)?;
+        self.list("permanent_errors", &raw.permanent_errors, 64, false)?;
+        self.list("unprocessed_errors", &raw.unprocessed_errors, 64, false)?;
+        self.list("sources", &raw.sources, 512, true)?;
+        self.bounded("quirks", raw.quirks.len())?;
+        self.bounded("error_at", raw.error_at.len())?;
+        if raw.error_at.is_empty() {
+            return Err((self.fail)("error_at", ConnectorFault::Empty));
+        }
+        self.bounded("authorize_params", raw.authorize_params.len())?;
+        for (name, value) in &raw.authorize_params {
+            self.text("authorize_params", name, 64, false)?;
+            self.text("authorize_params", value, 1024, true)?;
+            if OURS.contains(&name.as_str()) {
+                return Err((self.fail)(
+                    "authorize_params",
+                    ConnectorFault::Reserved(name.clone()),
+                ));
+            }
+        }
+        self.bounded("account", raw.account.len())?;
         for fact in &raw.account {
-            one("account.label", &fact.label, 64, false)?;
-            one("account.pointer", &fact.pointer, 256, false)?;
+            self.text("account.label", &fact.label, 64, false)?;
+            self.text("account.pointer", &fact.pointer, 256, false)?;
             if !fact.pointer.starts_with('/') {
                 return Err((self.fail)("account.pointer", ConnectorFault::NotAPath));
             }
@@ -225,6 +228,8 @@ impl Checker<'_> {
 
     fn statuses(&self, raw: &Raw) -> Result<(), ConnectorError> {
         let bad = |key: &str, status| (self.fail)(key, ConnectorFault::BadStatus(status));
+        self.bounded("permanent_statuses", raw.permanent_statuses.len())?;
+        self.bounded("unprocessed_statuses", raw.unprocessed_statuses.len())?;
         for &status in &raw.permanent_statuses {
             if !(400..=499).contains(&status) || raw.unprocessed_statuses.contains(&status) {
                 return Err(bad("permanent_statuses", status));
@@ -256,7 +261,13 @@ impl Checker<'_> {
     }
 
     fn redirects(&self, raw: &Raw) -> Result<Vec<Redirect>, ConnectorError> {
-        let redirect = |raw_redirect: &RawRedirect| match raw_redirect {
+        self.bounded("redirects", raw.redirects.len())?;
+        let all = raw.redirects.iter();
+        all.map(|redirect| self.redirect(redirect)).collect()
+    }
+
+    fn redirect(&self, raw: &RawRedirect) -> Result<Redirect, ConnectorError> {
+        match raw {
             RawRedirect::Loopback {
                 host,
                 ports,
@@ -266,34 +277,31 @@ impl Checker<'_> {
                 if !is_loopback(host) {
                     return Err((self.fail)("redirects.host", ConnectorFault::NotLoopback));
                 }
+                self.bounded("redirects.ports", ports.len())?;
+                if ports.contains(&0) {
+                    return Err((self.fail)("redirects.ports", ConnectorFault::NotAPort));
+                }
+                self.text("redirects.path", path, 256, false)?;
                 if !path.starts_with('/') {
                     return Err((self.fail)("redirects.path", ConnectorFault::NotAPath));
                 }
-                let kind = RedirectKind::Loopback {
-                    host: host.clone(),
-                    ports: ports.clone(),
-                    path: path.clone(),
-                };
                 Ok(Redirect {
-                    kind,
-                    pkce: pkce.unwrap_or(raw.pkce),
+                    kind: RedirectKind::Loopback {
+                        host: host.clone(),
+                        ports: ports.clone(),
+                        path: path.clone(),
+                    },
+                    pkce: *pkce,
                 })
             }
-            RawRedirect::Paste { url, code, pkce } => {
-                let kind = RedirectKind::Paste {
+            RawRedirect::Paste { url, code, pkce } => Ok(Redirect {
+                kind: RedirectKind::Paste {
                     url: self.url("redirects.url", url)?,
                     code: *code,
-                };
-                Ok(Redirect {
-                    kind,
-                    pkce: pkce.unwrap_or(raw.pkce),
-                })
-            }
-        };
-        if raw.redirects.len() > MAX_LIST {
-            return Err((self.fail)("redirects", ConnectorFault::TooMany));
+                },
+                pkce: *pkce,
+            }),
         }
-        raw.redirects.iter().map(redirect).collect()
     }
 
     fn seconds(&self, key: &str, seconds: u64) -> Result<Duration, ConnectorError> {
@@ -317,28 +325,38 @@ impl Checker<'_> {
     }
 
     fn url(&self, key: &str, text: &str) -> Result<Url, ConnectorError> {
-        let not_a_url = || (self.fail)(key, ConnectorFault::NotAUrl);
-        let url = Url::parse(text).map_err(|_| not_a_url())?;
-        let host = url.host_str().ok_or_else(not_a_url)?;
-        match url.scheme() {
-            "https" => {}
-            "http" if is_loopback(host) => {}
-            "http" => return Err((self.fail)(key, ConnectorFault::PlainHttp)),
-            _ => return Err(not_a_url()),
-        }
-        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-            return Err((self.fail)(key, ConnectorFault::UrlParts));
-        }
-        if !self.hosts.is_empty()
-            && !self
-                .hosts
-                .iter()
-                .any(|allowed| allowed.eq_ignore_ascii_case(host))
-        {
-            return Err((self.fail)(key, ConnectorFault::HostNotAllowed(host.to_owned())));
-        }
-        Ok(url)
+        checked_url(text, self.hosts).map_err(|fault| (self.fail)(key, fault))
     }
+}
+
+/// The URL in `text`, if the broker may contact it: https, or http to this machine, and on a host of the list; an
+/// empty list is none.
+pub(in crate::upstream) fn checked_url(text: &str, hosts: &[String]) -> Result<Url, ConnectorFault> {
+    // The parser drops tabs and newlines and trims blanks: what it was given would not be what it was taken for.
+    if text.len() > MAX_URL || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ConnectorFault::NotAUrl);
+    }
+    let url = Url::parse(text).map_err(|_| ConnectorFault::NotAUrl)?;
+    let host = url.host_str().ok_or(ConnectorFault::NotAUrl)?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(host) => {}
+        "http" => return Err(ConnectorFault::PlainHttp),
+        _ => return Err(ConnectorFault::NotAUrl),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err(ConnectorFault::UrlParts);
+    }
+    if !hosts.is_empty() && !hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+        return Err(ConnectorFault::HostNotAllowed(host.to_owned()));
+    }
+    Ok(url)
+}
+
+/// Whether it is what URLs have between scheme and port.
+fn is_host(text: &str) -> bool {
+    let url = Url::parse(&format!("https://{text}/"));
+    url.is_ok_and(|url| url.host_str().is_some_and(|host| host.eq_ignore_ascii_case(text)))
 }
 
 /// `localhost` (RFC 6761 section 6.3) or an address that never leaves the machine.

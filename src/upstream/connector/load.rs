@@ -1,8 +1,8 @@
 //! From TOML to [`Connector`]: the shipped ones, and what the configuration adds or overrides.
 //!
 //! A connector is laid over `registry/connectors/generic.toml`, which holds every default, then over the
-//! shipped one of its name; the configuration comes last. `generic` has no token endpoint, so it is a base
-//! only, until the configuration gives it one. Errors name the file, the key and what to do.
+//! shipped one of its name; the configuration comes last. `generic` has neither a token endpoint nor an issuer, so
+//! it is a base only, until the configuration gives it one. Errors name the file, the key and what to do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::Connector;
 use super::check::validate;
 use crate::domain::name::MalformedName;
 
+const SHIPPED_FOLDER: &str = "registry/connectors/";
 const BASE: &str = "generic";
 const SHIPPED: [(&str, &str); 4] = [
     (BASE, include_str!("../../../registry/connectors/generic.toml")),
@@ -29,7 +30,7 @@ pub(super) const MAX_LIST: usize = 64;
 
 /// What is wrong with a connector, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: connectors.{connector}{}{key}: {fault}", if key.is_empty() { "" } else { "." })]
+#[error("{file}: {}: {fault}", place(connector, key))]
 pub struct ConnectorError {
     /// The file that has to be changed.
     pub file: String,
@@ -44,9 +45,32 @@ pub struct ConnectorError {
 /// What can be wrong with a connector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectorFault {
-    /// Not TOML, an unknown key, a missing key, or a value of the wrong type.
-    #[error("{0}")]
+    /// Not TOML, or no tables of connectors.
+    #[error("{0}; mend the file")]
     Form(String),
+    /// A key that connectors do not have.
+    #[error("is no key of a connector; correct or remove it (docs/connectors.md has all keys)")]
+    UnknownKey,
+    /// A value of the wrong type, or none of the words that the key takes.
+    #[error("{0}; correct it (docs/connectors.md has the values)")]
+    WrongValue(String),
+    /// Not a reference to a secret; perhaps the secret itself, so nothing of it is told.
+    #[error(
+        "expected `env` or `file`: write {{ env = \"NAME\" }} or {{ file = \"/path\" }}, never the secret itself"
+    )]
+    NoReference,
+    /// A key without a default, and without a value.
+    #[error("is missing; set it")]
+    Missing,
+    /// Neither a token endpoint nor a way to find it.
+    #[error("is needed; set it, or `issuer` for discovery")]
+    NoEndpoint,
+    /// No provider that accounts can be connected for.
+    #[error("{0:?} is no provider of the registry that takes OAuth grants; correct it, or add the provider")]
+    UnknownProvider(String),
+    /// In more than one file.
+    #[error("is in {0} already; keep one of them")]
+    Twice(String),
     /// The name is no name.
     #[error("{0}; rename it")]
     BadName(MalformedName),
@@ -68,12 +92,33 @@ pub enum ConnectorFault {
     /// Not on the allow-list.
     #[error("host {0} is not on this connector's list; add it to `hosts` if it is right")]
     HostNotAllowed(String),
+    /// A part that an issuer does not have (RFC 8414 section 2).
+    #[error("has a query; write the issuer as its metadata document does")]
+    IssuerQuery,
+    /// More or less than a host.
+    #[error("{0:?} is no host; write it without scheme, port and path")]
+    NotAHost(String),
     /// Not a loopback host.
     #[error("is not localhost or a loopback address; a loopback redirect needs one")]
     NotLoopback,
     /// A path without its slash.
     #[error("has to begin with '/'")]
     NotAPath,
+    /// Port 0.
+    #[error("0 is no port; leave the list empty where any port may be used")]
+    NotAPort,
+    /// Relative to nobody knows where.
+    #[error("is no absolute path; write it from the root")]
+    RelativePath,
+    /// A parameter that the broker sets itself.
+    #[error("{0} is set by the broker; remove it")]
+    Reserved(String),
+    /// Nothing to choose from.
+    #[error("is empty; name at least one, or leave it out for the default")]
+    Empty,
+    /// A page of terms without terms.
+    #[error("is there without `terms`; say what they are, or remove it")]
+    NoTerms,
     /// Empty, too long, or holding characters that no such value has.
     #[error("is empty, too long or has characters that do not belong there; mend it")]
     BadText,
@@ -115,7 +160,7 @@ impl Connectors {
         for (name, _) in SHIPPED {
             if name != BASE && !overrides.contains_key(name) {
                 let table = overlay(base.clone(), shipped(name)?.unwrap_or_default());
-                let file = format!("registry/connectors/{name}.toml");
+                let file = shipped_file(name);
                 all.insert(name.to_owned(), Arc::new(validate(&file, name, table)?));
             }
         }
@@ -157,10 +202,23 @@ impl Connectors {
         let loaded = Self::load(file, &tables)?;
         for name in tables.into_keys() {
             if let Some(connector) = loaded.0.get(&name) {
-                self.0.insert(name, Arc::clone(connector));
+                let before = self.0.insert(name.clone(), Arc::clone(connector));
+                if let Some(before) = before.filter(|before| !before.file.starts_with(SHIPPED_FOLDER)) {
+                    let twice = ConnectorFault::Twice(before.file.clone());
+                    return Err(error(file, &name, "", twice));
+                }
             }
         }
         Ok(self)
+    }
+
+    /// Checks that each is of a provider that `takes_grants`.
+    pub fn check_providers(&self, takes_grants: impl Fn(&str) -> bool) -> Result<(), ConnectorError> {
+        let stray = self.iter().find(|each| !takes_grants(&each.provider));
+        stray.map_or(Ok(()), |each| {
+            let fault = ConnectorFault::UnknownProvider(each.provider.clone());
+            Err(error(&each.file, each.name.as_str(), "provider", fault))
+        })
     }
 
     /// The connector of this name.
@@ -174,6 +232,14 @@ impl Connectors {
     }
 }
 
+fn place(connector: &str, key: &str) -> String {
+    let parts = ["connectors", connector, key].into_iter();
+    parts
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
 pub(super) fn error(file: &str, connector: &str, key: &str, fault: ConnectorFault) -> ConnectorError {
     ConnectorError {
         file: file.to_owned(),
@@ -183,14 +249,17 @@ pub(super) fn error(file: &str, connector: &str, key: &str, fault: ConnectorFaul
     }
 }
 
+fn shipped_file(name: &str) -> String {
+    format!("{SHIPPED_FOLDER}{name}.toml")
+}
+
 fn shipped(name: &str) -> Result<Option<Table>, ConnectorError> {
     let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) else {
         return Ok(None);
     };
-    let file = format!("registry/connectors/{name}.toml");
     toml::from_str(text)
         .map(Some)
-        .map_err(|e| error(&file, name, "", ConnectorFault::Form(e.to_string())))
+        .map_err(|e| error(&shipped_file(name), name, "", ConnectorFault::Form(e.to_string())))
 }
 
 fn overlay(mut base: Table, over: Table) -> Table {
@@ -208,10 +277,22 @@ fn tables(file: &str, text: &str) -> Result<BTreeMap<String, Table>, ConnectorEr
     let parsed: Result<File, _> = toml::from_str(text);
     parsed
         .map(|parsed| parsed.connectors)
-        .map_err(|e| error(file, "", "", ConnectorFault::Form(e.to_string())))
+        .map_err(|fault| error(file, "", "", ConnectorFault::Form(told(text, &fault))))
+}
+
+/// Where and what, without the line itself, which may hold a secret that should not be there.
+fn told(text: &str, fault: &toml::de::Error) -> String {
+    let before = fault.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    format!("line {line}: {}", fault.message())
 }
 
 #[cfg(test)]
 #[path = "load_tests.rs"]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+#[cfg(test)]
+#[path = "value_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod value_tests;

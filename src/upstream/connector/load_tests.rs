@@ -11,7 +11,7 @@ fn load(text: &str) -> Result<Connectors, ConnectorError> {
     Connectors::load_text("broker.toml", text)
 }
 
-fn acme(more: &str) -> Result<Arc<Connector>, ConnectorError> {
+pub(super) fn acme(more: &str) -> Result<Arc<Connector>, ConnectorError> {
     Ok(load(&format!("{MINIMAL}{more}"))?.get("acme").unwrap().clone())
 }
 
@@ -43,7 +43,7 @@ fn accepted_terms_switch_a_connector_on_and_enabled_switches_it_off() {
     let claude = on.get("claude").unwrap();
     assert_eq!(claude.usable(), Ok(()));
     assert_eq!(
-        claude.token_url.as_str(),
+        claude.token_url.as_ref().unwrap().as_str(),
         "https://platform.claude.com/v1/oauth/token"
     );
     assert_eq!(on.get("openai").unwrap().usable(), Err(Off::TermsNotAccepted));
@@ -61,7 +61,8 @@ fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     assert_eq!(acme.hosts, ["id.example"]);
     assert_eq!(acme.grace, Some(Duration::from_secs(30)));
     assert_eq!(acme.sharing, Sharing::Any);
-    assert!(acme.rotates && !acme.old_access_survives && acme.pkce);
+    assert!(acme.rotates && !acme.old_access_survives);
+    assert_eq!((acme.pkce, acme.client_auth), (None, None));
 }
 
 #[test]
@@ -81,7 +82,8 @@ fn redirects_and_secrets_are_closed_lists() {
         { kind = \"loopback\", host = \"::1\", ports = [1455], path = \"/cb\" } ]\n";
     let acme = acme(more).unwrap();
     assert_eq!(acme.client_secret, Some(SecretRef::Env("ACME_SECRET".to_owned())));
-    assert!(!acme.redirects[0].pkce && acme.redirects[1].pkce);
+    let pkce: Vec<_> = acme.redirects.iter().map(|redirect| redirect.pkce).collect();
+    assert_eq!(pkce, [Some(false), None]);
     assert!(matches!(&acme.redirects[1].kind, RedirectKind::Loopback { ports, .. } if ports == &[1455]));
 }
 
@@ -110,94 +112,71 @@ fn plain_http_stays_on_the_machine() {
     }
 }
 
+// req: N10
 #[test]
-fn what_is_wrong_is_told_with_file_key_and_remedy() {
-    use ConnectorFault as Fault;
-    let cases: [(&str, &str, Fault); 16] = [
-        (
-            "authorize_url = \"ftp://id.example/\"",
-            "authorize_url",
-            Fault::NotAUrl,
-        ),
-        (
-            "revoke_url = \"https://u:p@id.example/\"",
-            "revoke_url",
-            Fault::UrlParts,
-        ),
-        (
-            "revoke_url = \"https://id.example/#f\"",
-            "revoke_url",
-            Fault::UrlParts,
-        ),
-        (
-            "authorize_url = \"https://evil.example/\"",
-            "authorize_url",
-            Fault::HostNotAllowed("evil.example".to_owned()),
-        ),
-        (
-            "hosts = [\"x.example\"]",
-            "token_url",
-            Fault::HostNotAllowed("id.example".to_owned()),
-        ),
-        ("client_auth = \"post\"", "client_secret", Fault::Needed),
-        ("client_secret = { env = \"X\" }", "client_secret", Fault::Unused),
-        ("provider = \"No Name\"", "provider", Fault::BadText),
-        ("scopes = [\"a b\"]", "scopes", Fault::BadText),
-        (
-            "permanent_statuses = [503]",
-            "permanent_statuses",
-            Fault::BadStatus(503),
-        ),
-        (
-            "permanent_statuses = [429]",
-            "permanent_statuses",
-            Fault::BadStatus(429),
-        ),
-        (
-            "unprocessed_statuses = [200]",
-            "unprocessed_statuses",
-            Fault::BadStatus(200),
-        ),
-        (
-            "unprocessed_errors = [\"invalid_grant\"]",
-            "permanent_errors",
-            Fault::Contradiction("invalid_grant".to_owned()),
-        ),
-        ("lead_seconds = 86401", "lead_seconds", Fault::TooLong),
-        ("terms = \"read this\"", "sharing", Fault::SharedUnderTerms),
-        (
-            "redirects = [{ kind = \"loopback\", host = \"0.0.0.0\", ports = [], path = \"/\" }]",
-            "redirects.host",
-            Fault::NotLoopback,
-        ),
-    ];
-    for (more, key, fault) in cases {
-        let error = acme(&format!("{more}\n")).unwrap_err();
-        assert_eq!((error.key.as_str(), &error.fault), (key, &fault), "{more}");
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    for line in [
+        "client_secret = \"s3cret",
+        "client_secret = s3cret",
+        "client_secret = { env = \"X\", s3cret = 1 }",
+    ] {
+        let said = load(&format!("{MINIMAL}{line}\n")).unwrap_err().to_string();
         assert!(
-            error
-                .to_string()
-                .starts_with(&format!("broker.toml: connectors.acme.{key}: ")),
-            "{error}"
+            said.starts_with("broker.toml: ") && !said.contains("s3cret"),
+            "{said}"
+        );
+    }
+}
+
+// req: N10
+#[test]
+fn the_lists_of_a_connector_are_bounded() {
+    for key in [
+        "hosts",
+        "scopes",
+        "permanent_errors",
+        "unprocessed_errors",
+        "sources",
+    ] {
+        let many: Vec<_> = (0..=MAX_LIST).map(|i| format!("\"h{i}.example\"")).collect();
+        let error = acme(&format!("{key} = [{}]\n", many.join(","))).unwrap_err();
+        assert_eq!(
+            (error.key.as_str(), &error.fault),
+            (key, &ConnectorFault::TooMany)
+        );
+    }
+    for (key, one) in [
+        ("error_at", "\"error\""),
+        ("quirks", "\"scope-list\""),
+        ("permanent_statuses", "400"),
+        ("unprocessed_statuses", "429"),
+        (
+            "account",
+            "{ label = \"l\", from = \"answer\", pointer = \"/id\" }",
+        ),
+        (
+            "redirects",
+            "{ kind = \"loopback\", host = \"::1\", ports = [], path = \"/\" }",
+        ),
+    ] {
+        let error = acme(&format!("{key} = [{}]\n", vec![one; MAX_LIST + 1].join(","))).unwrap_err();
+        assert_eq!(
+            (error.key.as_str(), &error.fault),
+            (key, &ConnectorFault::TooMany)
         );
     }
 }
 
 #[test]
-fn unknown_keys_missing_keys_and_wrong_types_are_named() {
+fn unknown_and_missing_keys_are_named() {
     for (text, expected) in [
         (
             "[connectors.acme]\ntokn_url = \"x\"\n",
-            "unknown field `tokn_url`",
+            "connectors.acme.tokn_url: is no key of a connector; correct or remove it",
         ),
         (
             "[connectors.acme]\nclient_id = \"c\"\n",
-            "missing field `token_url`",
-        ),
-        ("[connectors.acme]\npkce = \"yes\"\n", "pkce"),
-        (
-            "[connectors.acme]\nclient_auth = \"mtls\"\n",
-            "unknown variant `mtls`",
+            "connectors.acme.token_url: is needed; set it, or `issuer`",
         ),
         (
             "[connectors.acme]\ntoken_url = \"https://id.example/t\"\n",
@@ -209,7 +188,10 @@ fn unknown_keys_missing_keys_and_wrong_types_are_named() {
             "[connectors.claude]\naccept_terms = true\n",
             "connectors.claude.client_id: is needed",
         ),
-        ("[connectors.generic]\n", "missing field `token_url`"),
+        (
+            "[connectors.generic]\n",
+            "connectors.generic.token_url: is needed",
+        ),
     ] {
         let message = load(text).unwrap_err().to_string();
         assert!(
@@ -217,6 +199,51 @@ fn unknown_keys_missing_keys_and_wrong_types_are_named() {
             "{message}"
         );
     }
+}
+
+// req: N10
+#[test]
+fn a_name_is_in_one_file_only_and_its_provider_in_the_registry() {
+    let one = load(MINIMAL).unwrap();
+    let error = one.clone().with_file("two.toml", MINIMAL, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "two.toml: connectors.acme: is in broker.toml already; keep one of them"
+    );
+    // Over a shipped one it may lie.
+    let claude = "[connectors.claude]\nclient_id = \"mine\"\n";
+    assert!(
+        one.clone()
+            .with_file("two.toml", claude, &["claude".to_owned()])
+            .is_ok()
+    );
+    let error = one.check_providers(|name| name != "generic").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "broker.toml: connectors.acme.provider: \"generic\" is no provider of the registry that takes OAuth grants; \
+         correct it, or add the provider"
+    );
+}
+
+#[test]
+fn an_issuer_stands_for_endpoints() {
+    let text = "[connectors.acme]\nissuer = \"https://id.example/t/\"\nclient_id = \"c\"\n";
+    let acme = load(text).unwrap().get("acme").unwrap().clone();
+    assert_eq!(
+        acme.issuer.as_deref(),
+        Some("https://id.example/t/"),
+        "as it is written"
+    );
+    assert_eq!(
+        (acme.token_url.clone(), acme.hosts.clone()),
+        (None, vec!["id.example".to_owned()])
+    );
+    // Both hosts are its own.
+    let both = load(&format!("{text}token_url = \"https://api.example/token\"\n")).unwrap();
+    assert_eq!(both.get("acme").unwrap().hosts, ["api.example", "id.example"]);
+    // What it leaves open with a secret is the server's to say.
+    let open = load(&format!("{text}client_secret = {{ env = \"X\" }}\n")).unwrap();
+    assert_eq!(open.get("acme").unwrap().client_auth, None);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::domain::secret::Exposure;
 use crate::upstream::RefreshRequest;
 use crate::upstream::connector::{ClientAuth, Connector, Encoding, SecretRef};
+use crate::upstream::discovery::Endpoints;
 
 /// Why a request cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -31,22 +32,29 @@ pub(super) enum BuildError {
     Header,
 }
 
-pub(super) async fn build(client: &Client, request: &RefreshRequest<'_>) -> Result<Request, BuildError> {
+pub(super) async fn build(
+    client: &Client,
+    request: &RefreshRequest<'_>,
+    endpoints: &Endpoints,
+) -> Result<Request, BuildError> {
     let connector = request.connector;
     let token = request
         .refresh_token
         .expose_str(Exposure::Upstream)
         .ok_or(BuildError::RefreshToken)?;
     let scope = request.scopes.join(" ");
-    let secret = client_secret(connector).await?;
+    let secret = match endpoints.client_auth {
+        ClientAuth::None => None,
+        ClientAuth::Basic | ClientAuth::Post => client_secret(connector).await?,
+    };
 
     let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token)];
-    if connector.client_auth != ClientAuth::Basic
+    if endpoints.client_auth != ClientAuth::Basic
         && let Some(id) = &connector.client_id
     {
         fields.push(("client_id", id));
     }
-    if connector.client_auth == ClientAuth::Post
+    if endpoints.client_auth == ClientAuth::Post
         && let Some(secret) = &secret
     {
         fields.push(("client_secret", secret));
@@ -59,11 +67,11 @@ pub(super) async fn build(client: &Client, request: &RefreshRequest<'_>) -> Resu
         Encoding::Json => ("application/json", json(&fields)),
     };
     let mut post = client
-        .post(connector.token_url.clone())
+        .post(endpoints.token.clone())
         .header(CONTENT_TYPE, content_type)
         .header(ACCEPT, "application/json")
         .body(Bytes::from_owner(body));
-    if connector.client_auth == ClientAuth::Basic {
+    if endpoints.client_auth == ClientAuth::Basic {
         let id = connector.client_id.as_deref().unwrap_or_default();
         post = post.header(
             AUTHORIZATION,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::upstream::web::DocumentError;
+
 /// What is wrong with a token. Told to whoever presents it; nothing of the token is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
@@ -59,40 +61,9 @@ pub enum IdTokenError {
 /// Why an issuer's keys cannot be fetched. For the log.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The request failed.
-    #[error("{url}: {message}")]
-    Request {
-        /// What was asked for.
-        url: String,
-        /// What happened.
-        message: String,
-    },
-    /// Another status than 200.
-    #[error("{url}: status {status}")]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// The status.
-        status: u16,
-    },
-    /// More than is taken.
-    #[error("{url}: an answer of more than {most} bytes")]
-    TooLarge {
-        /// What was asked for.
-        url: String,
-        /// The most that is taken.
-        most: usize,
-    },
-    /// No JSON of the right form.
-    #[error("{url}: not of the form it should have, at line {line} column {column}")]
-    Form {
-        /// What was asked for.
-        url: String,
-        /// Where, from 1.
-        line: usize,
-        /// Where, from 1.
-        column: usize,
-    },
+    /// A document cannot be had.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// It is another issuer's document.
     #[error("{url}: it is the document of the issuer '{found}'; write the issuer as it does itself")]
     OtherIssuer {

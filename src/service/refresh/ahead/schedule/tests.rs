@@ -309,7 +309,7 @@ impl Herd {
 /// 100 000 tokens with one expiry, in simulated time, through the real schedule and the real places: no burst, never
 /// more under way than half of a connector's places, each renewed before anybody would have to wait. All at the
 /// lead, the same places do not suffice: most tokens expire first.
-// req: B5 N2
+// req: B5 N1
 #[test]
 fn a_herd_of_one_expiry_is_spread_out() {
     let herd = Herd {

@@ -1,0 +1,245 @@
+//! Endpoints that are found by an issuer's metadata: what is asked for, how often, and what is never sent meanwhile.
+
+use futures_util::future::join_all;
+
+use super::delivery::{Act, Raw, http};
+use super::metadata::{FALLBACK, Metadata, Page, STANDARD};
+use super::*;
+
+/// An issuer at `/tenant` and a token endpoint that grants.
+struct Scene {
+    metadata: Metadata,
+    tokens: Raw,
+    clock: Arc<ManualClock>,
+    endpoint: HttpTokenEndpoint,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let granting = Act::KeepAlive(http("200 OK", "", "{\"access_token\":\"a\"}"));
+        let clock = Arc::new(ManualClock::at(Time::from_seconds(NOW)));
+        let given: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        let patient = HttpOptions {
+            connect_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(4),
+            ..HttpOptions::default()
+        };
+        Self {
+            metadata: Metadata::start().await,
+            tokens: Raw::start(granting).await,
+            endpoint: HttpTokenEndpoint::new(&patient, given).unwrap(),
+            clock,
+        }
+    }
+
+    /// One that has published its document.
+    async fn published(more: serde_json::Value) -> Self {
+        let scene = Self::start().await;
+        scene.metadata.publish(&scene.tokens.url(), more);
+        scene
+    }
+
+    fn connector(&self, more: &str) -> Arc<Connector> {
+        let issuer = self.metadata.issuer("/tenant");
+        let text = format!("[connectors.test]\nissuer = \"{issuer}\"\nclient_id = \"test-client\"\n{more}");
+        let connectors = Connectors::load_text("test.toml", &text).unwrap();
+        Arc::clone(connectors.get("test").unwrap())
+    }
+
+    async fn refresh(&self, connector: &Connector) -> Delivery {
+        refresh_with(&self.endpoint, connector, "rt").await
+    }
+
+    async fn granted(&self, connector: &Connector) -> Granted {
+        granted(meaning(connector, self.refresh(connector).await))
+    }
+
+    /// Refreshes in vain; tells why, after a look that no token was sent anywhere.
+    async fn not_sent(&self, connector: &Connector) -> String {
+        let before = self.tokens.connections();
+        let Delivery::NotSent(why) = self.refresh(connector).await else {
+            panic!("something was sent");
+        };
+        assert_eq!(self.tokens.connections(), before);
+        why
+    }
+}
+
+// req: N10
+#[tokio::test]
+async fn what_is_found_is_kept_for_its_time_and_then_fetched_beside_a_use() {
+    let scene = Scene::published(serde_json::json!({})).await;
+    let connector = scene.connector("");
+    for _ in 0..3 {
+        scene.granted(&connector).await;
+    }
+    assert_eq!(
+        scene.metadata.asked(),
+        [format!("{STANDARD}/tenant")],
+        "asked once"
+    );
+
+    // Old, and the issuer fails: what is known is used at once, and asked for beside that.
+    scene.clock.advance(Duration::from_secs(3600));
+    scene.metadata.page(&format!("{STANDARD}/tenant"), Page::Silence);
+    scene.granted(&connector).await;
+    scene.metadata.was_asked(2).await;
+    scene.granted(&connector).await;
+    assert_eq!(scene.metadata.asked().len(), 2, "one is asking already");
+
+    // Too old: nothing is sent before it is known again.
+    let scene = Scene::published(serde_json::json!({})).await;
+    let connector = scene.connector("");
+    scene.granted(&connector).await;
+    scene
+        .metadata
+        .page(&format!("{STANDARD}/tenant"), Page::Says(500, String::new()));
+    scene.clock.advance(Duration::from_secs(24 * 3600));
+    let why = scene.not_sent(&connector).await;
+    assert!(why.contains("status 500"), "{why}");
+    assert_eq!(
+        scene.metadata.asked().len(),
+        2,
+        "a failing server is not asked at its other place"
+    );
+    // For a while nobody asks again.
+    scene.metadata.publish(&scene.tokens.url(), serde_json::json!({}));
+    scene.not_sent(&connector).await;
+    assert_eq!(scene.metadata.asked().len(), 2);
+    scene.clock.advance(Duration::from_secs(10));
+    scene.granted(&connector).await;
+    assert_eq!(scene.metadata.asked().len(), 3);
+}
+
+// req: N10
+#[tokio::test]
+async fn many_who_need_it_at_once_ask_once() {
+    let scene = Scene::published(serde_json::json!({})).await;
+    let connector = scene.connector("");
+    let all = join_all((0..20).map(|_| scene.granted(&connector))).await;
+    assert_eq!((all.len(), scene.metadata.asked().len()), (20, 1));
+    assert_eq!(scene.tokens.connections(), 20);
+}
+
+// req: N10
+#[tokio::test]
+async fn the_other_place_is_tried_where_the_first_has_no_such_document() {
+    for first in [
+        None,
+        Some(Page::Says(200, "<html>an application</html>".to_owned())),
+        Some(Page::Says(200, "{\"issuer\":7}".to_owned())),
+        Some(Page::Elsewhere("/login".to_owned())),
+    ] {
+        let scene = Scene::start().await;
+        if let Some(page) = first {
+            scene.metadata.page(&format!("{STANDARD}/tenant"), page);
+        }
+        let document = serde_json::json!({
+            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.tokens.url(),
+        });
+        let fallback = format!("/tenant{FALLBACK}");
+        scene
+            .metadata
+            .page(&fallback, Page::Says(200, document.to_string()));
+        let connector = scene.connector("");
+        scene.granted(&connector).await;
+        // No redirect was followed.
+        assert_eq!(
+            scene.metadata.asked(),
+            [format!("{STANDARD}/tenant"), fallback.clone()]
+        );
+        let known = scene.endpoint.discovered(&connector);
+        assert_eq!(known.place, scene.metadata.issuer(&fallback));
+    }
+}
+
+// req: N10
+#[tokio::test]
+async fn a_document_that_cannot_be_taken_sends_nothing() {
+    let scene = Scene::start().await;
+    let issuer = scene.metadata.issuer("/tenant");
+    let document = |issuer: &str, token: &str| {
+        let document = serde_json::json!({ "issuer": issuer, "token_endpoint": token });
+        Page::Says(200, document.to_string())
+    };
+    let large = format!("{{\"issuer\":\"{issuer}\",\"x\":\"{}\"}}", "x".repeat(65 * 1024));
+    for (page, says) in [
+        (
+            document("http://127.0.0.1/tenant", &scene.tokens.url()),
+            "the document of the issuer",
+        ),
+        (
+            document(&issuer, "https://evil.example/token"),
+            "add it to `hosts`",
+        ),
+        (document(&issuer, "http://evil.example/token"), "use https"),
+        (Page::Says(200, large), "more than 65536 bytes"),
+        (Page::Says(500, String::new()), "status 500"),
+    ] {
+        scene.metadata.page(&format!("{STANDARD}/tenant"), page);
+        scene.clock.advance(Duration::from_secs(10));
+        let connector = scene.connector("");
+        let why = scene.not_sent(&connector).await;
+        assert!(why.starts_with("connector test: ") && why.contains(says), "{why}");
+        let known = scene.endpoint.discovered(&connector);
+        assert!(known.metadata.is_none() && known.error.unwrap().to_string().contains(says));
+    }
+    assert_eq!(scene.tokens.connections(), 0);
+}
+
+// req: N10
+#[tokio::test]
+async fn an_issuer_that_never_answers_is_not_waited_for_without_end() {
+    let scene = Scene::start().await;
+    scene.metadata.page(&format!("{STANDARD}/tenant"), Page::Silence);
+    let began = std::time::Instant::now();
+    let why = scene.not_sent(&scene.connector("")).await;
+    assert!(why.contains("no metadata within 2s"), "{why}");
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+// req: N10
+#[tokio::test]
+async fn what_is_configured_wins_and_is_not_asked_for() {
+    let scene = Scene::published(serde_json::json!({})).await;
+    scene
+        .metadata
+        .publish("http://127.0.0.1:1/wrong", serde_json::json!({}));
+    let set = scene.connector(&format!("token_url = \"{}\"\n", scene.tokens.url()));
+    scene.granted(&set).await;
+    assert_eq!(scene.tokens.connections(), 1);
+    // Nor does the exchange wait for it.
+    let scene = Scene::start().await;
+    scene.metadata.page(&format!("{STANDARD}/tenant"), Page::Silence);
+    let set = scene.connector(&format!("token_url = \"{}\"\n", scene.tokens.url()));
+    scene.granted(&set).await;
+}
+
+// req: N10
+#[tokio::test]
+async fn the_way_to_authenticate_is_discovered_with_the_endpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "s3cret").unwrap();
+    let secret = format!("client_secret = {{ file = '{}' }}\n", file.display());
+    for (listed, header, body) in [
+        (serde_json::json!(["client_secret_post"]), false, true),
+        (serde_json::json!(["client_secret_basic"]), true, false),
+        (serde_json::Value::Null, true, false),
+    ] {
+        let methods = serde_json::json!({ "token_endpoint_auth_methods_supported": listed });
+        let scene = Scene::published(methods).await;
+        scene.granted(&scene.connector(&secret)).await;
+        let request = scene.tokens.request();
+        assert_eq!(
+            request.to_lowercase().contains("\r\nauthorization: basic "),
+            header,
+            "{listed}"
+        );
+        assert_eq!(request.contains("client_secret=s3cret"), body, "{listed}");
+    }
+    let methods = serde_json::json!({ "token_endpoint_auth_methods_supported": ["private_key_jwt"] });
+    let scene = Scene::published(methods).await;
+    let why = scene.not_sent(&scene.connector(&secret)).await;
+    assert!(why.contains("set client_auth"), "{why}");
+}
