@@ -11,6 +11,7 @@ mod api_keys;
 mod approvals;
 mod authenticate;
 mod billing;
+mod chance;
 mod connectors;
 mod credentials;
 mod denials;
@@ -57,7 +58,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
@@ -225,7 +225,7 @@ pub struct Broker {
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
     settings: Arc<ArcSwap<Settings>>,
-    random: SystemRandom,
+    chance: chance::Chance,
     refresher: Arc<Refresher>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
@@ -251,14 +251,14 @@ pub struct Broker {
 impl Broker {
     /// Puts the parts together. Call [`Broker::recover`] before serving.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Refusal> {
-        let random = SystemRandom::new();
-        let incarnation = Incarnation(random_bytes(&random)?);
-        let nonces = renew::Nonces::new(random_bytes(&random)?);
+        let chance = chance::Chance::new();
+        let incarnation = Incarnation(random_bytes(&chance)?);
+        let nonces = renew::Nonces::new(random_bytes(&chance)?);
         let started = parts.clock.monotonic();
         let connectors = Arc::new(parts.connectors);
         let settings = Arc::new(ArcSwap::from_pointee(parts.settings));
         let hub: Arc<watch::Hub> = Arc::default();
-        let cursors = watch::Cursors::new(random_bytes(&random)?, random_bytes(&random)?);
+        let cursors = watch::Cursors::new(random_bytes(&chance)?, random_bytes(&chance)?);
         let metrics = Arc::new(Metrics::default());
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
@@ -283,7 +283,7 @@ impl Broker {
             issuers: parts.issuers,
             prober: parts.prober,
             settings,
-            random,
+            chance,
             refresher,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
@@ -346,7 +346,7 @@ impl Broker {
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Refusal> {
-        random_bytes(&self.random)
+        random_bytes(&self.chance)
     }
 
     fn new_id<K: Kind>(&self) -> Result<Id<K>, Refusal> {
@@ -354,9 +354,9 @@ impl Broker {
     }
 }
 
-fn random_bytes<const N: usize>(random: &SystemRandom) -> Result<[u8; N], Refusal> {
+fn random_bytes<const N: usize>(chance: &chance::Chance) -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
-    random
+    chance
         .fill(&mut bytes)
         .map_err(|_| Refusal::new(Reason::Internal, "the system's random source failed"))?;
     Ok(bytes)

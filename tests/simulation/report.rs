@@ -1,6 +1,7 @@
 //! What is told of schedules: what they exercised, and what was violated.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::world::Point;
 
@@ -51,8 +52,38 @@ impl Tally {
         self.crashes.values().sum()
     }
 
-    pub fn crash_points(&self) -> usize {
-        self.crashes.len()
+    /// Panics where something that is to be tried never happened.
+    pub fn has_everything(&self) {
+        for (what, count) in [
+            ("vended", self.vended),
+            ("refused", self.refused),
+            ("hung up", self.hung_up),
+            ("resent", self.resent),
+            ("lost", self.lost),
+            ("doubled", self.echoes),
+            ("grants ended", self.grants_ended),
+            ("reconnected", self.reconnected),
+            ("reported", self.reports),
+            ("full stores", self.store_full),
+            ("full journals", self.journal_full),
+            ("clock moves", self.clock_moves),
+            ("restarts", self.restarts),
+        ] {
+            assert!(count > 0, "nothing was {what}: {self}");
+        }
+        // Commits of three parts of an account, and others; appends; three of an exchange; any time.
+        let points = [
+            "Commit",
+            "Append",
+            "Sending",
+            "Provider",
+            "AfterAnswer",
+            "AnyTime",
+        ];
+        for point in points {
+            let struck = self.crashes.keys().any(|at| at.contains(point));
+            assert!(struck, "no crash at {point}: {self}");
+        }
     }
 
     pub fn add(&mut self, other: &Tally) {
@@ -81,6 +112,38 @@ impl Tally {
         for (at, count) in &other.crashes {
             *self.crashes.entry(at.clone()).or_default() += count;
         }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} schedules: {} calls ({} vended, {} refused, {} hung up, {} reports of rejections), {} exchanges \
+             ({} of a token sent before, {} outcomes unknown, {} requests doubled or late), {} grants ended by replay, \
+             {} reconnected, {} crashes at {} points, {} restarts, {} clock moves, queues full {} and {} times; \
+             longest call {} ms, longest settling {} ms",
+            self.schedules,
+            self.calls,
+            self.vended,
+            self.refused,
+            self.hung_up,
+            self.reports,
+            self.sendings,
+            self.resent,
+            self.lost,
+            self.echoes,
+            self.grants_ended,
+            self.reconnected,
+            self.crashed(),
+            self.crashes.len(),
+            self.restarts,
+            self.clock_moves,
+            self.store_full,
+            self.journal_full,
+            self.longest_call_ms,
+            self.longest_settling_ms,
+        )
     }
 }
 

@@ -58,6 +58,10 @@ pub struct Weather {
     pub restarts: u64,
     /// Percent of schedules in which the owner takes a grant back.
     pub taken_back: u64,
+    /// How long the process stays away after it ended, at most, in milliseconds.
+    pub downtime: u64,
+    /// Whether members sign in again in the end where they have to.
+    pub heals: bool,
     pub planted: Option<Planted>,
     /// What becomes of the first exchange, whatever the trouble: lost or not.
     pub first_fate: Option<bool>,
@@ -94,6 +98,8 @@ impl Weather {
             sudden: 0,
             restarts: 0,
             taken_back: 0,
+            downtime: 0,
+            heals: false,
             planted: None,
             first_fate: None,
         }
@@ -133,6 +139,8 @@ impl Weather {
             sudden: dice.pick(&[0, 0, 1]),
             restarts: dice.pick(&[0, 0, 0, 1]),
             taken_back: 5,
+            downtime: dice.pick(&[0, 500, 5_000, 100_000]),
+            heals: true,
             planted: None,
             first_fate: None,
         }
@@ -174,7 +182,7 @@ pub fn state(
         bell: Arc::default(),
         down: false,
         draining: false,
-        calm: weather.trouble == 0 && weather.crashes == 0 && records == 0,
+        calm: false,
         fuse: None,
         crashes_left: weather.crashes,
         store_full_until: 0,
@@ -280,8 +288,9 @@ fn live(template: &'static Template, world: &Arc<World>, start: usize) -> bool {
         };
         world.with(|state| {
             state.down = true;
-            let pause = state.dice.pick(&[0, 20, 500, 5_000, 100_000]);
-            state.clocks.stop(if done { 0 } else { pause });
+            let most = if done { 0 } else { state.weather.downtime };
+            let down = state.dice.below(most + 1);
+            state.clocks.stop(down);
             state.forget_unstaged();
         });
         done

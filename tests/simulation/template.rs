@@ -156,6 +156,11 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
         jitter: Arc::new(move || chance.with(|state| state.dice.fraction())),
     })
     .unwrap();
+    let chance = Arc::clone(world);
+    let fill = move |bytes: &mut [u8]| {
+        chance.with(|state| bytes.fill_with(|| state.dice.below(256) as u8));
+    };
+    broker.seed_chance(Box::new(fill));
     if let Some(mistake) = weather.planted {
         broker.refresher().plant(mistake);
     }

@@ -127,11 +127,7 @@ pub async fn settle(template: &'static Template, world: &Arc<World>, broker: &Ar
         let refused = state.agents.iter().filter(|agent| agent.refused);
         let mut dead: Vec<usize> = refused.map(|agent| agent.account).collect();
         dead.dedup();
-        if state.weather.first_fate.is_some() {
-            Vec::new()
-        } else {
-            dead
-        }
+        if state.weather.heals { dead } else { Vec::new() }
     });
     for account in dead {
         if !reconnect(template, world, broker, account).await {
