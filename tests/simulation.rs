@@ -19,6 +19,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     missing_docs,
     unreachable_pub
 )]
@@ -63,14 +64,14 @@ use fleet::{number_of, sail};
 // req: N1 N2 B5
 #[test]
 fn schedules() {
-    let count = number_of("CREDBROKER_SIM_SCHEDULES").unwrap_or(400);
+    let count = number_of("CREDBROKER_SIM_SCHEDULES").unwrap_or(800);
     let first = number_of("CREDBROKER_SIM_FIRST").unwrap_or(0);
     let voyage = sail(first, count, None);
     println!("{} in {:?}", voyage.tally, voyage.took);
     if let Some((seed, violation)) = voyage.failed {
         panic!("{}", report::failure(seed, &violation));
     }
-    if count >= 400 {
+    if count >= 800 {
         voyage.tally.has_everything();
     }
 }

@@ -58,13 +58,17 @@ impl TokenEndpoint for SimEndpoint {
                 std::future::pending().await
             }
         };
-        let guard = Guard { world, number };
+        let mut guard = Guard {
+            world,
+            number,
+            back: false,
+        };
         world.point(Point::BeforeSending).await;
         let fate = world.with(|state| state.fate(number));
         let (known, delivery) = self.run(fate, refresh, number).await;
         world.point(Point::AfterAnswer).await;
         world.with(|state| state.come_back(number, known));
-        std::mem::forget(guard);
+        guard.back = true;
         delivery
     }
 }
@@ -170,10 +174,14 @@ fn unprocessed(status: u16, retry_after: Option<u64>, body: &str) -> (Known, Del
 struct Guard<'a> {
     world: &'a World,
     number: usize,
+    back: bool,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
+        if self.back {
+            return;
+        }
         self.world.with(|state| {
             state.sendings[self.number].known = Known::Nothing;
             if state.down {
@@ -363,13 +371,22 @@ impl State {
         let answer = self.provider.present(refresh, by, at, keeps);
         self.note(|| format!("the provider is shown rt-{refresh} by {by:?}: {answer:?}"));
         self.tally.echoes += u64::from(matches!(by, By::Echo(_)));
-        if let (None, Some(End::Replay { rotated, replayed })) = (before, self.provider.grants[grant].ended) {
+        let ended = self.provider.grants[grant].ended;
+        if let (
+            None,
+            Some(End::Replay {
+                rotated,
+                tokens,
+                replayed,
+            }),
+        ) = (before, ended)
+        {
             self.tally.grants_ended += 1;
             let (By::Sending(first) | By::Echo(first)) = rotated;
             // What something between did the broker cannot help. What it did itself it may only have done
-            // where the first answer never became its own.
-            let stored = self.sendings[first].staged && self.sendings[first].tokens.is_some();
-            if matches!(replayed, By::Sending(_)) && stored {
+            // where the tokens of the first use never became its own.
+            let first = &self.sendings[first];
+            if matches!(replayed, By::Sending(_)) && first.staged && first.tokens == Some(tokens) {
                 let message = format!("rt-{refresh} was replayed after its answer was stored");
                 self.violate("no-grant-lost-by-us", message);
             }

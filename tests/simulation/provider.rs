@@ -27,8 +27,12 @@ pub enum By {
 /// How a grant ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// A used refresh token was presented.
-    Replay { rotated: By, replayed: By },
+    /// A used refresh token was presented: by what it had been used, for which tokens, and by what now.
+    Replay {
+        rotated: By,
+        tokens: Tokens,
+        replayed: By,
+    },
     /// The owner took it back.
     Owner,
 }
@@ -122,6 +126,7 @@ impl Provider {
                 grant,
                 End::Replay {
                     rotated,
+                    tokens,
                     replayed: by,
                 },
             );

@@ -108,11 +108,14 @@ impl Weather {
     /// Drawn for a schedule.
     pub fn drawn(dice: &mut Dice) -> Self {
         let rotates = dice.percent(85);
+        let life = dice.pick(&[30_000, 60_000, 600_000, 3_600_000]);
+        // An answer that is given again must not be of tokens that have expired since.
+        let grace = dice.pick(&[20_000, 60_000]).min(life / 2);
         let rules = Rules {
             rotates,
             survives: dice.percent(30),
-            grace: (rotates && dice.percent(35)).then(|| dice.pick(&[20_000, 60_000])),
-            life: dice.pick(&[30_000, 60_000, 600_000, 3_600_000]),
+            grace: (rotates && dice.percent(35)).then_some(grace),
+            life,
             tells_life: dice.percent(85),
         };
         let first = dice.between(2, 4) as usize;
