@@ -1,7 +1,7 @@
 //! What a token endpoint's answer means, decided purely from the connector's data.
 //!
 //! The rule (RFC 6749 section 5, and what servers make of it): an access token in a 2xx is a grant, whatever
-//! else the body says; a documented permanent error is a refusal; what the connector documents as
+//! else the body says, and a refresh token alone is a rotation; a documented permanent error is a refusal; what the connector documents as
 //! unprocessed was not processed; an error that blames the client is a misconfiguration and says nothing
 //! about the grant; everything else is ambiguous, because the request was sent and nothing proves what it
 //! did. Nothing a provider wrote leaves here unredacted or unbounded.
@@ -122,6 +122,10 @@ pub fn classify(
     if success && let Some(access_token) = body.take_access_token() {
         return Answer::Granted(granted(connector, access_token, &mut body));
     }
+    // Before any code is read: whatever else is wrong, the old refresh token may have ended with the new one.
+    if success && let Some(refresh_token) = body.take_refresh_token() {
+        return Answer::Rotated(refresh_token);
+    }
     let codes = body.codes(&connector.error_at);
     // Whether what the body says of an error counts.
     let heard = !success || connector.has(Quirk::ErrorInSuccess);
@@ -154,12 +158,6 @@ pub fn classify(
         let code = first.unwrap_or_else(|| format!("http_{status}"));
         let told = Told::Nothing;
         return Answer::Refused { code, told, message };
-    }
-    if success
-        && codes.is_empty()
-        && let Some(refresh_token) = body.take_refresh_token()
-    {
-        return Answer::Rotated(refresh_token);
     }
     Answer::Ambiguous {
         message: redact::clip(&format!("status {status}: {message}"), MAX_MESSAGE),
