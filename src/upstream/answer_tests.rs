@@ -283,6 +283,21 @@ fn a_configuration_fault_is_never_a_dead_grant() {
     }
 }
 
+#[test]
+fn a_permanent_code_beside_a_fault_of_the_client_is_about_the_grant() {
+    for body in [
+        r#"{"error":"invalid_request","code":"refresh_token_reused"}"#,
+        r#"{"error":{"code":"invalid_request"},"code":"refresh_token_reused"}"#,
+        r#"{"error":"refresh_token_reused","code":"invalid_client"}"#,
+    ] {
+        assert_eq!(
+            tell(&ask("openai", 400, body)),
+            "refused refresh_token_reused",
+            "{body}"
+        );
+    }
+}
+
 // req: B4
 #[test]
 fn a_failing_server_proves_nothing() {

@@ -25,6 +25,15 @@ use serde::Deserialize;
 
 use crate::domain::name::Name;
 
+/// RFC 6749 section 5.2: the errors that blame the client or the request and not the grant, in every connector.
+pub(super) const CLIENT_FAULTS: [&str; 5] = [
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
 /// How one OAuth server behaves. Made by [`load`] only.
 #[derive(Clone, Debug)]
 pub struct Connector {

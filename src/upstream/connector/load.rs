@@ -136,6 +136,11 @@ pub enum ConnectorFault {
     /// A code that is said to mean two things.
     #[error("{0} is listed as permanent and as unprocessed; choose one")]
     Contradiction(String),
+    /// A code of RFC 6749 section 5.2 that says nothing of any grant.
+    #[error(
+        "{0} blames the client and never the grant; remove it, and mend the client's configuration instead"
+    )]
+    BlamesClient(String),
     /// A cause of what is no refusal.
     #[error("{0} is not in permanent_errors; add it there, or remove it here")]
     NotPermanent(String),
