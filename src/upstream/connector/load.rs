@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use toml::Table;
+use toml::{Table, Value};
 
 use super::Connector;
 use super::check::validate;
@@ -48,6 +48,9 @@ pub enum ConnectorFault {
     /// Not TOML, or no tables of connectors.
     #[error("{0}; mend the file")]
     Form(String),
+    /// Something else where a connector's table belongs; perhaps a secret, so nothing of it is told.
+    #[error("is no table of a connector; write [connectors.NAME] above the connector's keys")]
+    NoTable,
     /// A key that connectors do not have.
     #[error("is no key of a connector; correct or remove it (docs/connectors.md has all keys)")]
     UnknownKey,
@@ -201,7 +204,7 @@ impl Connectors {
         let mut tables = tables(file, text)?;
         for (name, table) in &mut tables {
             if accepted.contains(name) {
-                table.insert("accept_terms".to_owned(), toml::Value::Boolean(true));
+                table.insert("accept_terms".to_owned(), Value::Boolean(true));
             }
         }
         let loaded = Self::load(file, &tables)?;
@@ -276,13 +279,21 @@ fn tables(file: &str, text: &str) -> Result<BTreeMap<String, Table>, ConnectorEr
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct File {
-        #[serde(default)]
-        connectors: BTreeMap<String, Table>,
+        // Any value: what is no table is blamed here, where its value is not told.
+        connectors: Option<Value>,
     }
     let parsed: Result<File, _> = toml::from_str(text);
-    parsed
-        .map(|parsed| parsed.connectors)
-        .map_err(|fault| error(file, "", "", ConnectorFault::Form(told(text, &fault))))
+    let parsed = parsed.map_err(|fault| error(file, "", "", ConnectorFault::Form(told(text, &fault))))?;
+    let connectors = match parsed.connectors {
+        None => return Ok(BTreeMap::new()),
+        Some(Value::Table(connectors)) => connectors,
+        Some(_) => return Err(error(file, "", "", ConnectorFault::NoTable)),
+    };
+    let table = |(name, value): (String, Value)| match value {
+        Value::Table(table) => Ok((name, table)),
+        _ => Err(error(file, &name, "", ConnectorFault::NoTable)),
+    };
+    connectors.into_iter().map(table).collect()
 }
 
 /// Where and what, without the line itself, which may hold a secret that should not be there.

@@ -126,6 +126,28 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
             "{said}"
         );
     }
+    // The table is forgotten, or its key is.
+    for (text, blamed) in [
+        (
+            "[connectors]\nclient_secret = \"s3cret\"\n",
+            "connectors.client_secret: ",
+        ),
+        (
+            "[connectors]\nclient_secret = [\"s3cret\"]\n",
+            "connectors.client_secret: ",
+        ),
+        ("connectors.acme = \"s3cret\"\n", "connectors.acme: "),
+        ("connectors = \"s3cret\"\n", "connectors: "),
+        ("[[connectors]]\nclient_secret = \"s3cret\"\n", "connectors: "),
+    ] {
+        let said = load(text).unwrap_err().to_string();
+        assert!(
+            said.starts_with(&format!("broker.toml: {blamed}"))
+                && said.contains("write [connectors.NAME]")
+                && !said.contains("s3cret"),
+            "{text}: {said}"
+        );
+    }
 }
 
 // req: N10
