@@ -4,7 +4,7 @@
 //! shipped one of its name; the configuration comes last. `generic` has neither a token endpoint nor an issuer, so
 //! it is a base only, until the configuration gives it one. Errors name the file, the key and what to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -14,7 +14,6 @@ use super::Connector;
 use super::check::validate;
 use crate::domain::name::MalformedName;
 
-const SHIPPED_FOLDER: &str = "registry/connectors/";
 const BASE: &str = "generic";
 const SHIPPED: [(&str, &str); 4] = [
     (BASE, include_str!("../../../registry/connectors/generic.toml")),
@@ -157,7 +156,11 @@ pub enum ConnectorFault {
 
 /// All connectors, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Connectors(BTreeMap<String, Arc<Connector>>);
+pub struct Connectors {
+    all: BTreeMap<String, Arc<Connector>>,
+    /// Those that a file of the operator says something of; the others are as shipped.
+    configured: BTreeSet<String>,
+}
 
 impl Connectors {
     /// The shipped connectors with the `connectors` tables of the configuration `file` over them. A name
@@ -184,7 +187,10 @@ impl Connectors {
             let connector = validate(file, name, overlay(table, over.clone()))?;
             all.insert(name.clone(), Arc::new(connector));
         }
-        Ok(Self(all))
+        Ok(Self {
+            all,
+            configured: overrides.keys().cloned().collect(),
+        })
     }
 
     /// The shipped connectors alone.
@@ -209,13 +215,15 @@ impl Connectors {
         }
         let loaded = Self::load(file, &tables)?;
         for name in tables.into_keys() {
-            if let Some(connector) = loaded.0.get(&name) {
-                let before = self.0.insert(name.clone(), Arc::clone(connector));
-                if let Some(before) = before.filter(|before| !before.file.starts_with(SHIPPED_FOLDER)) {
-                    let twice = ConnectorFault::Twice(before.file.clone());
-                    return Err(error(file, &name, "", twice));
-                }
+            let Some(connector) = loaded.all.get(&name) else {
+                continue;
+            };
+            let before = self.all.insert(name.clone(), Arc::clone(connector));
+            if let Some(before) = before.filter(|_| self.configured.contains(&name)) {
+                let twice = ConnectorFault::Twice(before.file.clone());
+                return Err(error(file, &name, "", twice));
             }
+            self.configured.insert(name);
         }
         Ok(self)
     }
@@ -231,12 +239,12 @@ impl Connectors {
 
     /// The connector of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Connector>> {
-        self.0.get(name)
+        self.all.get(name)
     }
 
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Connector>> {
-        self.0.values()
+        self.all.values()
     }
 }
 
@@ -258,7 +266,7 @@ pub(super) fn error(file: &str, connector: &str, key: &str, fault: ConnectorFaul
 }
 
 fn shipped_file(name: &str) -> String {
-    format!("{SHIPPED_FOLDER}{name}.toml")
+    format!("registry/connectors/{name}.toml")
 }
 
 fn shipped(name: &str) -> Result<Option<Table>, ConnectorError> {

@@ -239,6 +239,14 @@ fn a_name_is_in_one_file_only_and_its_provider_in_the_registry() {
             .with_file("two.toml", claude, &["claude".to_owned()])
             .is_ok()
     );
+    // A file of the operator is one whatever it is called.
+    let ours = "registry/connectors/claude.toml";
+    let twice = Connectors::shipped().unwrap().with_file(ours, claude, &[]);
+    let error = twice.unwrap().with_file("two.toml", claude, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("two.toml: connectors.claude: is in {ours} already; keep one of them")
+    );
     let error = one.check_providers(|name| name != "generic").unwrap_err();
     assert_eq!(
         error.to_string(),
