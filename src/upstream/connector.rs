@@ -75,9 +75,9 @@ pub struct Connector {
     pub authorize_params: BTreeMap<String, String>,
     /// The ways the authorization code can come back.
     pub redirects: Vec<Redirect>,
-    /// Whether S256 is used (RFC 7636), where a redirect does not say otherwise. `None`: unless the server says that it
-    /// cannot.
-    pub pkce: Option<bool>,
+    /// Whether S256 is used (RFC 7636), where a redirect does not say otherwise. Nothing that a server says changes it:
+    /// who could change its metadata could go without (RFC 9700 section 2.1.1).
+    pub pkce: bool,
     /// How a code exchange is encoded.
     pub exchange_encoding: Encoding,
     /// How a refresh is encoded.

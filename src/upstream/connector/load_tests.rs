@@ -62,7 +62,7 @@ fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     assert_eq!(acme.grace, Some(Duration::from_secs(30)));
     assert_eq!(acme.sharing, Sharing::Any);
     assert!(acme.rotates && !acme.old_access_survives);
-    assert_eq!((acme.pkce, acme.client_auth), (None, None));
+    assert_eq!((acme.pkce, acme.client_auth), (true, None));
 }
 
 #[test]

@@ -124,9 +124,8 @@ impl Metadata {
                 listed: methods.clone(),
             });
         }
-        let of_redirects = connector.redirects.iter().filter_map(|redirect| redirect.pkce);
-        let mut said = of_redirects.chain(connector.pkce);
-        if self.lacks_s256() && said.any(|pkce| pkce) {
+        let mut redirects = connector.redirects.iter();
+        if self.lacks_s256() && redirects.any(|redirect| redirect.pkce.unwrap_or(connector.pkce)) {
             oddities.push(Oddity::Pkce {
                 listed: self.challenge_methods.clone().unwrap_or_default(),
             });
@@ -160,8 +159,6 @@ pub struct Endpoints {
     pub device: Option<Url>,
     /// How the client authenticates.
     pub client_auth: ClientAuth,
-    /// Whether S256 is used (RFC 7636) with a redirect that does not say.
-    pub pkce: bool,
 }
 
 impl Endpoints {
@@ -179,9 +176,6 @@ impl Endpoints {
             revoke: or_found(&connector.revoke_url, |it| &it.revoke),
             device: or_found(&connector.device_authorization_url, |it| &it.device),
             client_auth: client_auth(connector, metadata)?,
-            pkce: connector
-                .pkce
-                .unwrap_or(!metadata.is_some_and(Metadata::lacks_s256)),
         })
     }
 }
@@ -225,7 +219,7 @@ pub enum Oddity {
         /// What it lists.
         listed: Vec<String>,
     },
-    /// S256 is asked for and the server does not list it.
+    /// S256 is used and the server does not list it.
     Pkce {
         /// What it lists.
         listed: Vec<String>,
@@ -263,10 +257,13 @@ impl fmt::Display for Oddity {
                 )
             }
             Oddity::Pkce { listed } => {
-                let listed = listed.join(", ");
+                let listed = match listed.as_slice() {
+                    [] => "no method".to_owned(),
+                    methods => methods.join(", "),
+                };
                 write!(
                     f,
-                    "pkce is true and the server lists {listed}: ask its operator for S256, or set pkce = false"
+                    "S256 is used and the server lists {listed}: ask its operator for S256, or set pkce = false"
                 )
             }
             Oddity::Endpoint { named, url, fault } => write!(f, "{named} {url} is not used: {fault}"),

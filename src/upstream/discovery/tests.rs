@@ -197,23 +197,45 @@ fn how_the_client_shows_who_it_is_is_the_servers_to_say_where_it_is_open() {
 
 // req: N10
 #[test]
-fn s256_is_used_unless_the_server_says_that_it_cannot() {
+fn only_the_configuration_switches_s256_off() {
     let pkce = |more: &str, listed: serde_json::Value| {
         let connector = connector(more);
         let methods = serde_json::json!({ "code_challenge_methods_supported": listed });
-        let (metadata, oddities) = take(&connector, document(methods)).unwrap();
-        (Endpoints::of(&connector, Some(&metadata)).unwrap().pkce, oddities)
+        let (_, oddities) = take(&connector, document(methods)).unwrap();
+        (connector.pkce, oddities)
     };
     let (plain, both) = (serde_json::json!(["plain"]), serde_json::json!(["plain", "S256"]));
     assert_eq!(pkce("", serde_json::Value::Null), (true, vec![]));
     assert_eq!(pkce("", both.clone()), (true, vec![]));
-    assert_eq!(pkce("", plain.clone()), (false, vec![]));
     assert_eq!(pkce("pkce = false\n", both), (false, vec![]));
-    let (used, oddities) = pkce("pkce = true\n", plain);
-    assert!(
-        used && oddities.len() == 1 && oddities[0].contains("set pkce = false"),
-        "{oddities:?}"
-    );
+    assert_eq!(pkce("pkce = false\n", plain.clone()), (false, vec![]));
+    // Nothing that comes over the network is a reason to go without (RFC 9700 section 2.1.1).
+    for (more, listed, lists) in [
+        ("", plain.clone(), "plain"),
+        ("pkce = true\n", plain.clone(), "plain"),
+        ("", serde_json::json!([]), "no method"),
+        // One way back that uses it is enough.
+        (
+            "pkce = false\nredirects = [\
+             { kind = \"loopback\", host = \"::1\", ports = [], path = \"/\", pkce = true }]\n",
+            plain.clone(),
+            "plain",
+        ),
+    ] {
+        let (used, oddities) = pkce(more, listed);
+        let [oddity] = oddities.as_slice() else {
+            panic!("{more}: {oddities:?}");
+        };
+        assert_eq!(used, !more.starts_with("pkce = false"), "{more}");
+        assert!(
+            oddity.contains(&format!("the server lists {lists}: ")) && oddity.contains("set pkce = false"),
+            "{oddity}"
+        );
+    }
+    // No way back uses it, whatever the connector says of those that do not say.
+    let none = "redirects = [\
+        { kind = \"loopback\", host = \"::1\", ports = [], path = \"/\", pkce = false }]\n";
+    assert_eq!(pkce(none, plain).1, [""; 0]);
 }
 
 #[test]
@@ -222,7 +244,7 @@ fn a_connector_without_an_issuer_needs_no_metadata() {
     let connectors = Connectors::load_text("test", text).unwrap();
     let acme = connectors.get("acme").unwrap();
     let endpoints = Endpoints::of(acme, None).unwrap();
-    assert_eq!((endpoints.client_auth, endpoints.pkce), (ClientAuth::None, true));
+    assert_eq!(endpoints.client_auth, ClientAuth::None);
     assert!(!needs_metadata(acme));
     assert!(needs_metadata(&connector("")));
     assert!(needs_metadata(&connector(&format!(
