@@ -135,7 +135,7 @@ async fn the_other_place_is_tried_where_the_first_has_no_such_document() {
             scene.metadata.page(&format!("{STANDARD}/tenant"), page);
         }
         let document = serde_json::json!({
-            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.tokens.url(),
+            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.metadata.relay(&scene.tokens.url()),
         });
         let fallback = format!("/tenant{FALLBACK}");
         scene

@@ -94,6 +94,14 @@ pub enum ConnectorFault {
     /// Not on the allow-list.
     #[error("host {0} is not on this connector's list; add it to `hosts` if it is right")]
     HostNotAllowed(String),
+    /// Named by a metadata document, and not where its issuer is.
+    #[error("has another scheme than the issuer; set it in the connector if it is right")]
+    OtherScheme,
+    /// Named by a metadata document, and not where its issuer is.
+    #[error(
+        "has port {0}, which is neither the issuer's nor the usual one; set it in the connector if it is right"
+    )]
+    OtherPort(u16),
     /// A part that an issuer does not have (RFC 8414 section 2).
     #[error("has a query; write the issuer as its metadata document does")]
     IssuerQuery,

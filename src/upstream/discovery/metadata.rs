@@ -6,6 +6,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::DiscoveryError;
+use crate::upstream::connector::load::ConnectorFault;
 use crate::upstream::connector::{ClientAuth, Connector, checked_url};
 use crate::upstream::redact::clip;
 
@@ -66,7 +67,7 @@ impl Metadata {
                 });
             }
             (None, Some(url)) => {
-                let checked = checked_url(url, &connector.hosts);
+                let checked = discovered_url(url, connector);
                 Some(checked.map_err(|fault| DiscoveryError::Endpoint {
                     place: place.to_owned(),
                     url: clip(url, 256),
@@ -78,7 +79,7 @@ impl Metadata {
         // Refreshing goes on without these, so that a fault in one of them is told and stops nothing.
         let mut optional = |named: &'static str, set: bool, url: &Option<String>| {
             let url = url.as_deref().filter(|_| !set)?;
-            let checked = checked_url(url, &connector.hosts);
+            let checked = discovered_url(url, connector);
             checked
                 .map_err(|fault| {
                     oddities.push(Oddity::Endpoint {
@@ -137,6 +138,24 @@ impl Metadata {
     fn lacks_s256(&self) -> bool {
         let methods = self.challenge_methods.as_ref();
         methods.is_some_and(|methods| !methods.iter().any(|method| method == "S256"))
+    }
+}
+
+/// An endpoint that a document names, if the connector may have it without being told so: the list says hosts alone,
+/// and on each of them only the server that the operator means should be asked, not whatever else listens there.
+fn discovered_url(text: &str, connector: &Connector) -> Result<Url, ConnectorFault> {
+    let url = checked_url(text, &connector.hosts)?;
+    let issuer = connector
+        .issuer
+        .as_deref()
+        .and_then(|issuer| Url::parse(issuer).ok());
+    let Some(issuer) = issuer.filter(|issuer| issuer.scheme() == url.scheme()) else {
+        return Err(ConnectorFault::OtherScheme);
+    };
+    // A URL of this type has no port where it is its scheme's.
+    match url.port() {
+        Some(port) if issuer.port() != Some(port) => Err(ConnectorFault::OtherPort(port)),
+        _ => Ok(url),
     }
 }
 

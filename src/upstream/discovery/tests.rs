@@ -122,6 +122,18 @@ fn a_token_endpoint_that_the_connector_may_not_have_is_refused() {
         .unwrap_err();
         assert!(error.to_string().contains(says), "{url}: {error}");
     }
+    for port in [22, 80, 8443] {
+        let url = format!("https://id.example:{port}/token");
+        let error = take(
+            &connector(""),
+            document(serde_json::json!({ "token_endpoint": url })),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("has port {port}, which is neither")),
+            "{error}"
+        );
+    }
     let none = document(serde_json::json!({ "token_endpoint": null }));
     let error = take(&connector(""), none).unwrap_err();
     assert!(error.to_string().contains("set token_url"), "{error}");
@@ -133,6 +145,50 @@ fn a_token_endpoint_that_the_connector_may_not_have_is_refused() {
     let (metadata, _) = take(&set, elsewhere).unwrap();
     let endpoints = Endpoints::of(&set, Some(&metadata)).unwrap();
     assert_eq!(endpoints.token.as_str(), "https://id.example/mine");
+}
+
+// req: N10
+#[test]
+fn an_endpoint_is_where_its_issuer_is_or_where_the_operator_says() {
+    let issuer = "https://localhost:8443";
+    let at = |url: &str| serde_json::json!({ "issuer": issuer, "token_endpoint": url });
+    let connector = |more: &str| {
+        let text = format!("[connectors.acme]\nissuer = \"{issuer}\"\nclient_id = \"c\"\n{more}");
+        Arc::clone(Connectors::load_text("test", &text).unwrap().get("acme").unwrap())
+    };
+    for (url, says) in [
+        ("https://localhost:8443/token", ""),
+        ("https://localhost/token", ""),
+        ("https://localhost:443/token", ""),
+        ("http://localhost:8443/token", "another scheme"),
+        ("http://localhost:9999/", "another scheme"),
+        ("http://localhost/token", "another scheme"),
+        ("https://localhost:9999/token", "port 9999"),
+    ] {
+        match take(&connector(""), at(url)) {
+            Ok(_) => assert_eq!(says, "", "{url}"),
+            Err(error) => assert!(
+                !says.is_empty() && error.to_string().contains(says),
+                "{url}: {error}"
+            ),
+        }
+    }
+    // The same for the others, which are left out; and what is written down is used.
+    let mut document = at("https://localhost:8443/token");
+    document["revocation_endpoint"] = "https://localhost:22/".into();
+    let (metadata, oddities) = take(&connector(""), document.clone()).unwrap();
+    assert_eq!(metadata.revoke, None);
+    assert!(
+        oddities.len() == 1 && oddities[0].contains("port 22"),
+        "{oddities:?}"
+    );
+    let set = connector("revoke_url = \"https://localhost:22/\"\ntoken_url = \"http://localhost:9999/\"\n");
+    document["token_endpoint"] = "http://localhost:9999/".into();
+    let (metadata, oddities) = take(&set, document).unwrap();
+    assert_eq!(oddities, [""; 0]);
+    let endpoints = Endpoints::of(&set, Some(&metadata)).unwrap();
+    assert_eq!(endpoints.token.as_str(), "http://localhost:9999/");
+    assert_eq!(endpoints.revoke.unwrap().as_str(), "https://localhost:22/");
 }
 
 #[test]
