@@ -20,7 +20,7 @@ pub(super) enum BuildError {
     #[error("the refresh token is no UTF-8; sign in again")]
     RefreshToken,
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    ClientSecret(#[from] SecretError),
     #[error("the request cannot be built: {0}; check the connector's token_url")]
     Request(reqwest::Error),
     #[error("the client id or secret cannot be sent in a header; choose client_auth = \"post\"")]
