@@ -141,10 +141,14 @@ impl TokenEndpoint for HttpTokenEndpoint {
         };
         let spent = self.clock.monotonic().saturating_sub(began);
         let left = self.total - spent.min(self.discovering);
-        match tokio::time::timeout(left, exchange).await {
+        let delivery = match tokio::time::timeout(left, exchange).await {
             Ok(delivery) => delivery,
             Err(_) => Delivery::Lost(format!("no whole answer within {:?}", self.total)),
+        };
+        if request.connector.token_url.is_none() && is_elsewhere(&delivery) {
+            self.discovery.doubt(request.connector);
         }
+        delivery
     }
 
     fn discovered(&self, connector: &Connector) -> Discovered {
@@ -156,6 +160,16 @@ impl TokenEndpoint for HttpTokenEndpoint {
             self.discovery.prepare(connector);
             tokio::spawn(look_for_secret(connector.clone()));
         }
+    }
+}
+
+/// Whether there seems to be no token endpoint where the request went: nothing, a redirect, or a server without such a
+/// page.
+fn is_elsewhere(delivery: &Delivery) -> bool {
+    match delivery {
+        Delivery::NotSent(_) => true,
+        Delivery::Answered { status, .. } => matches!(status, 300..=399 | 404 | 405 | 410),
+        Delivery::Lost(_) => false,
     }
 }
 
