@@ -232,11 +232,14 @@ impl Bench {
         member: &str,
         scopes: Vec<String>,
     ) -> Result<(OrgId, CredentialId), Refusal> {
+        // Each is a sign-in of its own: one grant is kept once.
+        static SIGN_INS: AtomicUsize = AtomicUsize::new(0);
+        let sign_in = SIGN_INS.fetch_add(1, Ordering::Relaxed);
         let import = ImportGrant {
             org: ORG,
             owner: OwnerRef::Member(member),
             connector: "demo",
-            refresh: Secret::from("fake-rt-0".to_owned()),
+            refresh: Secret::from(format!("fake-rt-0-{sign_in}")),
             access: None,
             expires: None,
             scopes,
