@@ -130,7 +130,12 @@ pub async fn settle(template: &'static Template, world: &Arc<World>, broker: &Ar
         if state.weather.heals { dead } else { Vec::new() }
     });
     for account in dead {
-        if !reconnect(template, world, broker, account).await {
+        // Somebody else's import may end between: then it is done once more.
+        let mut taken_over = false;
+        for _ in 0..5 {
+            taken_over = taken_over || reconnect(template, world, broker, account).await;
+        }
+        if !taken_over {
             world.violate("settles", "a new grant is not taken over".to_owned());
         }
         all_settle(world, broker).await;
