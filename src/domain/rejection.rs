@@ -89,9 +89,10 @@ impl Window {
 
     /// With one more, or how long to wait until there may be one more.
     pub fn with_one_more(self, limit: u32, now: Time) -> Result<Window, Duration> {
-        let over = self.began + WINDOW <= now;
-        // A clock that was put back neither forgives nor makes the hour longer than one.
-        let began = if over { now } else { self.began.min(now) };
+        // One that begins later than now was begun before the clock was put back: it would last until the clock is
+        // there again.
+        let over = now < self.began || self.began + WINDOW <= now;
+        let began = if over { now } else { self.began };
         let count = if over { 0 } else { self.count };
         if count >= limit {
             return Err((began + WINDOW).since(now));
@@ -230,7 +231,14 @@ mod tests {
         }
         assert_eq!(window.with_one_more(2, at(600)), Err(Duration::from_secs(3_000)));
         let put_back = Time::from_millis(1_000_000_000 - 86_400_000);
-        assert_eq!(window.with_one_more(2, put_back), Err(WINDOW));
+        let mut again = window;
+        for _ in 0..2 {
+            again = again.with_one_more(2, put_back).unwrap();
+        }
+        assert_eq!(again.began, put_back);
+        assert_eq!(again.with_one_more(2, put_back), Err(WINDOW));
+        let later = put_back + WINDOW;
+        assert_eq!(again.with_one_more(2, later).unwrap().count, 1);
         assert_eq!(window.with_one_more(2, at(3_600)).unwrap().count, 1);
     }
 
