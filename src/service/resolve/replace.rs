@@ -145,10 +145,13 @@ impl Broker {
                     None => refusal,
                 });
             }
-            self.still_bounded(&lease.value, &credential, input).await?;
-            self.refresher
-                .count_forced(&credential, lease.value.holder)
-                .await?;
+            // What the provider's own refusal has settled already forces nothing: that is told, and uses no place up.
+            if !self.is_settled(&credential) {
+                self.still_bounded(&lease.value, &credential, input).await?;
+                self.refresher
+                    .count_forced(&credential, lease.value.holder)
+                    .await?;
+            }
         }
         let need = Need {
             remaining: self.settings().minimum_remaining,
