@@ -168,7 +168,9 @@ impl Broker {
             .about("credential", credential.id)
             .about("generation", fresh.credential.rotation.generation)
             .outcome(Outcome::Allowed);
-        let lease = self.replaced(caller, lease, &fresh.credential, rejected).await?;
+        // What somebody else had replaced by then made no call, and shows nothing of what the provider issues.
+        let report = (rejected == current).then_some(rejected);
+        let lease = self.replaced(caller, lease, &fresh.credential, report).await?;
         let position = self.journal.append(&record).await?;
         self.still_allowed(caller, whose, task.as_ref()).await?;
         self.still_permitted(&lease, project).await?;
@@ -311,18 +313,24 @@ impl Broker {
         })
     }
 
-    /// Keeps the generation that takes the rejected one's place, and the row of rejections that this makes.
+    /// Keeps the generation that takes the rejected one's place, and the row of rejections that this makes where
+    /// the `rejected` was the present one.
     async fn replaced(
         &self,
         caller: &Caller,
         lease: Stored<Lease>,
         credential: &Credential,
-        rejected: u64,
+        rejected: Option<u64>,
     ) -> Result<Arc<Lease>, Refusal> {
-        let forced = self.refresher.forced(credential.org, credential.id).await?;
-        let report = (rejected, forced.connected);
+        let report = match rejected {
+            Some(rejected) => {
+                let forced = self.refresher.forced(credential.org, credential.id).await?;
+                Some((rejected, forced.connected))
+            }
+            None => None,
+        };
         let handed = handed(credential, self.now());
-        self.handing_over(caller, lease, handed, Some(report)).await
+        self.handing_over(caller, lease, handed, report).await
     }
 
     /// Keeps the generation that the lease is about to hand out. Other callers of the same lease may be doing so
