@@ -34,7 +34,7 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{Fence, Incarnation, Phase};
+use crate::domain::rotation::{Fence, Incarnation, Phase, Rotation};
 use crate::domain::time::Time;
 use crate::domain::watch::Notice;
 use crate::journal::Journal;
@@ -117,14 +117,9 @@ impl Need {
 
     /// Whether what is held may be handed out at all, were there life enough in it.
     fn allows(&self, held: &Held, rules: Rules) -> bool {
-        let certain = match held.credential.value.rotation.phase {
-            Phase::Live { .. } => true,
-            // The provider may have rotated the grant; whether the access token lived through that is the
-            // connector's to say.
-            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => rules.survives,
-            Phase::Quarantined { .. } | Phase::Dead { .. } => false,
-        };
-        certain && held.secret.value.access.is_some() && !self.rejects(held)
+        rules.is_alive(&held.credential.value.rotation.phase)
+            && held.secret.value.access.is_some()
+            && !self.rejects(held)
     }
 
     /// Whether what is held serves without looking further.
@@ -158,6 +153,25 @@ pub(super) struct Rules {
     lead: Duration,
     /// Whether an old token lives on when a newer one is issued.
     survives: bool,
+}
+
+impl Rules {
+    /// Whether the access token of a grant that stands there is still good, as far as is known.
+    const fn is_alive(self, phase: &Phase) -> bool {
+        match phase {
+            Phase::Live { .. } => true,
+            // The provider may have rotated the grant; whether the access token lived through that is the
+            // connector's to say.
+            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => self.survives,
+            Phase::Quarantined { .. } | Phase::Dead { .. } => false,
+        }
+    }
+
+    /// Whether what was chosen is good to the last: nothing newer took its place, and no exchange, nor the provider's
+    /// refusal, may have ended its token meanwhile.
+    const fn still_good(self, chosen: &Rotation, now: &Rotation) -> bool {
+        chosen.generation == now.generation && self.is_alive(&now.phase)
+    }
 }
 
 impl Refresher {
@@ -265,6 +279,11 @@ impl Refresher {
         ))
     }
 
+    /// Whether what was chosen of a credential may still be handed out, seen how it stands `now`.
+    pub(super) fn still_good(&self, chosen: &Credential, now: &Credential) -> bool {
+        self.rules(now).still_good(&chosen.rotation, &now.rotation)
+    }
+
     fn rules(&self, credential: &Credential) -> Rules {
         let connector = self.parts.connectors.get(&credential.connector);
         connector.map_or_else(Rules::default, |connector| Rules {
@@ -361,3 +380,6 @@ fn fresh(held: Held, exchanged: bool) -> Fresh {
         exchanged,
     }
 }
+
+#[cfg(test)]
+mod tests;
