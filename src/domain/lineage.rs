@@ -118,6 +118,12 @@ impl Lineage {
         self.links.last().and_then(|link| link.refresh)
     }
 
+    /// Whether somebody is known to have brought this generation, rather than the provider.
+    pub fn was_brought(&self, generation: u64) -> bool {
+        let link = self.links.iter().rev().find(|link| link.generation == generation);
+        link.is_some_and(|link| link.origin == Origin::Brought)
+    }
+
     /// Whether the provider itself put another in the place of a `generation`, and with that had the say over what it
     /// had issued before. Where a sign-in did, nobody told the provider: the earlier grant lives on there. What is not
     /// kept any more is not known to have been replaced.

@@ -102,6 +102,8 @@ pub(super) struct Fresh {
 pub(super) struct Held {
     pub credential: Stored<Credential>,
     pub secret: Stored<CredentialSecret>,
+    /// Whether an exchange brought it, no longer ago than a tenth of its life.
+    newly_issued: bool,
 }
 
 /// How often a caller goes round: an answer that is stale for its need sends it once more.
@@ -125,7 +127,7 @@ impl Need {
     /// Whether what is held serves without looking further.
     fn met_by(&self, held: &Held, now: Time, rules: Rules) -> bool {
         let credential = &held.credential.value;
-        self.allows(held, rules) && credential.works_for(now, self.life(credential, rules.lead))
+        self.allows(held, rules) && credential.works_for(now, self.life(held, rules.lead))
     }
 
     /// Whether what is held still serves where nothing better can be had now.
@@ -134,16 +136,21 @@ impl Need {
     }
 
     /// How much life to ask of the token. One that an exchange brought is good enough for the first tenth of
-    /// its life, whatever is asked: who asks for more than tokens ever have must not wear the grant out.
-    fn life(&self, credential: &Credential, lead: Duration) -> Duration {
+    /// its life, whatever is asked: who asks for more than tokens ever have must not wear the grant out. One that
+    /// somebody brought may be the remainder of a longer life, so that the provider has more to give.
+    fn life(&self, held: &Held, lead: Duration) -> Duration {
         let asked = self.remaining.max(lead);
-        match credential.expires {
-            Some(expires) if credential.rotation.fence > Fence(0) => {
-                asked.min(expires.since(credential.refreshed) / 10 * 9)
-            }
+        match most(&held.credential.value) {
+            Some(most) if held.newly_issued => asked.min(most),
             _ => asked,
         }
     }
+}
+
+/// How much of a token's life is left after its first tenth.
+fn most(credential: &Credential) -> Option<Duration> {
+    let expires = credential.expires?;
+    Some(expires.since(credential.refreshed) / 10 * 9)
 }
 
 /// What the connector says of its access tokens.
@@ -302,7 +309,12 @@ impl Refresher {
             let secret: Stored<CredentialSecret> =
                 self.parts.records.get(&secret_at).await?.ok_or_else(missing)?;
             if secret.value.generation == credential.value.rotation.generation {
-                return Ok(Held { credential, secret });
+                let newly_issued = self.newly_issued(&credential.value).await?;
+                return Ok(Held {
+                    credential,
+                    secret,
+                    newly_issued,
+                });
             }
             tokio::task::yield_now().await;
         }
@@ -311,6 +323,17 @@ impl Refresher {
             Reason::CredentialUnusable,
             "the credential's secret is of another generation",
         ))
+    }
+
+    /// Whether an exchange brought the present token, no longer ago than a tenth of its life. Its lineage is read for
+    /// that only where the answer can be yes.
+    async fn newly_issued(&self, credential: &Credential) -> Result<bool, Refusal> {
+        let early = most(credential).is_some_and(|most| credential.works_for(self.now(), most));
+        if !early || credential.rotation.fence == Fence(0) {
+            return Ok(false);
+        }
+        let lineage = self.lineage(credential).await?;
+        Ok(!lineage.was_brought(credential.rotation.generation))
     }
 
     async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
