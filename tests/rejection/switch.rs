@@ -392,8 +392,7 @@ async fn a_direct_resolution_goes_on_when_it_is_asked_again() {
 // req: B4 B7
 #[tokio::test]
 async fn limits_do_not_hide_that_the_provider_refuses_the_grant() {
-    let config =
-        "[refresh]\nforced_rotations_per_hour_per_agent = 1\nahead = false\n[leases]\nlifetime = \"12h\"\n";
+    let config = "[refresh]\nforced_rotations_per_hour_per_agent = 1\n[leases]\nlifetime = \"12h\"\n";
     let office = Office::start(2, config).await;
     let tasks = [office.task(0).await, office.task(1).await];
     let agent = office.agent(&tasks).await.caller;
