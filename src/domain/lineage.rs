@@ -135,6 +135,20 @@ impl Lineage {
         self.links.iter().filter_map(|link| link.refresh).collect()
     }
 
+    /// Whether somebody is known to have brought this generation, rather than the provider.
+    pub fn was_brought(&self, generation: u64) -> bool {
+        let link = self.links.iter().rev().find(|link| link.generation == generation);
+        link.is_some_and(|link| link.origin == Origin::Brought)
+    }
+
+    /// Whether the provider itself put another in the place of a `generation`, and with that had the say over what it
+    /// had issued before. Where a sign-in did, nobody told the provider: the earlier grant lives on there. What is not
+    /// kept any more is not known to have been replaced.
+    pub fn replaced_by_provider(&self, generation: u64) -> bool {
+        let next = self.links.iter().find(|link| link.generation > generation);
+        next.is_some_and(|next| next.generation == generation + 1 && next.origin != Origin::Brought)
+    }
+
     /// The newest generation that had this refresh token, where a later one has another: whoever brings it in
     /// brings an outdated copy.
     pub fn outdated(&self, refresh: Fingerprint) -> Option<&Link> {
@@ -182,6 +196,29 @@ mod tests {
         assert_eq!(outdated(9), None, "never seen");
         // A provider that goes back to an earlier token makes it the current one.
         assert_eq!(grown([1, 2, 1]).outdated(Fingerprint([1; 16])), None);
+    }
+
+    #[test]
+    fn only_the_provider_replaces_what_it_issued() {
+        let origins = [
+            Origin::Brought,
+            Origin::Refreshed,
+            Origin::Brought,
+            Origin::Recovered,
+        ];
+        let links = (4..).zip(origins).map(|(generation, origin)| Link {
+            origin,
+            ..link(generation, generation as u8)
+        });
+        let lineage = Lineage {
+            links: links.collect(),
+            refresh_expires: None,
+        };
+        let replaced: Vec<_> = (1..9)
+            .filter(|generation| lineage.replaced_by_provider(*generation))
+            .collect();
+        // Of the third it is not known any more, of the fifth another sign-in came, the last is the present one.
+        assert_eq!(replaced, [4, 6]);
     }
 
     #[test]

@@ -185,10 +185,8 @@ impl Broker {
         if let Some(executor) = &credential.executor {
             record = record.about("executor", executor);
         }
-        self.effect(record, changes).await?;
-        for notice in Notice::credential(before.as_deref(), &credential) {
-            self.publish(notice);
-        }
+        let notices = Notice::credential(before.as_deref(), &credential);
+        self.effect_told(record, changes, notices).await?;
         Ok(Arc::new(credential))
     }
 
@@ -253,9 +251,9 @@ impl Broker {
             .about("credential", id)
             .about("owner", owner)
             .about("provider", provider);
-        self.effect(record, changes).await?;
         let ended = Ended::Credential(id, owner);
-        self.publish(Notice::ended(org, ended, Reason::CredentialUnusable, false));
+        let notice = Notice::ended(org, ended, Reason::CredentialUnusable, false);
+        self.effect_told(record, changes, vec![notice]).await?;
         Ok(())
     }
 

@@ -140,7 +140,7 @@ impl TokenEndpoint for HttpTokenEndpoint {
         };
         let built = match request::build(&self.client, &request, &endpoints).await {
             Ok(built) => built,
-            Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
+            Err(e) => return Delivery::NotSent(e.told(name.as_str())),
         };
         let exchange = async {
             match self.client.execute(built).await {
