@@ -6,6 +6,7 @@
 //! resolution, TCP, proxy, TLS) is certain to come before the first byte of the request. Only that is
 //! `NotSent`. Any other failure, a time-out included, is `Lost`, even where it might have been harmless.
 
+mod client_secret;
 mod request;
 mod retry_after;
 
@@ -169,7 +170,20 @@ impl TokenEndpoint for HttpTokenEndpoint {
     fn prepare(&self, connector: &Connector) {
         if connector.usable().is_ok() {
             self.discovery.prepare(connector);
+            tokio::spawn(look_for_secret(connector.clone()));
         }
+    }
+}
+
+/// Warns where the client secret cannot be read. It may be there by the time it is needed, so that is no fault yet.
+async fn look_for_secret(connector: Connector) {
+    if let Err(fault) = client_secret::read(&connector).await {
+        tracing::warn!(
+            file = connector.file,
+            key = format!("connectors.{}.client_secret", connector.name),
+            %fault,
+            "nothing can be refreshed with this connector"
+        );
     }
 }
 

@@ -135,7 +135,7 @@ async fn the_other_place_is_tried_where_the_first_has_no_such_document() {
             scene.metadata.page(&format!("{STANDARD}/tenant"), page);
         }
         let document = serde_json::json!({
-            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.tokens.url(),
+            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.metadata.relay(&scene.tokens.url()),
         });
         let fallback = format!("/tenant{FALLBACK}");
         scene
@@ -200,19 +200,36 @@ async fn an_issuer_that_never_answers_is_not_waited_for_without_end() {
 
 // req: N10
 #[tokio::test]
-async fn what_is_configured_wins_and_is_not_asked_for() {
-    let scene = Scene::published(serde_json::json!({})).await;
-    scene
-        .metadata
-        .publish("http://127.0.0.1:1/wrong", serde_json::json!({}));
+async fn what_is_configured_wins_and_nobody_waits_for_the_rest() {
+    let scene = Scene::start().await;
+    let wrong = Raw::start(Act::Hang).await;
+    scene.metadata.publish(&wrong.url(), serde_json::json!({}));
     let set = scene.connector(&format!("token_url = \"{}\"\n", scene.tokens.url()));
     scene.granted(&set).await;
-    assert_eq!(scene.tokens.connections(), 1);
-    // Nor does the exchange wait for it.
+    scene.metadata.was_asked(1).await;
+    known(&scene, &set).await;
+    // Now that it is known, as before it was.
+    scene.granted(&set).await;
+    assert_eq!((scene.tokens.connections(), wrong.connections()), (2, 0));
+    assert_eq!(scene.metadata.asked(), [format!("{STANDARD}/tenant")]);
+
     let scene = Scene::start().await;
     scene.metadata.page(&format!("{STANDARD}/tenant"), Page::Silence);
     let set = scene.connector(&format!("token_url = \"{}\"\n", scene.tokens.url()));
     scene.granted(&set).await;
+    assert!(scene.endpoint.discovered(&set).metadata.is_none());
+}
+
+/// Waits until the connector's metadata is there.
+async fn known(scene: &Scene, connector: &Connector) {
+    let waiting = async {
+        while scene.endpoint.discovered(connector).metadata.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting)
+        .await
+        .unwrap();
 }
 
 // req: N10
