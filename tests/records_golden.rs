@@ -320,6 +320,7 @@ fn the_generations_of_a_grant() {
             origin,
             refresh: Some(Fingerprint([21; 16])),
             access: None,
+            fence: (origin != Origin::Brought).then_some(Fence(23)),
         };
         let value = Lineage {
             links: vec![link],

@@ -164,7 +164,9 @@ impl Broker {
         changes = changes.put(&keys::credential(org, id), &credential);
         changes = changes.put(&keys::credential_secret(org, id), &secret);
         if kind == CredentialKind::OAuthGrant {
-            changes = self.brought(changes, &credential, &secret).await?;
+            changes = self
+                .brought(changes, before.as_deref(), &credential, &secret)
+                .await?;
         }
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));

@@ -402,7 +402,7 @@ choice!(Phase {
 });
 choice!(Death { 0 => Refused, 1 => AnswerLost, 2 => Expired, 3 => Withdrawn });
 table!(Lineage { 0 => links, 1 => refresh_expires });
-table!(Link { 0 => generation, 1 => at, 2 => origin, 3 => refresh, 4 => access });
+table!(Link { 0 => generation, 1 => at, 2 => origin, 3 => refresh, 4 => access, 5 => fence });
 choice!(Origin { 0 => Brought, 1 => Refreshed, 2 => Recovered });
 choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver, 5 => ModelProxy });
 choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });

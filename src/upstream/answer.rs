@@ -50,6 +50,8 @@ pub enum Answer {
     },
     /// It cannot be told what happened to the grant.
     Ambiguous {
+        /// When the server wants to be asked again.
+        retry_after: Option<Duration>,
         /// What was seen: redacted, at most [`MAX_MESSAGE`] characters.
         message: String,
     },
@@ -162,6 +164,7 @@ pub fn classify(
         return Answer::Rotated(refresh_token);
     }
     Answer::Ambiguous {
+        retry_after,
         message: redact::clip(&format!("status {status}: {message}"), MAX_MESSAGE),
     }
 }
@@ -189,7 +192,7 @@ fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) 
             message,
         }
     } else {
-        Answer::Ambiguous { message }
+        Answer::Ambiguous { retry_after, message }
     }
 }
 

@@ -197,6 +197,7 @@ async fn a_removal_leaves_nothing_of_a_grant_that_was_refreshed_meanwhile() {
         origin: Origin::Refreshed,
         refresh: Some(refresh),
         access: None,
+        fence: None,
     };
     let pointer = Pointer {
         id: (*id.as_bytes()).into(),

@@ -18,6 +18,7 @@ mod leave;
 mod places;
 mod planted;
 mod recover;
+mod settle;
 mod told;
 
 use std::sync::Arc;
