@@ -15,7 +15,6 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
-use crate::domain::lineage::Lineage;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
@@ -243,9 +242,7 @@ impl Broker {
         let Credential {
             owner, ref provider, ..
         } = *stored.value;
-        let changes = Changes::default().at(&keys::credential(org, id), stored.revision);
-        let lineage = self.refresher.lineage(&stored.value).await?;
-        let changes = removed_with(changes, &stored.value, &lineage);
+        let changes = self.removing(&stored).await?;
         let record = caller
             .record(Action::CredentialRemove, Some(org))
             .about("credential", id)
@@ -257,6 +254,29 @@ impl Broker {
         Ok(())
     }
 
+    /// That a credential goes as it was read, with all that is kept of it.
+    pub(super) async fn removing(&self, stored: &Stored<Credential>) -> Result<Changes, Refusal> {
+        let Credential {
+            id,
+            org,
+            owner,
+            kind,
+            ref provider,
+            ref executor,
+            ..
+        } = *stored.value;
+        let slot = keys::credential_slot(org, owner, provider, kind, executor.as_deref());
+        let changes = Changes::default()
+            .at(&keys::credential(org, id), stored.revision)
+            .delete::<Credential>(&keys::credential(org, id))
+            .delete::<CredentialSecret>(&keys::credential_secret(org, id))
+            .delete::<StagedAnswer>(&keys::credential_answer(org, id))
+            .delete::<Mark>(&keys::exchange(org, id))
+            .delete::<Forced>(&keys::forced(org, id))
+            .delete::<Pointer>(&slot);
+        Ok(forgotten(&self.records, changes, &stored.value).await?)
+    }
+
     /// The credential's health now.
     pub fn health(&self, credential: &Credential) -> Health {
         let connector = self.connectors.get(&credential.connector);
@@ -265,25 +285,4 @@ impl Broker {
             connector.map_or(Duration::ZERO, |connector| connector.lead),
         )
     }
-}
-
-/// Adds to `changes` that a credential goes, with all that is kept of it.
-pub(super) fn removed_with(changes: Changes, credential: &Credential, lineage: &Lineage) -> Changes {
-    let Credential {
-        id,
-        org,
-        owner,
-        kind,
-        ref provider,
-        ref executor,
-        ..
-    } = *credential;
-    let slot = keys::credential_slot(org, owner, provider, kind, executor.as_deref());
-    forgotten(changes, credential, lineage)
-        .delete::<Credential>(&keys::credential(org, id))
-        .delete::<CredentialSecret>(&keys::credential_secret(org, id))
-        .delete::<StagedAnswer>(&keys::credential_answer(org, id))
-        .delete::<Mark>(&keys::exchange(org, id))
-        .delete::<Forced>(&keys::forced(org, id))
-        .delete::<Pointer>(&slot)
 }

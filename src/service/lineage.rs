@@ -52,14 +52,22 @@ pub(super) fn descended(
     changes
 }
 
-/// Adds to `changes` that a grant goes, with what is kept of its generations.
-pub(super) fn forgotten(changes: Changes, credential: &Credential, lineage: &Lineage) -> Changes {
+/// Adds to `changes` that a grant goes, with what is kept of its generations. A refresh token that another credential
+/// has by now stays that one's.
+pub(super) async fn forgotten(
+    records: &Records,
+    mut changes: Changes,
+    credential: &Credential,
+) -> Result<Changes, StoreError> {
     let Credential { org, id, .. } = *credential;
-    let changes = changes.delete::<Lineage>(&keys::credential_lineage(org, id));
-    let refreshes = lineage.refreshes();
-    refreshes.iter().fold(changes, |changes, refresh| {
-        changes.delete::<Pointer>(&keys::grant(org, *refresh))
-    })
+    for refresh in lineage(records, credential).await?.refreshes() {
+        let place = keys::grant(org, refresh);
+        let pointer = records.get::<Pointer>(&place).await?;
+        if let Some(pointer) = pointer.filter(|pointer| *pointer.value.id == *id.as_bytes()) {
+            changes = changes.at(&place, pointer.revision).delete::<Pointer>(&place);
+        }
+    }
+    Ok(changes.delete::<Lineage>(&keys::credential_lineage(org, id)))
 }
 
 /// The generations of a credential; none of a key, and of a grant that was stored before they were kept.

@@ -70,8 +70,8 @@ async fn a_sign_in_and_a_removal_are_told_though_their_callers_go_away() {
     let removal = {
         let broker = Arc::clone(&bench.broker);
         async move {
-            let removed = broker.remove_credential(&operator(), ORG, &id.to_string());
-            removed.await
+            let (caller, id) = (operator(), id.to_string());
+            broker.remove_credential(&caller, ORG, &id).await
         }
     };
     dropped(&bench, "effect/", removal).await;
@@ -197,6 +197,7 @@ async fn a_removal_leaves_nothing_of_a_grant_that_was_refreshed_meanwhile() {
         origin: Origin::Refreshed,
         refresh: Some(refresh),
         access: None,
+        fence: None,
     };
     let pointer = Pointer {
         id: (*id.as_bytes()).into(),
