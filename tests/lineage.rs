@@ -11,7 +11,7 @@ use credbroker::proto::watch_event::Event;
 use credbroker::proto::{self, CredentialHealth};
 use futures_util::future::join_all;
 use support::broker::{MEMBER, ORG};
-use support::client::{metadata, secret};
+use support::client::{metadata, retry_after, secret};
 use support::provider::{ACCESS_MARK, REFRESH_MARK, Reply};
 use support::reason;
 use support::scene::Scene;
@@ -209,6 +209,39 @@ async fn an_outdated_copy_is_not_taken_and_the_present_one_is() {
     assert_eq!(scene.provider.replays(), 0);
 }
 
+/// Bringing a grant once more while it is on its way to the provider would make the broker drop the answer, and with it
+/// the only refresh token there is.
+// req: N1 N8
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_being_refreshed_is_not_brought_again() {
+    let (scene, _) = Scene::leased("", "").await;
+    let current = scene.provider.current();
+    scene.expire();
+    scene.provider.hold();
+    let (agent, task) = (scene.agent.clone(), scene.task.clone());
+    let waiting = tokio::spawn(async move { agent.resolve(&task).await });
+    scene.provider.called(2).await;
+    let refused = imported(&scene, &current).await.unwrap_err();
+    assert_eq!(reason(&refused), "CONFLICT");
+    assert!(retry_after(&refused).is_some());
+    scene.provider.release();
+    assert!(waiting.await.unwrap().is_ok(), "its answer was taken in");
+    assert_eq!((scene.provider.calls(), scene.provider.replays()), (2, 0));
+    // By then it is an outdated copy; and another sign-in may replace a grant at any time.
+    assert_eq!(
+        reason(&imported(&scene, &current).await.unwrap_err()),
+        "GRANT_OUTDATED"
+    );
+
+    scene.expire();
+    scene.provider.next(Reply::HangUp { rotated: true });
+    let current = scene.provider.current();
+    assert_eq!(reason(&scene.resolve().await.unwrap_err()), "REFRESH_AMBIGUOUS");
+    assert_eq!(reason(&imported(&scene, &current).await.unwrap_err()), "CONFLICT");
+    imported(&scene, &scene.provider.mint()).await.unwrap();
+    assert!(scene.resolve().await.is_ok());
+}
+
 /// One grant for two members would be two copies of it in the broker itself.
 // req: N8 B5
 #[tokio::test(flavor = "multi_thread")]
@@ -222,6 +255,16 @@ async fn a_grant_is_not_kept_twice() {
     let refused = other_import().await.unwrap_err();
     assert_eq!(reason(&refused), "GRANT_KEPT_ALREADY");
     assert!(!refused.message().contains(&current));
+
+    // Nor is an older copy of it taken for somebody else.
+    scene.expire();
+    scene.resolve().await.unwrap();
+    let refused = other_import().await.unwrap_err();
+    assert_eq!(reason(&refused), "GRANT_OUTDATED");
+    assert!(
+        !refused.message().contains(&scene.credential),
+        "whose it is is not told"
+    );
 
     // At the same moment, for two owners: one gets it.
     let fresh = scene.provider.mint();

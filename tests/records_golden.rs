@@ -32,7 +32,7 @@ use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use credbroker::domain::owner::Owner;
 use credbroker::domain::profile::OnRejection;
-use credbroker::domain::rejection::{Failing, Forced, Row, Window};
+use credbroker::domain::rejection::{Failing, Forced, Row, Share, Window};
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
@@ -320,6 +320,7 @@ fn the_generations_of_a_grant() {
             origin,
             refresh: Some(Fingerprint([21; 16])),
             access: None,
+            fence: (origin != Origin::Brought).then_some(Fence(23)),
         };
         let value = Lineage {
             links: vec![link],
@@ -469,8 +470,14 @@ fn forced_rotations() {
         generation: 3,
         connected: 4,
         failing: holders.map(|holder| Failing { holder, at: at(5) }).to_vec(),
+        shares: None,
     };
-    check("forced", &forced, &[]);
+    older("forced", &forced);
+    let forced = Forced {
+        shares: Some(holders.map(|holder| Share { holder, count: 6 }).to_vec()),
+        ..forced
+    };
+    check("forced-2", &forced, &[4]);
 }
 
 #[test]

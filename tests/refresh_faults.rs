@@ -209,3 +209,49 @@ async fn inside_a_grace_window_a_lost_answer_is_asked_for_again_at_once() {
     assert_eq!(reason(&scene.resolve().await.unwrap_err()), "REFRESH_AMBIGUOUS");
     assert_eq!(scene.provider.calls(), calls, "it rests");
 }
+
+/// A provider that fails and says for how long is left alone for that long, ambiguous or not.
+// req: N1
+#[tokio::test]
+async fn what_a_failing_provider_asks_for_is_kept() {
+    for keys in ["", "rotates = false\n"] {
+        let (scene, _) = Scene::leased(keys, "").await;
+        scene.expire();
+        scene.provider.next(Reply::Answer {
+            status: 503,
+            body: "<html>maintenance</html>".to_owned(),
+            retry_after: Some(120),
+        });
+        let refused = scene.resolve().await.unwrap_err();
+        assert_eq!(reason(&refused), "REFRESH_AMBIGUOUS");
+        let wait = retry_after(&refused).unwrap();
+        assert!(
+            wait > Duration::from_secs(110) && wait <= Duration::from_secs(120),
+            "{wait:?}"
+        );
+        scene.clock.advance(Duration::from_secs(100));
+        scene.resolve().await.unwrap_err();
+        assert_eq!(scene.provider.calls(), 2, "left alone");
+        scene.clock.advance(Duration::from_secs(21));
+        assert!(scene.resolve().await.is_ok());
+    }
+}
+
+/// Tokens that are over when they come are kept, since they replaced others, and are not asked for again and again.
+// req: N1
+#[tokio::test]
+async fn tokens_that_are_over_on_arrival_wear_no_grant_out() {
+    let (scene, _) = Scene::leased("", "").await;
+    scene.expire();
+    for _ in 0..32 {
+        scene
+            .provider
+            .answer(200, r#"{"access_token":"over","expires_in":0}"#);
+    }
+    for _ in 0..32 {
+        let _served_or_not = scene.resolve().await;
+    }
+    let calls = scene.provider.calls();
+    assert!(calls <= 12, "{calls}");
+    assert_eq!(scene.provider.replays(), 0);
+}

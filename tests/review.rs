@@ -4,6 +4,8 @@
 
 #[path = "review/bench.rs"]
 mod bench;
+#[path = "review/cut_short.rs"]
+mod cut_short;
 #[path = "review/policy.rs"]
 mod policy;
 #[path = "review/refresh.rs"]

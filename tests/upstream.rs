@@ -62,6 +62,7 @@ fn connector(token_url: &str, more: &str) -> Arc<Connector> {
 async fn refresh_with(endpoint: &HttpTokenEndpoint, connector: &Connector, token: &str) -> Delivery {
     let refresh_token: Secret<RefreshToken> = Secret::from(token.to_owned());
     let request = RefreshRequest {
+        answer_within: None,
         connector,
         refresh_token: &refresh_token,
         scopes: &["one".to_owned(), "two".to_owned()],
@@ -90,7 +91,7 @@ fn granted(answer: Answer) -> Granted {
         Answer::Granted(granted) => granted,
         Answer::Refused { code, message, .. } => panic!("refused {code}: {message}"),
         Answer::Misconfigured { code, message } => panic!("misconfigured {code}: {message}"),
-        Answer::NotProcessed { message, .. } | Answer::Ambiguous { message } => panic!("{message}"),
+        Answer::NotProcessed { message, .. } | Answer::Ambiguous { message, .. } => panic!("{message}"),
         Answer::Rotated(_) => panic!("no access token"),
     }
 }

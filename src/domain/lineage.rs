@@ -8,19 +8,24 @@
 //! A fingerprint tells tokens apart and gives nothing of them away: tokens are random and long, and it is half
 //! of a hash.
 
+use std::collections::BTreeSet;
+
 use ring::digest;
 
 use super::id::OrgId;
+use super::rotation::Fence;
 use super::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use super::time::Time;
 
 /// The most generations kept; older ones are forgotten.
-pub const MAX_LINKS: usize = 32;
+///
+/// Each has its row of the index by fingerprint, and all go with the credential in one commit.
+pub const MAX_LINKS: usize = 24;
 
 const LABEL: &[u8] = b"credbroker lineage 1";
 
 /// The first half of SHA-256 over a label, the org and a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl Fingerprint {
@@ -88,6 +93,8 @@ pub struct Link {
     pub refresh: Option<Fingerprint>,
     /// Its access token.
     pub access: Option<Fingerprint>,
+    /// The exchange that brought it; `None` where it was brought in.
+    pub fence: Option<Fence>,
 }
 
 /// The generations of a grant, the newest last.
@@ -118,6 +125,30 @@ impl Lineage {
         self.links.last().and_then(|link| link.refresh)
     }
 
+    /// Whether the exchange of this fence brought a generation.
+    pub fn brought_by(&self, fence: Fence) -> bool {
+        self.links.iter().any(|link| link.fence == Some(fence))
+    }
+
+    /// Every refresh token that there was, each once.
+    pub fn refreshes(&self) -> BTreeSet<Fingerprint> {
+        self.links.iter().filter_map(|link| link.refresh).collect()
+    }
+
+    /// Whether somebody is known to have brought this generation, rather than the provider.
+    pub fn was_brought(&self, generation: u64) -> bool {
+        let link = self.links.iter().rev().find(|link| link.generation == generation);
+        link.is_some_and(|link| link.origin == Origin::Brought)
+    }
+
+    /// Whether the provider itself put another in the place of a `generation`, and with that had the say over what it
+    /// had issued before. Where a sign-in did, nobody told the provider: the earlier grant lives on there. What is not
+    /// kept any more is not known to have been replaced.
+    pub fn replaced_by_provider(&self, generation: u64) -> bool {
+        let next = self.links.iter().find(|link| link.generation > generation);
+        next.is_some_and(|next| next.generation == generation + 1 && next.origin != Origin::Brought)
+    }
+
     /// The newest generation that had this refresh token, where a later one has another: whoever brings it in
     /// brings an outdated copy.
     pub fn outdated(&self, refresh: Fingerprint) -> Option<&Link> {
@@ -140,6 +171,7 @@ mod tests {
             origin: Origin::Refreshed,
             refresh: Some(Fingerprint([refresh; 16])),
             access: None,
+            fence: None,
         }
     }
 
@@ -167,10 +199,33 @@ mod tests {
     }
 
     #[test]
+    fn only_the_provider_replaces_what_it_issued() {
+        let origins = [
+            Origin::Brought,
+            Origin::Refreshed,
+            Origin::Brought,
+            Origin::Recovered,
+        ];
+        let links = (4..).zip(origins).map(|(generation, origin)| Link {
+            origin,
+            ..link(generation, generation as u8)
+        });
+        let lineage = Lineage {
+            links: links.collect(),
+            refresh_expires: None,
+        };
+        let replaced: Vec<_> = (1..9)
+            .filter(|generation| lineage.replaced_by_provider(*generation))
+            .collect();
+        // Of the third it is not known any more, of the fifth another sign-in came, the last is the present one.
+        assert_eq!(replaced, [4, 6]);
+    }
+
+    #[test]
     fn it_forgets_the_oldest() {
         let lineage = grown((0..40).collect::<Vec<_>>());
         assert_eq!(lineage.links.len(), MAX_LINKS);
-        assert_eq!(lineage.links[0].generation, 9);
+        assert_eq!(lineage.links[0].generation, 17);
         assert_eq!(lineage.refresh(), Some(Fingerprint([39; 16])));
     }
 

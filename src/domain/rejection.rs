@@ -21,6 +21,8 @@ pub const WINDOW: Duration = Duration::from_secs(3_600);
 pub const TOLD: Duration = Duration::from_secs(86_400);
 /// How many such holders are told of a credential.
 pub const MAX_FAILING: usize = 8;
+/// How many holders' shares of a credential's window are counted one by one. All others have one share together.
+pub const MAX_SHARES: usize = 8;
 
 /// Fresh generations that one lease reported as rejected, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +91,10 @@ impl Window {
 
     /// With one more, or how long to wait until there may be one more.
     pub fn with_one_more(self, limit: u32, now: Time) -> Result<Window, Duration> {
-        let over = self.began + WINDOW <= now;
-        // A clock that was put back neither forgives nor makes the hour longer than one.
-        let began = if over { now } else { self.began.min(now) };
+        // One that begins later than now was begun before the clock was put back: it would last until the clock is
+        // there again.
+        let over = now < self.began || self.began + WINDOW <= now;
+        let began = if over { now } else { self.began };
         let count = if over { 0 } else { self.count };
         if count >= limit {
             return Err((began + WINDOW).since(now));
@@ -114,6 +117,27 @@ pub struct Forced {
     pub connected: u64,
     /// Who ended with tokens that are rejected, oldest first.
     pub failing: Vec<Failing>,
+    /// Who forced the rotations of the window; `None` while nobody did, and of a window that was begun before that
+    /// was counted.
+    pub shares: Option<Vec<Share>>,
+}
+
+/// How many of a window's rotations a holder forced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Who.
+    pub holder: Holder,
+    /// How many.
+    pub count: u32,
+}
+
+/// Why a rotation may not be forced now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// The credential has had all of its window.
+    Credential(Duration),
+    /// The holder has had its half.
+    Share(Duration),
 }
 
 /// A holder that was told `REAUTH_FAILED`.
@@ -133,7 +157,46 @@ impl Forced {
             generation: 0,
             connected: 0,
             failing: Vec::new(),
+            shares: None,
         }
+    }
+
+    /// With one more rotation, forced by `holder` on `generation`; or why not, and how long to wait. No holder has
+    /// more than half of the window, rounded up, so that whoever reports everything leaves others something.
+    pub fn with_one_more(
+        &self,
+        holder: Holder,
+        generation: u64,
+        limit: u32,
+        now: Time,
+    ) -> Result<Forced, Limited> {
+        let window = self
+            .window
+            .with_one_more(limit, now)
+            .map_err(Limited::Credential)?;
+        let begins = window.count == 1;
+        let mut shares = self.shares.clone().filter(|_| !begins).unwrap_or_default();
+        let listed = shares.iter().position(|share| share.holder == holder);
+        let had = match listed {
+            Some(at) => shares[at].count,
+            None if shares.len() < MAX_SHARES => 0,
+            // Those who are not listed have one share together.
+            None => (window.count - 1).saturating_sub(shares.iter().map(|share| share.count).sum()),
+        };
+        if had >= limit.div_ceil(2) {
+            return Err(Limited::Share((window.began + WINDOW).since(now)));
+        }
+        match listed {
+            Some(at) => shares[at].count += 1,
+            None if shares.len() < MAX_SHARES => shares.push(Share { holder, count: 1 }),
+            None => {}
+        }
+        Ok(Forced {
+            window,
+            generation,
+            shares: Some(shares),
+            ..self.clone()
+        })
     }
 
     /// A new grant took the place of the old, as `generation`: what was is forgotten.
@@ -230,8 +293,59 @@ mod tests {
         }
         assert_eq!(window.with_one_more(2, at(600)), Err(Duration::from_secs(3_000)));
         let put_back = Time::from_millis(1_000_000_000 - 86_400_000);
-        assert_eq!(window.with_one_more(2, put_back), Err(WINDOW));
+        let mut again = window;
+        for _ in 0..2 {
+            again = again.with_one_more(2, put_back).unwrap();
+        }
+        assert_eq!(again.began, put_back);
+        assert_eq!(again.with_one_more(2, put_back), Err(WINDOW));
+        let later = put_back + WINDOW;
+        assert_eq!(again.with_one_more(2, later).unwrap().count, 1);
         assert_eq!(window.with_one_more(2, at(3_600)).unwrap().count, 1);
+    }
+
+    #[test]
+    fn no_holder_has_more_than_half_of_a_window() {
+        let holder = |n| Holder::Agent(Id::from_bytes([n; 16]));
+        let forced_by = |mut forced: Forced, n: u8, limit: u32, now: Time| {
+            let mut count = 0;
+            loop {
+                match forced.with_one_more(holder(n), forced.generation + 1, limit, now) {
+                    Ok(more) => (forced, count) = (more, count + 1),
+                    Err(limited) => return (forced, count, limited),
+                }
+            }
+        };
+        let hour = Duration::from_secs(3_600);
+        for (limit, half) in [(1, 1), (2, 1), (5, 3), (6, 3)] {
+            let (forced, count, limited) = forced_by(Forced::none(at(0)), 1, limit, at(0));
+            assert_eq!(count, half, "{limit}");
+            let whole = if half == limit {
+                Limited::Credential(hour)
+            } else {
+                Limited::Share(hour)
+            };
+            assert_eq!(limited, whole);
+            let (forced, count, limited) = forced_by(forced, 2, limit, at(1));
+            assert_eq!((count, forced.window.count), (limit - half, limit));
+            assert_eq!(limited, Limited::Credential(hour - Duration::from_secs(1)));
+            // The next window is everybody's again.
+            assert_eq!(forced_by(forced, 1, limit, at(3_600)).1, half);
+        }
+        // However many there are, those that are not listed have no more than one of them would.
+        let mut forced = Forced::none(at(0));
+        for n in 0..8 {
+            forced = forced.with_one_more(holder(n), 2, 100, at(0)).unwrap();
+        }
+        let total: u32 = (8..40)
+            .map(|n| {
+                let (next, count, _) = forced_by(forced.clone(), n, 100, at(0));
+                forced = next;
+                count
+            })
+            .sum();
+        assert_eq!((total, forced.shares.as_ref().unwrap().len()), (50, MAX_SHARES));
+        assert_eq!(forced_by(forced, 0, 100, at(0)).1, 42);
     }
 
     #[test]

@@ -8,9 +8,14 @@
 //! It is never free, and a refresh token is not sent again without cause (RFC 9700 section 4.14.2: a replay
 //! ends the whole grant).
 
+mod refused;
+mod resend;
+
 use std::time::Duration;
 
 use super::time::Time;
+pub use refused::{Death, Refused, Told};
+pub use resend::{AMBIGUOUS_REST, AMBIGUOUS_REST_MAX, HARMLESS_REST, ResendRule};
 
 /// Counts the claims ever made on a credential. A driver with an older fence is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,83 +99,6 @@ pub struct Sent {
     pub unanswered: u32,
 }
 
-/// How a grant died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
-    /// The provider refused a refresh token that it never replaces: the grant was taken back.
-    Refused,
-    /// The provider refused a resend: the answer to the first was lost on its way to us.
-    AnswerLost,
-    /// The grant had reached the end of its own life.
-    Expired,
-    /// The provider says that the grant was taken back.
-    Withdrawn,
-}
-
-/// What a provider's refusal says of its cause, as the connector reads the code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Told {
-    /// Nothing: `invalid_grant` stands for all of them (RFC 6749 section 5.2).
-    #[default]
-    Nothing,
-    /// The refresh token is too old.
-    Expired,
-    /// The refresh token was used before.
-    Reused,
-    /// The grant was taken back.
-    Withdrawn,
-}
-
-/// A provider's refusal of a grant, with what is known that may explain it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What the provider said.
-    pub message: String,
-    /// What that says of the cause.
-    pub told: Told,
-    /// Whether the provider replaces refresh tokens when they are used.
-    pub rotates: bool,
-    /// When the refresh token's own life ends, where the provider told.
-    pub expires: Option<Time>,
-}
-
-/// What the connector says about sending a refresh token twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResendRule {
-    /// Whether the provider rotates refresh tokens at all. Where it does not, sending again is harmless.
-    pub rotates: bool,
-    /// For how long after a rotation the provider answers the earlier refresh token again.
-    pub grace: Option<Duration>,
-}
-
-impl ResendRule {
-    /// For a connector of which nothing is known.
-    pub const CAREFUL: Self = Self {
-        rotates: true,
-        grace: None,
-    };
-
-    /// Whether what was `sent` may be sent once more at `at` without any harm.
-    pub fn harmless(self, sent: Sent, at: Time) -> bool {
-        let in_grace = |grace| at >= sent.first && at < sent.first + grace;
-        !self.rotates || self.grace.is_some_and(in_grace)
-    }
-
-    /// How long what was `sent` and not answered rests from `now`.
-    fn rest(self, sent: Sent, now: Time) -> Duration {
-        let doubled = |rest: Duration| {
-            rest.saturating_mul(1 << sent.unanswered.min(16))
-                .min(AMBIGUOUS_REST_MAX)
-        };
-        let short = doubled(HARMLESS_REST);
-        if self.harmless(sent, now + short) {
-            short
-        } else {
-            doubled(AMBIGUOUS_REST)
-        }
-    }
-}
-
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -193,7 +121,11 @@ pub enum Event {
     /// The provider's answer is being stored.
     Answered,
     /// The answer grants new tokens.
-    Granted,
+    Granted {
+        /// No exchange before this time: what was granted is good for nothing, and asking again at once would
+        /// bring more of it.
+        not_before: Option<Time>,
+    },
     /// The answer refuses the grant for good.
     Refused(Refused),
     /// The provider did not process the request.
@@ -209,6 +141,8 @@ pub enum Event {
         message: String,
         /// What the connector says about sending twice.
         rule: ResendRule,
+        /// How long the provider wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// A new grant or key takes the place of the old.
     Replaced,
@@ -234,15 +168,6 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the claim is no longer held")]
 pub struct ClaimLost;
-
-/// How long an ambiguous grant rests before its refresh token is sent again, doubled each time. Long enough
-/// for an answer that is still under way to be given up by both sides.
-pub const AMBIGUOUS_REST: Duration = Duration::from_secs(2);
-/// How long it rests where sending it again is harmless: long enough not to hammer at a server that fails, short
-/// enough to be well inside of any grace window.
-pub const HARMLESS_REST: Duration = Duration::from_millis(250);
-/// The longest such rest, and the longest pause of any kind.
-pub const AMBIGUOUS_REST_MAX: Duration = Duration::from_secs(300);
 
 /// Whether it is still too early. A time further off than any pause lasts was set before the clock was put
 /// back, and is over.
@@ -298,7 +223,7 @@ impl Rotation {
             } if *owner != by && waits(*deadline, now) => stay(Step::Wait(*deadline)),
             Phase::Claimed { sent, .. } => {
                 let (next, not_before) =
-                    self.ambiguous(*sent, rule, now, "the exchange was interrupted".to_owned());
+                    self.ambiguous(*sent, rule, None, now, "the exchange was interrupted".to_owned());
                 (next, Step::Wait(not_before))
             }
             Phase::Staged { .. } => stay(Step::Adopt(self.fence)),
@@ -312,7 +237,7 @@ impl Rotation {
         match &self.phase {
             Phase::Claimed { by: owner, sent, .. } if *owner != by => {
                 let message = "the broker stopped while the exchange was under way".to_owned();
-                (self.ambiguous(*sent, rule, now, message).0, Step::Rest)
+                (self.ambiguous(*sent, rule, None, now, message).0, Step::Rest)
             }
             Phase::Staged { .. } => (self.clone(), Step::Adopt(self.fence)),
             _ => (self.clone(), Step::Rest),
@@ -327,8 +252,15 @@ impl Rotation {
             (Phase::Claimed { sent, .. }, Event::Answered) => {
                 (self.with(Phase::Staged { sent: *sent }), Step::Adopt(fence))
             }
-            (Phase::Claimed { sent, .. } | Phase::Staged { sent }, Event::Lost { message, rule }) => {
-                let (next, not_before) = self.ambiguous(*sent, rule, now, message);
+            (
+                Phase::Claimed { sent, .. } | Phase::Staged { sent },
+                Event::Lost {
+                    message,
+                    rule,
+                    retry_after,
+                },
+            ) => {
+                let (next, not_before) = self.ambiguous(*sent, rule, retry_after, now, message);
                 (next, Step::Wait(not_before))
             }
             (
@@ -338,7 +270,21 @@ impl Rotation {
                 self.not_processed(*sent, not_before, message),
                 Step::Wait(not_before),
             ),
-            (Phase::Staged { .. }, Event::Granted) => (self.renewed(), Step::Rest),
+            (Phase::Staged { .. }, Event::Granted { not_before: None }) => (self.renewed(), Step::Rest),
+            (Phase::Staged { .. }, Event::Granted { not_before }) => {
+                let message = "the tokens that the provider grants have no life left".to_owned();
+                let phase = Phase::Live { not_before, message };
+                let failures = self.failures.saturating_add(1);
+                let renewed = self.renewed();
+                (
+                    Rotation {
+                        failures,
+                        phase,
+                        ..renewed
+                    },
+                    Step::Rest,
+                )
+            }
             (Phase::Staged { sent }, Event::Refused(refused)) => {
                 (self.with(refused.phase(*sent, now)), Step::Stop)
             }
@@ -359,8 +305,15 @@ impl Rotation {
         }
     }
 
-    fn ambiguous(&self, sent: Sent, rule: ResendRule, now: Time, message: String) -> (Rotation, Time) {
-        let not_before = now + rule.rest(sent, now);
+    fn ambiguous(
+        &self,
+        sent: Sent,
+        rule: ResendRule,
+        retry_after: Option<Duration>,
+        now: Time,
+        message: String,
+    ) -> (Rotation, Time) {
+        let not_before = now + rule.rest(sent, retry_after, now);
         let sent = Sent {
             unanswered: sent.unanswered.saturating_add(1),
             ..sent
@@ -410,32 +363,6 @@ impl Rotation {
 impl Default for Rotation {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Refused {
-    /// Where the refusal of a refresh token that was `sent` before leaves the grant. What our own sendings, its
-    /// age or the provider's words explain is its death; what nothing explains is somebody else's doing.
-    fn phase(self, sent: Sent, since: Time) -> Phase {
-        let over = self.expires.is_some_and(|expires| expires <= since);
-        let cause = match self.told {
-            Told::Expired => Some(Death::Expired),
-            // Whatever it says of a resend: the first sending may have been what it speaks of.
-            _ if self.rotates && sent.unanswered > 0 => Some(Death::AnswerLost),
-            Told::Withdrawn => Some(Death::Withdrawn),
-            Told::Nothing if over => Some(Death::Expired),
-            Told::Nothing if !self.rotates => Some(Death::Refused),
-            Told::Nothing | Told::Reused => None,
-        };
-        let message = self.message;
-        match cause {
-            Some(cause) => Phase::Dead {
-                since,
-                cause,
-                message,
-            },
-            None => Phase::Quarantined { since, message },
-        }
     }
 }
 

@@ -11,8 +11,9 @@ pub(super) struct Chance {
     seeded: std::sync::OnceLock<Seeded>,
 }
 
+/// What fills bytes in place of the system.
 #[cfg(feature = "testing")]
-type Seeded = Box<dyn Fn(&mut [u8]) + Send + Sync>;
+pub(super) type Seeded = Box<dyn Fn(&mut [u8]) + Send + Sync>;
 
 impl Chance {
     pub(super) fn new() -> Self {
@@ -36,7 +37,7 @@ impl Chance {
 #[cfg(feature = "testing")]
 impl super::Broker {
     /// Takes random bytes from here from now on. Only the first call counts.
-    pub fn seed_chance(&self, seeded: Box<dyn Fn(&mut [u8]) + Send + Sync>) {
+    pub fn seed_chance(&self, seeded: Seeded) {
         let _first = self.chance.seeded.set(seeded);
     }
 }

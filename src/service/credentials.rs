@@ -15,7 +15,6 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
-use crate::domain::lineage::Lineage;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
@@ -164,7 +163,9 @@ impl Broker {
         changes = changes.put(&keys::credential(org, id), &credential);
         changes = changes.put(&keys::credential_secret(org, id), &secret);
         if kind == CredentialKind::OAuthGrant {
-            changes = self.brought(changes, &credential, &secret).await?;
+            changes = self
+                .brought(changes, before.as_deref(), &credential, &secret)
+                .await?;
         }
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
@@ -183,10 +184,8 @@ impl Broker {
         if let Some(executor) = &credential.executor {
             record = record.about("executor", executor);
         }
-        self.effect(record, changes).await?;
-        for notice in Notice::credential(before.as_deref(), &credential) {
-            self.publish(notice);
-        }
+        let notices = Notice::credential(before.as_deref(), &credential);
+        self.effect_told(record, changes, notices).await?;
         Ok(Arc::new(credential))
     }
 
@@ -243,18 +242,39 @@ impl Broker {
         let Credential {
             owner, ref provider, ..
         } = *stored.value;
-        let changes = Changes::default().at(&keys::credential(org, id), stored.revision);
-        let lineage = self.refresher.lineage(&stored.value).await?;
-        let changes = removed_with(changes, &stored.value, &lineage);
+        let changes = self.removing(&stored).await?;
         let record = caller
             .record(Action::CredentialRemove, Some(org))
             .about("credential", id)
             .about("owner", owner)
             .about("provider", provider);
-        self.effect(record, changes).await?;
         let ended = Ended::Credential(id, owner);
-        self.publish(Notice::ended(org, ended, Reason::CredentialUnusable, false));
+        let notice = Notice::ended(org, ended, Reason::CredentialUnusable, false);
+        self.effect_told(record, changes, vec![notice]).await?;
         Ok(())
+    }
+
+    /// That a credential goes as it was read, with all that is kept of it.
+    pub(super) async fn removing(&self, stored: &Stored<Credential>) -> Result<Changes, Refusal> {
+        let Credential {
+            id,
+            org,
+            owner,
+            kind,
+            ref provider,
+            ref executor,
+            ..
+        } = *stored.value;
+        let slot = keys::credential_slot(org, owner, provider, kind, executor.as_deref());
+        let changes = Changes::default()
+            .at(&keys::credential(org, id), stored.revision)
+            .delete::<Credential>(&keys::credential(org, id))
+            .delete::<CredentialSecret>(&keys::credential_secret(org, id))
+            .delete::<StagedAnswer>(&keys::credential_answer(org, id))
+            .delete::<Mark>(&keys::exchange(org, id))
+            .delete::<Forced>(&keys::forced(org, id))
+            .delete::<Pointer>(&slot);
+        Ok(forgotten(&self.records, changes, &stored.value).await?)
     }
 
     /// The credential's health now.
@@ -265,25 +285,4 @@ impl Broker {
             connector.map_or(Duration::ZERO, |connector| connector.lead),
         )
     }
-}
-
-/// Adds to `changes` that a credential goes, with all that is kept of it.
-pub(super) fn removed_with(changes: Changes, credential: &Credential, lineage: &Lineage) -> Changes {
-    let Credential {
-        id,
-        org,
-        owner,
-        kind,
-        ref provider,
-        ref executor,
-        ..
-    } = *credential;
-    let slot = keys::credential_slot(org, owner, provider, kind, executor.as_deref());
-    forgotten(changes, credential, lineage)
-        .delete::<Credential>(&keys::credential(org, id))
-        .delete::<CredentialSecret>(&keys::credential_secret(org, id))
-        .delete::<StagedAnswer>(&keys::credential_answer(org, id))
-        .delete::<Mark>(&keys::exchange(org, id))
-        .delete::<Forced>(&keys::forced(org, id))
-        .delete::<Pointer>(&slot)
 }

@@ -12,6 +12,7 @@ use crate::domain::actor::Caller;
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::watch::Notice;
 use crate::journal::{Journal, JournalError};
 use crate::store::record::Changes;
 use crate::store::{Commit, Revision, keys, model::Mark};
@@ -185,6 +186,25 @@ impl Broker {
     /// Makes `changes` happen, recorded as `record`. Runs to its end even when the caller goes away.
     pub(super) async fn effect(self: &Arc<Self>, record: Record, changes: Changes) -> Result<Done, Undone> {
         Ok(self.effect_or_fate(record, changes).await?)
+    }
+
+    /// As [`Broker::effect`], and then tells those who watch: whoever waits for it must not wait in vain because the
+    /// caller went away in between.
+    pub(super) async fn effect_told(
+        self: &Arc<Self>,
+        record: Record,
+        changes: Changes,
+        notices: Vec<Notice>,
+    ) -> Result<Done, Undone> {
+        let broker = Arc::clone(self);
+        detached(async move {
+            let done = broker.effect(record, changes).await?;
+            for notice in notices {
+                broker.publish(notice);
+            }
+            Ok(done)
+        })
+        .await
     }
 
     /// As [`Broker::effect`], and only while the caller is live; `false`: something else changed first.

@@ -4,6 +4,7 @@ use super::refresh::Refresher;
 use crate::domain::credential::Credential;
 use crate::domain::lineage::{Fingerprint, Lineage, Link, Origin};
 use crate::domain::refusal::Refusal;
+use crate::domain::rotation::Fence;
 use crate::store::StoreError;
 use crate::store::keys;
 use crate::store::model::{CredentialSecret, Pointer};
@@ -11,7 +12,12 @@ use crate::store::record::{Changes, Records};
 use std::sync::Arc;
 
 /// The link of a credential's present generation, which has this secret.
-pub(super) fn linked(credential: &Credential, secret: &CredentialSecret, origin: Origin) -> Link {
+pub(super) fn linked(
+    credential: &Credential,
+    secret: &CredentialSecret,
+    origin: Origin,
+    fence: Option<Fence>,
+) -> Link {
     let refresh = secret.refresh.as_ref();
     let access = secret.access.as_ref();
     Link {
@@ -20,6 +26,7 @@ pub(super) fn linked(credential: &Credential, secret: &CredentialSecret, origin:
         origin,
         refresh: refresh.map(|token| Fingerprint::of_refresh(credential.org, token)),
         access: access.map(|token| Fingerprint::of_access(credential.org, token)),
+        fence,
     }
 }
 
@@ -32,32 +39,35 @@ pub(super) fn descended(
 ) -> Changes {
     let Credential { org, id, .. } = *credential;
     let mut changes = changes.put(&keys::credential_lineage(org, id), after);
-    let (old, new) = (before.refresh(), after.refresh());
-    if old == new {
-        return changes;
+    let (old, new) = (before.refreshes(), after.refreshes());
+    for forgotten in old.difference(&new) {
+        changes = changes.delete::<Pointer>(&keys::grant(org, *forgotten));
     }
-    if let Some(old) = old {
-        changes = changes.delete::<Pointer>(&keys::grant(org, old));
+    let pointer = Pointer {
+        id: (*id.as_bytes()).into(),
+    };
+    for added in new.difference(&old) {
+        changes = changes.put(&keys::grant(org, *added), &pointer);
     }
-    match new {
-        Some(new) => changes.put(
-            &keys::grant(org, new),
-            &Pointer {
-                id: (*id.as_bytes()).into(),
-            },
-        ),
-        None => changes,
-    }
+    changes
 }
 
-/// Adds to `changes` that a grant goes, with what is kept of its generations.
-pub(super) fn forgotten(changes: Changes, credential: &Credential, lineage: &Lineage) -> Changes {
+/// Adds to `changes` that a grant goes, with what is kept of its generations. A refresh token that another credential
+/// has by now stays that one's.
+pub(super) async fn forgotten(
+    records: &Records,
+    mut changes: Changes,
+    credential: &Credential,
+) -> Result<Changes, StoreError> {
     let Credential { org, id, .. } = *credential;
-    let changes = changes.delete::<Lineage>(&keys::credential_lineage(org, id));
-    match lineage.refresh() {
-        Some(refresh) => changes.delete::<Pointer>(&keys::grant(org, refresh)),
-        None => changes,
+    for refresh in lineage(records, credential).await?.refreshes() {
+        let place = keys::grant(org, refresh);
+        let pointer = records.get::<Pointer>(&place).await?;
+        if let Some(pointer) = pointer.filter(|pointer| *pointer.value.id == *id.as_bytes()) {
+            changes = changes.at(&place, pointer.revision).delete::<Pointer>(&place);
+        }
     }
+    Ok(changes.delete::<Lineage>(&keys::credential_lineage(org, id)))
 }
 
 /// The generations of a credential; none of a key, and of a grant that was stored before they were kept.

@@ -4,7 +4,7 @@
 //! provider says otherwise. So whoever revokes or locks is told lease by lease what is still out there, of which
 //! generation, until when, and what was or has to be done.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::Broker;
@@ -13,6 +13,7 @@ use crate::domain::agent::Agent;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, EnvironmentId, LeaseId, OrgId};
 use crate::domain::lease::{Handed, Holder, Lease};
+use crate::domain::lineage::Lineage;
 use crate::domain::lock::LockTarget;
 use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::refusal::Refusal;
@@ -122,6 +123,29 @@ impl Outstanding {
     }
 }
 
+/// What came of rotating a grant.
+enum Rotated {
+    Done {
+        lineage: Arc<Lineage>,
+        /// Whether the provider lets older access tokens live.
+        old_lives: bool,
+    },
+    Failed,
+}
+
+impl Rotated {
+    /// What became of a generation that was handed out. One of an earlier sign-in is out of reach: the broker has
+    /// nothing left to rotate it with.
+    fn fate_of(&self, generation: u64) -> Fate {
+        match self {
+            Rotated::Failed => Fate::RotationFailed,
+            Rotated::Done { lineage, .. } if !lineage.replaced_by_provider(generation) => Fate::Expires,
+            Rotated::Done { old_lives: true, .. } => Fate::RotatedOldLives,
+            Rotated::Done { .. } => Fate::Rotated,
+        }
+    }
+}
+
 /// Whose leases are meant.
 #[derive(Clone, Copy, Debug)]
 enum Of {
@@ -176,10 +200,15 @@ impl Broker {
             return Ok(None);
         }
         let fate = if is_grant {
-            let replaced = current.is_some_and(|current| current.generation > handed.generation);
-            let ended_by_rotation =
-                credential.is_some_and(|credential| !self.old_access_survives(&credential));
-            if replaced && ended_by_rotation {
+            if let Some(credential) = credential
+                && credential.rotation.generation > handed.generation
+                && !self.old_access_survives(&credential)
+                && self
+                    .refresher
+                    .lineage(&credential)
+                    .await?
+                    .replaced_by_provider(handed.generation)
+            {
                 return Ok(None);
             }
             Fate::Expires
@@ -338,18 +367,21 @@ impl Broker {
         org: OrgId,
         outstanding: &mut Outstanding,
     ) -> Result<(), Refusal> {
-        let grants = |lease: &&mut OutstandingLease| lease.fate == Fate::Expires;
-        let wanted: HashSet<_> = outstanding
-            .leases
-            .iter_mut()
-            .filter(grants)
-            .filter_map(|lease| lease.credential)
-            .collect();
-        if wanted.is_empty() {
+        let grants = |lease: &&OutstandingLease| lease.fate == Fate::Expires;
+        // Of each the newest generation that is out there.
+        let mut newest: HashMap<CredentialId, u64> = HashMap::new();
+        for lease in outstanding.leases.iter().filter(grants) {
+            if let Some(credential) = lease.credential {
+                let newest = newest.entry(credential).or_default();
+                *newest = lease.generation.max(*newest);
+            }
+        }
+        if newest.is_empty() {
             return Ok(());
         }
+        let wanted = newest.keys().copied().collect();
         let shared = self.held_by_others(org, &wanted).await?;
-        let (mut done, mut rotated) = (0, std::collections::HashMap::new());
+        let mut done: HashMap<CredentialId, Rotated> = HashMap::new();
         for lease in outstanding
             .leases
             .iter_mut()
@@ -358,31 +390,37 @@ impl Broker {
             let Some(credential) = lease.credential else {
                 continue;
             };
-            lease.fate = match rotated.get(&credential) {
-                Some(fate) => *fate,
-                None if shared.contains(&credential) => Fate::Shared,
-                None if done >= MAX_ROTATIONS => Fate::RotationFailed,
+            lease.fate = match done.get(&credential) {
+                _ if shared.contains(&credential) => Fate::Shared,
+                Some(rotated) => rotated.fate_of(lease.generation),
+                None if done.len() >= MAX_ROTATIONS => Fate::RotationFailed,
                 None => {
-                    done += 1;
-                    self.rotate(org, credential, lease.generation).await
+                    let rotated = self.rotate(org, credential, newest[&credential]).await;
+                    let fate = rotated.fate_of(lease.generation);
+                    done.insert(credential, rotated);
+                    fate
                 }
             };
-            rotated.insert(credential, lease.fate);
         }
         Ok(())
     }
 
-    async fn rotate(&self, org: OrgId, credential: CredentialId, generation: u64) -> Fate {
+    /// Has a grant replaced, unless it is newer than this generation already.
+    async fn rotate(&self, org: OrgId, credential: CredentialId, generation: u64) -> Rotated {
         let need = Need {
             remaining: Duration::ZERO,
             newer_than: Some(generation),
         };
-        match self.refresher.renewed(org, credential, need).await {
-            Ok(fresh) if self.old_access_survives(&fresh.credential) => Fate::RotatedOldLives,
-            Ok(_) => Fate::Rotated,
+        let rotated = async {
+            let fresh = self.refresher.renewed(org, credential, need).await?;
+            let lineage = self.refresher.lineage(&fresh.credential).await?;
+            Ok::<_, Refusal>((lineage, self.old_access_survives(&fresh.credential)))
+        };
+        match rotated.await {
+            Ok((lineage, old_lives)) => Rotated::Done { lineage, old_lives },
             Err(refusal) => {
                 tracing::warn!(%credential, %refusal, "a grant could not be rotated");
-                Fate::RotationFailed
+                Rotated::Failed
             }
         }
     }

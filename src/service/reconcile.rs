@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Broker;
 use crate::domain::cost::subject;
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
-use crate::domain::reason::Reason;
+use crate::domain::reason::{Class, Reason};
 use crate::domain::refusal::Refusal;
 use crate::journal::{Entry, OpenEffect};
 use crate::store::record::Changes;
@@ -53,11 +53,16 @@ impl Broker {
             );
             return Ok(());
         };
-        let outcome = match action {
-            Action::Refresh => self.refresher.outcome_of(&begun.entry).await?,
-            Action::JournalPrune => self.prune_outcome(begun),
-            _ if self.records.get::<Mark>(&keys::effect(position)).await?.is_some() => Outcome::Allowed,
-            _ => Outcome::Failed(Reason::Internal),
+        let outcome = match self.outcome_of(action, begun).await {
+            Ok(outcome) => outcome,
+            // Without the store nothing can be served at all.
+            Err(refusal) if refusal.reason.class() == Class::Unavailable => return Err(refusal),
+            // What cannot be read of one effect must not keep the broker from serving all else.
+            Err(refusal) => {
+                let action = action.name();
+                tracing::error!(position = position.0, action, %refusal, "what became of an effect cannot be read");
+                Outcome::Failed(Reason::Internal)
+            }
         };
         let happened = outcome == Outcome::Allowed;
         tracing::info!(
@@ -76,6 +81,16 @@ impl Broker {
         }
         self.journal.append(&record).await?;
         Ok(())
+    }
+
+    async fn outcome_of(&self, action: Action, begun: &OpenEffect) -> Result<Outcome, Refusal> {
+        let mark = keys::effect(begun.position);
+        Ok(match action {
+            Action::Refresh => self.refresher.outcome_of(&begun.entry).await?,
+            Action::JournalPrune => self.prune_outcome(begun),
+            _ if self.records.get::<Mark>(&mark).await?.is_some() => Outcome::Allowed,
+            _ => Outcome::Failed(Reason::Internal),
+        })
     }
 
     /// All effects are finished now, so no mark is needed any more.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
-use super::credentials::removed_with;
 use super::effect::{Undone, detached};
 use super::live::ended;
 use super::outstanding::Outstanding;
@@ -75,7 +74,7 @@ pub struct RemovedMember {
 
 /// How many records are ended in one commit.
 const PER_COMMIT: usize = 50;
-/// How often the removal is tried again when the member is changed at the same moment.
+/// How often the removal is tried again when the member, or a credential, is changed at the same moment.
 const ATTEMPTS: usize = 16;
 
 impl Broker {
@@ -335,32 +334,46 @@ impl Broker {
         let mut removed = Vec::new();
         for (slot, pointer) in self.slots_of(org, member).await? {
             let id = CredentialId::from_bytes(*pointer.value.id);
-            let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
-            let Some(stored) = stored else {
+            let Some(credential) = self.remove_one(org, id, record).await? else {
                 let _applied = self
                     .records
                     .commit(Changes::default().delete::<Pointer>(&slot))
                     .await?;
                 continue;
             };
-            let credential = stored.value;
-            // Not guarded: an exchange under way loses its claim with the record, whenever it is.
-            let lineage = self.refresher.lineage(&credential).await?;
-            let changes = removed_with(Changes::default(), &credential, &lineage);
-            let provider = credential.provider.clone();
-            let about = record
-                .clone()
-                .about("credential", id)
-                .about("provider", &provider);
-            self.effect(about, changes).await?;
             let gone = Ended::Credential(id, credential.owner);
             self.publish(Notice::ended(org, gone, Reason::CredentialUnusable, false));
             removed.push(RemovedCredential {
                 credential: id,
-                provider,
+                provider: credential.provider.clone(),
                 kind: credential.kind,
             });
         }
         Ok(removed)
+    }
+
+    /// Removes a credential as it is by then: an exchange under way may change it at the same moment, and nothing of
+    /// what that brings may stay behind. `None` where there is none.
+    async fn remove_one(
+        self: &Arc<Self>,
+        org: OrgId,
+        id: CredentialId,
+        record: &Record,
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.records.get::<Credential>(&keys::credential(org, id)).await? else {
+                return Ok(None);
+            };
+            let about = record
+                .clone()
+                .about("credential", id)
+                .about("provider", &stored.value.provider);
+            match self.effect(about, self.removing(&stored).await?).await {
+                Ok(_) => return Ok(Some(stored.value)),
+                Err(Undone::Conflict) => {}
+                Err(Undone::Refused(refusal)) => return Err(refusal),
+            }
+        }
+        Err(Undone::Conflict.into())
     }
 }

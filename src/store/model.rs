@@ -24,7 +24,7 @@ use crate::domain::lock::{Lock, LockTarget};
 use crate::domain::matrix::Cell;
 use crate::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use crate::domain::profile::{OnRejection, Profile};
-use crate::domain::rejection::{Failing, Forced, Row, Window};
+use crate::domain::rejection::{Failing, Forced, Row, Share, Window};
 use crate::domain::role::{Grant, Role, Scope};
 use crate::domain::rotation::{Death, Phase, Rotation, Sent};
 use crate::domain::secret::{
@@ -383,7 +383,8 @@ table!(Lease {
 table!(Handed { 0 => generation, 1 => expires, 2 => at });
 table!(Row { 0 => count, 1 => since, 2 => generation });
 table!(Window { 0 => began, 1 => count });
-table!(Forced { 0 => window, 1 => generation, 2 => connected, 3 => failing });
+table!(Forced { 0 => window, 1 => generation, 2 => connected, 3 => failing, 4 => shares });
+table!(Share { 0 => holder, 1 => count });
 table!(Failing { 0 => holder, 1 => at });
 table!(Lock {
     0 => id, 1 => org, 2 => target, 3 => message, 4 => by, 5 => by_system, 6 => created, 7 => expires,
@@ -401,7 +402,7 @@ choice!(Phase {
 });
 choice!(Death { 0 => Refused, 1 => AnswerLost, 2 => Expired, 3 => Withdrawn });
 table!(Lineage { 0 => links, 1 => refresh_expires });
-table!(Link { 0 => generation, 1 => at, 2 => origin, 3 => refresh, 4 => access });
+table!(Link { 0 => generation, 1 => at, 2 => origin, 3 => refresh, 4 => access, 5 => fence });
 choice!(Origin { 0 => Brought, 1 => Refreshed, 2 => Recovered });
 choice!(Role { 0 => SystemAdmin, 1 => OrgAdmin, 2 => Member, 3 => Auditor, 4 => Approver, 5 => ModelProxy });
 choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });

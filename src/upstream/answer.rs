@@ -50,6 +50,8 @@ pub enum Answer {
     },
     /// It cannot be told what happened to the grant.
     Ambiguous {
+        /// When the server wants to be asked again.
+        retry_after: Option<Duration>,
         /// What was seen: redacted, at most [`MAX_MESSAGE`] characters.
         message: String,
     },
@@ -151,6 +153,7 @@ pub fn classify(
         return Answer::Refused { code, told, message };
     }
     Answer::Ambiguous {
+        retry_after,
         message: redact::clip(&format!("status {status}: {message}"), MAX_MESSAGE),
     }
 }
@@ -178,7 +181,7 @@ fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) 
             message,
         }
     } else {
-        Answer::Ambiguous { message }
+        Answer::Ambiguous { retry_after, message }
     }
 }
 

@@ -45,7 +45,7 @@ fn message(answer: Answer) -> String {
         Answer::Refused { message, .. }
         | Answer::NotProcessed { message, .. }
         | Answer::Misconfigured { message, .. }
-        | Answer::Ambiguous { message } => message,
+        | Answer::Ambiguous { message, .. } => message,
         Answer::Granted(_) | Answer::Rotated(_) => panic!("tokens have no message"),
     }
 }

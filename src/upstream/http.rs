@@ -69,6 +69,9 @@ pub enum HttpSetupError {
     Client(reqwest::Error),
 }
 
+/// How long after its connect time-out a request is given up at the earliest.
+const AFTER_CONNECTING: Duration = Duration::from_secs(1);
+
 /// Token endpoints over HTTP.
 pub struct HttpTokenEndpoint {
     client: Client,
@@ -77,6 +80,8 @@ pub struct HttpTokenEndpoint {
     /// Of a whole exchange, discovery included. Longer than the connect time-out, so that a time-out while connecting
     /// is always told by the connector, as certain.
     total: Duration,
+    /// Of connecting, and a little more.
+    connecting: Duration,
     /// How much of that may go by in waiting for discovery: what is left is still longer than the connect time-out.
     discovering: Duration,
 }
@@ -107,6 +112,7 @@ impl HttpTokenEndpoint {
             client,
             clock,
             total: options.connect_timeout + options.answer_timeout,
+            connecting: options.connect_timeout + AFTER_CONNECTING,
             discovering: discovery::TIMEOUT.min(options.answer_timeout / 2),
         })
     }
@@ -114,6 +120,11 @@ impl HttpTokenEndpoint {
 
 #[async_trait]
 impl TokenEndpoint for HttpTokenEndpoint {
+    async fn ready(&self, connector: &Connector) -> Result<(), String> {
+        let found = self.discovery.endpoints(connector, self.discovering).await;
+        found.map(drop).map_err(|error| error.to_string())
+    }
+
     async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery {
         let name = &request.connector.name;
         if let Err(off) = request.connector.usable() {
@@ -130,7 +141,7 @@ impl TokenEndpoint for HttpTokenEndpoint {
         };
         let built = match request::build(&self.client, &request, &endpoints).await {
             Ok(built) => built,
-            Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
+            Err(e) => return Delivery::NotSent(e.told(name.as_str())),
         };
         let exchange = async {
             match self.client.execute(built).await {
@@ -141,9 +152,14 @@ impl TokenEndpoint for HttpTokenEndpoint {
         };
         let spent = self.clock.monotonic().saturating_sub(began);
         let left = self.total - spent.min(self.discovering);
+        // Never before the connector has had its say: a connection that does not come about is certain not to have
+        // been sent anything.
+        let left = request
+            .answer_within
+            .map_or(left, |within| left.min(within.max(self.connecting)));
         let delivery = match tokio::time::timeout(left, exchange).await {
             Ok(delivery) => delivery,
-            Err(_) => Delivery::Lost(format!("no whole answer within {:?}", self.total)),
+            Err(_) => Delivery::Lost(format!("no whole answer within {:.0}s", left.as_secs_f64())),
         };
         if request.connector.token_url.is_none() && is_elsewhere(&delivery) {
             self.discovery.doubt(request.connector);

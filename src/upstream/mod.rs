@@ -32,6 +32,8 @@ pub struct RefreshRequest<'a> {
     pub refresh_token: &'a Secret<RefreshToken>,
     /// The scopes of the grant; sent only where the connector says so.
     pub scopes: &'a [String],
+    /// How long it is of use to wait for the answer, once connected; `None`: as long as the endpoint waits.
+    pub answer_within: Option<Duration>,
 }
 
 /// How far a request got.
@@ -58,6 +60,12 @@ pub const MAX_ANSWER: usize = 64 * 1024;
 /// A token endpoint.
 #[async_trait]
 pub trait TokenEndpoint: Send + Sync + 'static {
+    /// Finds out what has to be known of a connector's server before anything can be sent, or says why it cannot be.
+    /// Nothing is sent to its token endpoint.
+    async fn ready(&self, _connector: &Connector) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Sends the request once. No redirects, no retries.
     async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery;
 

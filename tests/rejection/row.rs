@@ -152,3 +152,26 @@ async fn neither_a_restart_nor_a_new_lease_nor_repeating_a_report_forgives() {
     assert_eq!(reason(&refused), "REAUTH_FAILED");
     assert_eq!(office.calls(0), 3);
 }
+
+// req: B7
+#[tokio::test]
+async fn what_somebody_else_had_replaced_does_not_count() {
+    let office = Office::start(1, "").await;
+    let (task, other_task) = (office.task(0).await, office.task(0).await);
+    let (agent, other) = (office.agent(&[&task]).await, office.agent(&[&other_task]).await);
+    let mine = lease(&agent.caller, &task).await;
+    let others = lease(&other.caller, &other_task).await;
+    let mut generation = mine.generation;
+    for _ in 0..3 {
+        let forced = report(&other.caller, &others.id, generation, "401")
+            .await
+            .unwrap();
+        assert!(forced.exchanged);
+        // Too late: it makes no call, and shows nothing of the tokens that the provider issues.
+        let late = report(&agent.caller, &mine.id, generation, "401").await.unwrap();
+        assert!(!late.exchanged);
+        generation = late.lease.unwrap().generation;
+    }
+    let first = report(&agent.caller, &mine.id, generation, "401").await.unwrap();
+    assert!(first.exchanged);
+}

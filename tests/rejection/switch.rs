@@ -398,3 +398,29 @@ async fn a_direct_resolution_goes_on_when_it_is_asked_again() {
     assert_eq!(resolved.lease.unwrap().credential, key);
     assert_eq!(reason(&ask("fail").await.unwrap_err()), "REAUTH_REQUIRED");
 }
+
+// req: B4 B7
+#[tokio::test]
+async fn limits_do_not_hide_that_the_provider_refuses_the_grant() {
+    let config = "[refresh]\nforced_rotations_per_hour_per_agent = 1\n[leases]\nlifetime = \"12h\"\n";
+    let office = Office::start(2, config).await;
+    let tasks = [office.task(0).await, office.task(1).await];
+    let agent = office.agent(&tasks).await.caller;
+    let dying = lease(&agent, &tasks[0]).await;
+    // Within the hour before the token ends, this agent uses its place up on another grant.
+    office.minutes(495);
+    let other = lease(&agent, &tasks[1]).await;
+    assert!(report(&agent, &other.id, other.generation, "401").await.is_ok());
+    office.minutes(10);
+    office.providers[0].answer(400, REFUSED);
+    let refused = agent.resolve(&tasks[0]).await.unwrap_err();
+    assert_eq!(reason(&refused), "REAUTH_REQUIRED");
+    for _ in 0..3 {
+        let refused = report(&agent, &dying.id, dying.generation, "401").await;
+        assert_eq!(reason(&refused.unwrap_err()), "REAUTH_REQUIRED");
+    }
+    // Of a grant that is well, the limit is told.
+    let next = lease(&agent, &tasks[1]).await;
+    let refused = report(&agent, &next.id, next.generation, "401").await;
+    assert_eq!(reason(&refused.unwrap_err()), "ROTATION_LIMITED");
+}

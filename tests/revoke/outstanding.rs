@@ -105,3 +105,44 @@ async fn a_grant_that_others_hold_and_a_key_are_not_rotated() {
     assert_eq!(held.fate(), MaterialFate::ReplaceAtProvider);
     assert!(held.advice.contains("at the provider") && held.material_expire_time.is_none());
 }
+
+// req: D6 N8
+#[tokio::test]
+async fn a_new_sign_in_does_not_end_what_was_handed_out_of_the_earlier_grant() {
+    let (scene, lease) = Scene::leased("", "").await;
+    let again = scene
+        .operator
+        .import_grant(ORG, MEMBER, &scene.provider.mint_another())
+        .await;
+    assert_eq!(
+        (again.id.as_str(), again.generation),
+        (scene.credential.as_str(), 3)
+    );
+    let task = scene.operator.make_task(ORG, MEMBER).await;
+    let other = scene
+        .broker
+        .agent(&scene.broker.enroll(&scene.operator, &task).await)
+        .await;
+    let newer = other.resolve("").await.unwrap().lease.unwrap();
+    assert_eq!(newer.generation, 4);
+
+    // Nobody told the provider about the first grant: its token works there, and rotating the second changes nothing.
+    let calls = scene.provider.calls();
+    let agent = id(&scene.agent).await;
+    let locked = lock(
+        &scene.operator,
+        proto::lock_target::Target::Member(MEMBER.to_owned()),
+    )
+    .await;
+    let mut generations: Vec<_> = locked.outstanding.iter().map(|held| held.generation).collect();
+    generations.sort_unstable();
+    assert_eq!(generations, [lease.generation, newer.generation]);
+    crate::unlock(&scene.operator, &locked).await;
+    revoke_agent(&scene.operator, &id(&other).await, false).await;
+    let revoked = revoke_agent(&scene.operator, &agent, true).await;
+    let [held] = revoked.outstanding.as_slice() else {
+        panic!("{:?}", revoked.outstanding)
+    };
+    assert_eq!((held.generation, held.fate()), (2, MaterialFate::Expires));
+    assert_eq!(scene.provider.calls(), calls);
+}

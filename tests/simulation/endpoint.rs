@@ -190,7 +190,10 @@ impl Drop for Guard<'_> {
             state.tally.lost += 1;
             let since = state.now() - state.sendings[self.number].at;
             state.note(|| format!("sending {} is given up", self.number));
-            if Duration::from_millis(since) < EXCHANGE_TIMEOUT {
+            // The engine waits shorter where it can still ask again within a grace window.
+            let grace = state.provider.rules.grace.unwrap_or(u64::MAX);
+            let patience = (EXCHANGE_TIMEOUT.as_millis() as u64).min(grace / 2);
+            if since < patience {
                 let message = format!("sending {} was given up after {since} ms", self.number);
                 state.violate("never-cancelled", message);
             }

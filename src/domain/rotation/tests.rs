@@ -44,8 +44,11 @@ fn lost_under(rule: ResendRule) -> Event {
     Event::Lost {
         message: "cut".into(),
         rule,
+        retry_after: None,
     }
 }
+
+const GRANTED: Event = Event::Granted { not_before: None };
 
 #[test]
 fn the_good_way() {
@@ -53,7 +56,7 @@ fn the_good_way() {
     assert_eq!(step, Step::Exchange(Fence(1)));
     let (staged, step) = report(&claimed, Event::Answered, at(1));
     assert_eq!(step, Step::Adopt(Fence(1)));
-    let (live, step) = report(&staged, Event::Granted, at(2));
+    let (live, step) = report(&staged, GRANTED, at(2));
     assert_eq!(
         (live.generation, &live.phase, step),
         (2, &Phase::rested(), Step::Rest)
@@ -130,6 +133,48 @@ fn where_sending_again_is_harmless_it_rests_briefly_and_not_at_all_never() {
     let (once, _) = report(&claimed(), lost_under(steady), at(1_000));
     let (busy, _) = report(&needed(&once, steady, at(1_250)).0, busy, at(1_300));
     assert_eq!(needed(&busy, steady, at(59_999)).1, Step::Wait(at(60_000)));
+}
+
+#[test]
+fn what_a_failing_provider_asks_for_holds_but_where_a_grace_window_would_pass() {
+    let asked = |rule, seconds| Event::Lost {
+        message: "503".into(),
+        rule,
+        retry_after: Some(Duration::from_secs(seconds)),
+    };
+    let grace = ResendRule {
+        rotates: true,
+        grace: Some(Duration::from_secs(60)),
+    };
+    let until = |rule, seconds| match report(&claimed(), asked(rule, seconds), at(1_000)).1 {
+        Step::Wait(until) => until,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(until(ROTATING, 1), at(3_000), "the rest is longer");
+    assert_eq!(until(ROTATING, 120), at(121_000));
+    assert_eq!(until(grace, 30), at(31_000), "within the window");
+    assert_eq!(
+        until(grace, 120),
+        at(1_250),
+        "past it: asked for again while it is open"
+    );
+    assert_eq!(
+        until(ROTATING, 100_000),
+        at(301_000),
+        "no pause is longer than five minutes"
+    );
+}
+
+#[test]
+fn tokens_without_life_are_kept_and_not_asked_for_again_at_once() {
+    let (staged, _) = report(&claimed(), Event::Answered, at(1));
+    let granted = Event::Granted {
+        not_before: Some(at(500)),
+    };
+    let (state, step) = report(&staged, granted, at(2));
+    assert_eq!((state.generation, state.failures, step), (2, 1, Step::Rest));
+    assert_eq!(needed(&state, ROTATING, at(499)).1, Step::Wait(at(500)));
+    assert_eq!(needed(&state, ROTATING, at(500)).1, Step::Exchange(Fence(2)));
 }
 
 /// Where a refusal leaves a grant whose refresh token was sent once, and one whose token was sent before and
@@ -227,11 +272,11 @@ fn what_was_not_processed_changes_nothing_but_the_time_of_the_next() {
 #[test]
 fn an_old_fence_changes_nothing() {
     let state = claimed();
-    for event in [Event::Answered, Event::Granted, lost()] {
+    for event in [Event::Answered, GRANTED, lost()] {
         assert_eq!(state.on(event, Fence(0), at(1)), Err(ClaimLost));
     }
     assert_eq!(
-        state.on(Event::Granted, state.fence, at(1)),
+        state.on(GRANTED, state.fence, at(1)),
         Err(ClaimLost),
         "granted before staged"
     );

@@ -2,6 +2,7 @@
 //! twice: whoever refreshed it first would log the other out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Incoming, OwnerRef};
 use crate::domain::actor::Caller;
@@ -13,6 +14,7 @@ use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::rotation::Phase;
 use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::service::Broker;
@@ -100,49 +102,29 @@ impl Broker {
         self.store(caller, Action::CredentialImport, incoming).await
     }
 
-    /// Adds to `changes` that a grant was brought in, unless it is an outdated copy, or kept already.
+    /// Adds to `changes` that a grant was brought in, in place of the credential `old` where there is one; unless it
+    /// is an outdated copy, kept already, or on its way through an exchange.
     pub(super) async fn brought(
         &self,
         changes: Changes,
+        old: Option<&Credential>,
         credential: &Credential,
         secret: &CredentialSecret,
     ) -> Result<Changes, Refusal> {
         let Credential { org, id, .. } = *credential;
         let before = self.refresher.lineage(credential).await?;
-        let link = linked(credential, secret, Origin::Brought);
+        let link = linked(credential, secret, Origin::Brought, None);
         let Some(refresh) = link.refresh else {
             return Ok(changes);
         };
-        if let Some(outdated) = before.outdated(refresh) {
-            return Err(Refusal {
-                field: Some("refresh_token"),
-                ..Refusal::new(
-                    Reason::GrantOutdated,
-                    format!(
-                        "this refresh token is an outdated copy: {id} had it as generation {} and has rotated since; \
-                         sending it would end the grant",
-                        outdated.generation
-                    ),
-                )
-                .with("credential", id.to_string())
-            });
+        if before.refresh() == Some(refresh) {
+            under_way(old)?;
         }
         let place = keys::grant(org, refresh);
-        let kept = self.records.get::<Pointer>(&place).await?;
-        let changes = match kept {
-            Some(kept) if *kept.value.id == *id.as_bytes() => changes.at(&place, kept.revision),
+        let changes = match self.records.get::<Pointer>(&place).await? {
             Some(kept) => {
-                let other = CredentialId::from_bytes(*kept.value.id);
-                if self.has_grant(org, other, refresh).await? {
-                    return Err(Refusal {
-                        field: Some("refresh_token"),
-                        ..Refusal::new(
-                            Reason::GrantKeptAlready,
-                            "this very grant is kept for another owner of this org: two copies of one grant log each \
-                             other out",
-                        )
-                    });
-                }
+                let by = CredentialId::from_bytes(*kept.value.id);
+                self.not_kept(org, by, id, refresh).await?;
                 changes.at(&place, kept.revision)
             }
             None => changes.absent(&place),
@@ -150,13 +132,56 @@ impl Broker {
         Ok(descended(changes, credential, &before, &before.with(link, None)))
     }
 
-    /// Whether a credential has this refresh token now.
-    async fn has_grant(&self, org: OrgId, id: CredentialId, refresh: Fingerprint) -> Result<bool, Refusal> {
-        let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
+    /// Refuses a refresh token that the credential `by` has and is not `id`, or that it had before.
+    async fn not_kept(
+        &self,
+        org: OrgId,
+        by: CredentialId,
+        id: CredentialId,
+        refresh: Fingerprint,
+    ) -> Result<(), Refusal> {
+        let stored = self.records.get::<Credential>(&keys::credential(org, by)).await?;
         let Some(stored) = stored else {
-            return Ok(false);
+            return Ok(());
         };
-        Ok(self.refresher.lineage(&stored.value).await?.refresh() == Some(refresh))
+        let lineage = self.refresher.lineage(&stored.value).await?;
+        let refused = |reason, message: String| Refusal {
+            field: Some("refresh_token"),
+            ..Refusal::new(reason, message)
+        };
+        // Whose it is is told to its own owner only.
+        let whose = match by == id {
+            true => by.to_string(),
+            false => "another credential of this org".to_owned(),
+        };
+        if let Some(outdated) = lineage.outdated(refresh) {
+            let message = format!(
+                "this refresh token is an outdated copy: {whose} had it as generation {} and has rotated since; \
+                 sending it would end the grant",
+                outdated.generation
+            );
+            return Err(refused(Reason::GrantOutdated, message));
+        }
+        if by != id && lineage.refresh() == Some(refresh) {
+            let message = "this very grant is kept for another owner of this org: two copies of one grant log each \
+                           other out";
+            return Err(refused(Reason::GrantKeptAlready, message.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses the refresh token that a credential has already while it may be on its way to the provider: the answer
+/// would find its claim gone, and what it brings would be lost.
+fn under_way(old: Option<&Credential>) -> Result<(), Refusal> {
+    let phase = old.map(|old| &old.rotation.phase);
+    match phase {
+        Some(Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. }) => Err(Refusal::new(
+            Reason::Conflict,
+            "this very grant is being refreshed: the broker has it already, and what becomes of it is not known yet",
+        )
+        .retry_after(Duration::from_secs(2))),
+        Some(Phase::Live { .. } | Phase::Quarantined { .. } | Phase::Dead { .. }) | None => Ok(()),
     }
 }
 

@@ -60,7 +60,7 @@ impl Refresher {
         let plain = |message: String| redact_known(&message, &known(old), MAX_MESSAGE);
         let says = classify(connector, answer.status, retry_after, &answer.body);
         if let Some(pass) = claim.pass.take() {
-            pass.answered(&says, plain);
+            pass.answered(&says, answer.status, plain);
         }
         match self.blamed(says) {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
@@ -109,9 +109,13 @@ impl Refresher {
                 self.settle(claim, Event::NotProcessed { not_before, message })
                     .await
             }
-            Answer::Ambiguous { message } => {
-                let (message, rule) = (plain(message), rule(connector));
-                self.settle(claim, Event::Lost { message, rule }).await
+            Answer::Ambiguous { retry_after, message } => {
+                let event = Event::Lost {
+                    message: plain(message),
+                    rule: rule(connector),
+                    retry_after: retry_after.filter(|_| !self.planted(Planted::RetryAfterIgnored)),
+                };
+                self.settle(claim, event).await
             }
         }
     }
@@ -143,10 +147,14 @@ impl Refresher {
         new: NewSecret,
     ) -> Result<Landing, Unsettled> {
         let now = self.now();
+        // What is over on arrival is kept, and not replaced by more of the same at once.
+        let over = new.access.is_none() || new.expires.is_some_and(|expires| expires <= now);
+        let failures = claim.credential.rotation.failures;
+        let not_before = over.then(|| now + self.pause(failures, None));
         let (rotation, _) = claim
             .credential
             .rotation
-            .on(Event::Granted, claim.fence, now)
+            .on(Event::Granted { not_before }, claim.fence, now)
             .map_err(|_| Unsettled::Superseded)?;
         let mut credential = Credential {
             rotation,
@@ -186,7 +194,10 @@ impl Refresher {
             Some(_) => Origin::Refreshed,
             None => Origin::Recovered,
         };
-        let lineage = before.with(linked(&credential, &secret, origin), new.refresh_expires);
+        let lineage = before.with(
+            linked(&credential, &secret, origin, Some(claim.fence)),
+            new.refresh_expires,
+        );
         let changes = || {
             let changes = self.settled(&credential).put(&key, &secret);
             descended(changes, &credential, &before, &lineage)

@@ -24,7 +24,7 @@ use super::places::Place;
 use super::{Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::pace::ahead::{due, spread};
-use crate::domain::reason::Class;
+use crate::domain::reason::{Class, Reason};
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Phase;
 use crate::domain::time::Time;
@@ -79,7 +79,8 @@ impl Refresher {
         let rules = self.rules(credential);
         let spread = spread(credential.id, credential.rotation.generation);
         match credential.rotation.phase {
-            Phase::Quarantined { .. } | Phase::Dead { .. } => None,
+            // What may be sent again at a need only is not sent ahead of one.
+            Phase::Ambiguous { .. } | Phase::Quarantined { .. } | Phase::Dead { .. } => None,
             _ if credential.kind.is_key() => None,
             _ => due(
                 credential.refreshed,
@@ -98,7 +99,8 @@ impl Refresher {
         };
         self.parts.metrics.refresh_ahead(refusal.reason.code());
         tracing::debug!(credential = %item.id, %refusal, "a refresh ahead of need came to nothing");
-        if matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) {
+        let ambiguous = refusal.reason == Reason::RefreshAmbiguous;
+        if !ambiguous && matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) {
             let rest = refusal.retry_after.unwrap_or(LATER);
             self.ahead.later(item, self.now() + rest);
         }

@@ -161,20 +161,24 @@ impl Pass {
         });
     }
 
-    /// What an answer shows of the provider. `plain` takes out of its words what is secret.
-    pub(super) fn answered(self, answer: &Answer, plain: impl Fn(String) -> String) {
+    /// What an answer of `status` shows of the provider. `plain` takes out of its words what is secret.
+    pub(super) fn answered(self, answer: &Answer, status: u16, plain: impl Fn(String) -> String) {
         let failed = |retry_after| Heard::Failed { retry_after };
         let (heard, message) = match answer {
             Answer::Granted(_) | Answer::Rotated(_) | Answer::Refused { .. } => {
                 return self.tell(Heard::Works, "", Said::Broker);
             }
             Answer::NotProcessed { retry_after, message } => (failed(*retry_after), message),
-            // The client itself was rejected, before any grant was looked at. The other faults of a client may be
-            // those of one grant: one that was issued to another client, or for other scopes.
+            // The client itself was rejected, before any grant was looked at.
             Answer::Misconfigured { code, message } if code == INVALID_CLIENT => {
                 (Heard::ClientRejected, message)
             }
-            Answer::Misconfigured { message, .. } | Answer::Ambiguous { message } => (failed(None), message),
+            // The other faults of a client, and what of the 4xx is not understood, may be those of one grant: one
+            // that was issued to another client or for other scopes, or is no token at all. Nobody else's exchanges
+            // are to end for it.
+            Answer::Misconfigured { .. } => return,
+            Answer::Ambiguous { .. } if (400..500).contains(&status) => return,
+            Answer::Ambiguous { retry_after, message } => (failed(*retry_after), message),
         };
         self.tell(heard, &plain(message.clone()), Said::Provider);
     }

@@ -28,6 +28,7 @@ impl Refresher {
             .as_ref()
             .ok_or_else(|| failed("refresh token"))?;
         let request = RefreshRequest {
+            answer_within: None,
             connector,
             refresh_token,
             scopes: &old.scopes,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::breaker::{Pass, Said};
 use super::flights::Landing;
+use super::leave::is_harmless;
 use super::places::Place;
 use super::told::{refresh_record, stopped, waiting};
 use super::{Held, Need, Planted, Refresher};
@@ -16,10 +17,10 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Event, Fence, Phase, ResendRule, Rotation, Step};
 use crate::domain::time::Time;
-use crate::service::effect::{append_finish, no_room};
+use crate::service::effect::no_room;
 use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
-use crate::store::{Commit, Revision, keys};
+use crate::store::{Revision, keys};
 use crate::upstream::connector::Connector;
 use crate::upstream::{Delivery, RefreshRequest};
 
@@ -28,11 +29,6 @@ const ATTEMPTS: usize = 8;
 /// How often one flight sends again what may be sent again without harm, and after which rest at most.
 const RESENDS: usize = 3;
 const RESEND_REST: Duration = Duration::from_secs(1);
-/// How often, and after which pause each time, an outcome is offered to a store that is overloaded: for half a
-/// minute.
-const PUT_ATTEMPTS: usize = 600;
-const PUT_PAUSE: Duration = Duration::from_millis(50);
-
 /// A credential on its way through an exchange: what the store has, and at which revision.
 pub(super) struct Claim {
     pub(super) credential: Credential,
@@ -48,11 +44,22 @@ pub(super) struct Claim {
 pub(super) enum Why {
     /// Somebody needs a newer generation now.
     Asked,
+    /// Nobody asked: the last run left it ambiguous, and sending again is harmless.
+    Resumed,
     /// Nobody does yet. It came with its place, and keeps it to its end.
     Ahead {
         /// Held, not looked at.
         _place: Place,
     },
+}
+
+/// What a flight carries from one attempt to the next.
+pub(super) struct Leg {
+    pub(super) why: Why,
+    /// The place that it has, from its first sending to its end.
+    pub(super) place: Option<Place>,
+    /// Whether it may send only what does no harm, because what anybody needs was tried already.
+    pub(super) harmless_only: bool,
 }
 
 /// The claim was lost: somebody replaced or removed the credential meanwhile. Nothing was changed.
@@ -69,12 +76,18 @@ impl<E: Into<Refusal>> From<E> for Unsettled {
 
 impl Refresher {
     pub(super) async fn fly(&self, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
+        let mut leg = Leg {
+            harmless_only: matches!(why, Why::Resumed),
+            why,
+            place: None,
+        };
         let mut resends = 0;
         for _ in 0..ATTEMPTS {
-            match self.attempt(org, id, need, &why).await {
+            match self.attempt(org, id, need, &mut leg).await {
                 Ok(landing @ Landing::Refused(_)) if resends < RESENDS => match self.resend(org, id).await {
                     Some(rest) => {
                         resends += 1;
+                        leg.harmless_only = true;
                         tokio::time::sleep(rest).await;
                     }
                     None => return landing,
@@ -105,7 +118,7 @@ impl Refresher {
         org: OrgId,
         id: CredentialId,
         need: Need,
-        why: &Why,
+        leg: &mut Leg,
     ) -> Result<Landing, Unsettled> {
         let held = self.held(org, id).await?;
         let met = need.met_by(&held, self.now(), self.rules(&held.credential.value));
@@ -117,27 +130,42 @@ impl Refresher {
         // old before it is used.
         let mut leave = None;
         if let Some((_, Step::Exchange(_))) = self.needed(&held, connector, self.now()) {
-            leave = Some(self.leave(&held.credential.value, connector, why).await?);
+            self.ready(&held.credential.value, connector).await?;
+            leave = Some(self.leave(&held.credential.value, connector, leg).await?);
         }
         let now = self.now();
         let Some((next, step)) = self.needed(&held, connector, now) else {
             return Err(Unsettled::Superseded);
         };
         match step {
+            // The window has closed while a place was waited for: whoever needs the grant decides.
+            Step::Exchange(_)
+                if leg.harmless_only && !is_harmless(&held.credential.value, connector, now) =>
+            {
+                Ok(Landing::refused(waiting(&held.credential.value, now, now)))
+            }
             Step::Exchange(fence) => {
                 // A pause has ended this very moment: once more, with a place.
-                let Some((_place, pass)) = leave else {
+                let Some(pass) = leave else {
                     return Err(Unsettled::Superseded);
                 };
-                let claim = self.claim(&held, next, fence, why).await?;
+                let claim = self.claim(&held, next, fence, &leg.why).await?;
                 let claim = Claim {
                     pass: Some(pass),
                     ..claim
                 };
                 let begin = claim.begin;
                 let landing = self.exchange(claim, &held, connector).await;
-                if let Err(Unsettled::Superseded) = landing {
-                    let outcome = Outcome::Failed(Reason::Conflict);
+                let known = match &landing {
+                    Err(Unsettled::Superseded) => Some(Reason::Conflict),
+                    // Nothing was written, so what became of it is known: nothing but that it was sent.
+                    Err(Unsettled::Refused(refusal)) if refusal.reason == Reason::Overloaded => {
+                        Some(Reason::Overloaded)
+                    }
+                    _ => None,
+                };
+                if let Some(reason) = known {
+                    let outcome = Outcome::Failed(reason);
                     self.finish(&held.credential.value, fence, begin, outcome).await?;
                 }
                 landing
@@ -160,6 +188,7 @@ impl Refresher {
             }
             Step::Wait(until) => {
                 if next != held.credential.value.rotation {
+                    self.abandoned(&held.credential.value).await?;
                     let credential = Credential {
                         rotation: next,
                         ..Credential::clone(&held.credential.value)
@@ -257,24 +286,26 @@ impl Refresher {
             let event = Event::Lost {
                 message: "the credential has no refresh token".to_owned(),
                 rule: rule(connector),
+                retry_after: None,
             };
             return self.settle(claim, event).await;
+        };
+        // An answer that is waited for past the grace window cannot be asked for again.
+        let answer_within = match (&claim.credential.rotation.phase, connector.grace) {
+            (Phase::Claimed { sent, .. }, Some(grace)) if connector.rotates && sent.unanswered == 0 => {
+                Some(grace / 2)
+            }
+            _ => None,
         };
         let request = RefreshRequest {
             connector,
             refresh_token,
             scopes: &claim.credential.scopes,
+            answer_within,
         };
         let sent = self.parts.endpoint.refresh(request);
         // The endpoint keeps its own time; this holds even if it does not.
         let limit = self.parts.settings.load().exchange_timeout + Duration::from_secs(5);
-        // An answer that is waited for past the grace window cannot be asked for again.
-        let limit = match (&claim.credential.rotation.phase, connector.grace) {
-            (Phase::Claimed { sent, .. }, Some(grace)) if connector.rotates && sent.unanswered == 0 => {
-                limit.min(grace / 2)
-            }
-            _ => limit,
-        };
         let delivery = tokio::time::timeout(self.patience(limit), sent)
             .await
             .unwrap_or_else(|_| Delivery::Lost("no answer in time".to_owned()));
@@ -303,8 +334,12 @@ impl Refresher {
             }
             Delivery::Lost(message) => {
                 claim.heard(Heard::Failed { retry_after: None }, &message);
-                let rule = rule(connector);
-                self.settle(claim, Event::Lost { message, rule }).await
+                let event = Event::Lost {
+                    message,
+                    rule: rule(connector),
+                    retry_after: None,
+                };
+                self.settle(claim, event).await
             }
         }
     }
@@ -331,108 +366,6 @@ impl Refresher {
             revision,
             ..claim
         })
-    }
-
-    /// Commits an outcome that brings no new generation.
-    pub(super) async fn settle(&self, claim: Claim, event: Event) -> Result<Landing, Unsettled> {
-        let now = self.now();
-        let (rotation, step) = claim
-            .credential
-            .rotation
-            .on(event, claim.fence, now)
-            .map_err(|_| Unsettled::Superseded)?;
-        let credential = Credential {
-            rotation,
-            ..claim.credential.clone()
-        };
-        let changes = || {
-            let changes = self.settled(&credential);
-            match credential.rotation.phase {
-                Phase::Ambiguous { .. } => changes.put(
-                    &keys::exchange(credential.org, credential.id),
-                    &Mark { since: now },
-                ),
-                _ => changes,
-            }
-        };
-        self.put_surely(&credential, claim.revision, changes).await?;
-        self.tell(&claim.credential, &credential);
-        let refusal = match step {
-            Step::Wait(until) => waiting(&credential, until, now),
-            _ => stopped(&credential),
-        };
-        self.finish(
-            &credential,
-            claim.fence,
-            claim.begin,
-            Outcome::Failed(refusal.reason),
-        )
-        .await?;
-        Ok(Landing::refused(refusal))
-    }
-
-    /// What goes with the end of an exchange: its mark and its staged answer.
-    pub(super) fn settled(&self, credential: &Credential) -> Changes {
-        let mut changes = Changes::default();
-        changes = changes.delete::<StagedAnswer>(&keys::credential_answer(credential.org, credential.id));
-        if !matches!(credential.rotation.phase, Phase::Ambiguous { .. }) {
-            changes = changes.delete::<Mark>(&keys::exchange(credential.org, credential.id));
-        }
-        changes
-    }
-
-    /// Commits a credential that stood at `revision`.
-    pub(super) async fn put(
-        &self,
-        credential: &Credential,
-        revision: Revision,
-        mut changes: Changes,
-    ) -> Result<Revision, Unsettled> {
-        let key = keys::credential(credential.org, credential.id);
-        if !self.planted(Planted::Unguarded) {
-            changes = changes.at(&key, revision);
-        }
-        changes = changes.put(&key, credential);
-        match self.commit(credential, revision, changes).await? {
-            Commit::Applied(revision) => Ok(revision),
-            Commit::Conflict => Err(Unsettled::Superseded),
-        }
-    }
-
-    /// As [`Refresher::put`], for what must not be lost for want of a place in the store's queue: an answer
-    /// that is dropped before it is staged may have held the only refresh token there is.
-    pub(super) async fn put_surely(
-        &self,
-        credential: &Credential,
-        revision: Revision,
-        changes: impl Fn() -> Changes,
-    ) -> Result<Revision, Unsettled> {
-        for _ in 1..PUT_ATTEMPTS {
-            match self.put(credential, revision, changes()).await {
-                Err(Unsettled::Refused(refusal)) if refusal.reason == Reason::Overloaded => {
-                    tokio::time::sleep(PUT_PAUSE).await;
-                }
-                ended => return ended,
-            }
-        }
-        self.put(credential, revision, changes()).await
-    }
-
-    pub(super) async fn finish(
-        &self,
-        credential: &Credential,
-        fence: Fence,
-        begin: Option<Position>,
-        outcome: Outcome,
-    ) -> Result<(), Refusal> {
-        self.parts.metrics.refresh(outcome);
-        let phase = begin.map_or(JournalPhase::Single, JournalPhase::Finish);
-        let mut record = refresh_record(credential, fence).phase(phase).outcome(outcome);
-        if let Some(cause) = credential.rotation.phase.cause() {
-            record = record.about("cause", cause);
-        }
-        append_finish(&self.parts.journal, &record).await?;
-        Ok(())
     }
 
     /// How long the credential pauses after an exchange that was not processed.

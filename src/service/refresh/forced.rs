@@ -1,9 +1,11 @@
 //! Limits on rotations that callers force, so that whoever reports every new generation as rejected cannot wear a
-//! grant out: an hour's window a credential, and one an agent or API key. Both are stored beside the credential, in
-//! one commit a forced rotation: restarting the broker forgives nothing.
+//! grant out: an hour's window a credential, of which no holder has more than half, and one an agent or API key. Both
+//! are stored beside the credential, in one commit a forced rotation: restarting the broker forgives nothing.
 //!
 //! What is counted is rotations, not reports: a generation costs the caller that reports it first, and nobody
 //! else, however many hold it and find it rejected.
+
+use std::time::Duration;
 
 use super::Refresher;
 use crate::domain::credential::Credential;
@@ -11,9 +13,8 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::lease::Holder;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rejection::{Forced, Row, Window};
+use crate::domain::rejection::{Forced, Limited, Row, Window};
 use crate::domain::secret::Exposure;
-use crate::domain::time::Time;
 use crate::store::keys::{self, Key};
 use crate::store::model::CredentialSecret;
 use crate::store::record::{Changes, Record, Stored};
@@ -60,7 +61,7 @@ impl Refresher {
         for _ in 0..ATTEMPTS {
             let now = self.now();
             let before: Option<Stored<Forced>> = self.parts.records.get(&of).await?;
-            let mut forced = before
+            let forced = before
                 .as_ref()
                 .map_or_else(|| Forced::none(now), |stored| Forced::clone(&stored.value));
             if forced.generation >= generation {
@@ -71,19 +72,29 @@ impl Refresher {
                 .as_ref()
                 .map_or_else(|| Window::beginning(now), |stored| *stored.value);
             let settings = self.parts.settings.load();
-            forced.window = counted(
-                forced.window,
-                settings.forced_rotations_per_credential,
-                "credential",
-                now,
-            )?;
             let what = match holder {
                 Holder::Agent(_) => "agent",
                 Holder::ApiKey(_) => "API key",
                 Holder::Operator(_) => "operator",
             };
-            let own = counted(own, settings.forced_rotations_per_agent, what, now)?;
-            forced.generation = generation;
+            let limit = settings.forced_rotations_per_credential;
+            let forced =
+                forced
+                    .with_one_more(holder, generation, limit, now)
+                    .map_err(|limited| match limited {
+                        Limited::Credential(wait) => had(format!("credential has had its {limit}"), wait),
+                        Limited::Share(wait) => had(
+                            format!(
+                                "{what} has had its {} of this credential's {limit}",
+                                limit.div_ceil(2)
+                            ),
+                            wait,
+                        ),
+                    })?;
+            let limit = settings.forced_rotations_per_agent;
+            let own = own
+                .with_one_more(limit, now)
+                .map_err(|wait| had(format!("{what} has had its {limit}"), wait))?;
             let changes = replacing(&of, before.map(|stored| stored.revision), &forced);
             let changes = match mine {
                 Some(stored) => changes.at(&by, stored.revision),
@@ -155,12 +166,7 @@ pub(super) fn known(secret: &CredentialSecret) -> Vec<&[u8]> {
     known
 }
 
-fn counted(window: Window, limit: u32, what: &str, now: Time) -> Result<Window, Refusal> {
-    window.with_one_more(limit, now).map_err(|wait| {
-        Refusal::new(
-            Reason::RotationLimited,
-            format!("this {what} has had its {limit} forced rotations of the hour"),
-        )
-        .retry_after(wait)
-    })
+fn had(what: String, wait: Duration) -> Refusal {
+    let message = format!("this {what} forced rotations of the hour");
+    Refusal::new(Reason::RotationLimited, message).retry_after(wait)
 }

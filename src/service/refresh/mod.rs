@@ -18,6 +18,7 @@ mod leave;
 mod places;
 mod planted;
 mod recover;
+mod settle;
 mod told;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rotation::{Fence, Incarnation, Phase};
+use crate::domain::rotation::{Fence, Incarnation, Phase, Rotation};
 use crate::domain::time::Time;
 use crate::domain::watch::Notice;
 use crate::journal::Journal;
@@ -102,6 +103,8 @@ pub(super) struct Fresh {
 pub(super) struct Held {
     pub credential: Stored<Credential>,
     pub secret: Stored<CredentialSecret>,
+    /// Whether an exchange brought it, no longer ago than a tenth of its life.
+    newly_issued: bool,
 }
 
 /// How often a caller goes round: an answer that is stale for its need sends it once more.
@@ -117,20 +120,15 @@ impl Need {
 
     /// Whether what is held may be handed out at all, were there life enough in it.
     fn allows(&self, held: &Held, rules: Rules) -> bool {
-        let certain = match held.credential.value.rotation.phase {
-            Phase::Live { .. } => true,
-            // The provider may have rotated the grant; whether the access token lived through that is the
-            // connector's to say.
-            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => rules.survives,
-            Phase::Quarantined { .. } | Phase::Dead { .. } => false,
-        };
-        certain && held.secret.value.access.is_some() && !self.rejects(held)
+        rules.is_alive(&held.credential.value.rotation.phase)
+            && held.secret.value.access.is_some()
+            && !self.rejects(held)
     }
 
     /// Whether what is held serves without looking further.
     fn met_by(&self, held: &Held, now: Time, rules: Rules) -> bool {
         let credential = &held.credential.value;
-        self.allows(held, rules) && credential.works_for(now, self.life(credential, rules.lead))
+        self.allows(held, rules) && credential.works_for(now, self.life(held, rules.lead))
     }
 
     /// Whether what is held still serves where nothing better can be had now.
@@ -139,16 +137,21 @@ impl Need {
     }
 
     /// How much life to ask of the token. One that an exchange brought is good enough for the first tenth of
-    /// its life, whatever is asked: who asks for more than tokens ever have must not wear the grant out.
-    fn life(&self, credential: &Credential, lead: Duration) -> Duration {
+    /// its life, whatever is asked: who asks for more than tokens ever have must not wear the grant out. One that
+    /// somebody brought may be the remainder of a longer life, so that the provider has more to give.
+    fn life(&self, held: &Held, lead: Duration) -> Duration {
         let asked = self.remaining.max(lead);
-        match credential.expires {
-            Some(expires) if credential.rotation.fence > Fence(0) => {
-                asked.min(expires.since(credential.refreshed) / 10 * 9)
-            }
+        match most(&held.credential.value) {
+            Some(most) if held.newly_issued => asked.min(most),
             _ => asked,
         }
     }
+}
+
+/// How much of a token's life is left after its first tenth.
+fn most(credential: &Credential) -> Option<Duration> {
+    let expires = credential.expires?;
+    Some(expires.since(credential.refreshed) / 10 * 9)
 }
 
 /// What the connector says of its access tokens.
@@ -158,6 +161,25 @@ pub(super) struct Rules {
     lead: Duration,
     /// Whether an old token lives on when a newer one is issued.
     survives: bool,
+}
+
+impl Rules {
+    /// Whether the access token of a grant that stands there is still good, as far as is known.
+    const fn is_alive(self, phase: &Phase) -> bool {
+        match phase {
+            Phase::Live { .. } => true,
+            // The provider may have rotated the grant; whether the access token lived through that is the
+            // connector's to say.
+            Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => self.survives,
+            Phase::Quarantined { .. } | Phase::Dead { .. } => false,
+        }
+    }
+
+    /// Whether what was chosen is good to the last: nothing newer took its place, and no exchange, nor the provider's
+    /// refusal, may have ended its token meanwhile.
+    const fn still_good(self, chosen: &Rotation, now: &Rotation) -> bool {
+        chosen.generation == now.generation && self.is_alive(&now.phase)
+    }
 }
 
 impl Refresher {
@@ -265,6 +287,11 @@ impl Refresher {
         ))
     }
 
+    /// Whether what was chosen of a credential may still be handed out, seen how it stands `now`.
+    pub(super) fn still_good(&self, chosen: &Credential, now: &Credential) -> bool {
+        self.rules(now).still_good(&chosen.rotation, &now.rotation)
+    }
+
     fn rules(&self, credential: &Credential) -> Rules {
         let connector = self.parts.connectors.get(&credential.connector);
         connector.map_or_else(Rules::default, |connector| Rules {
@@ -283,7 +310,12 @@ impl Refresher {
             let secret: Stored<CredentialSecret> =
                 self.parts.records.get(&secret_at).await?.ok_or_else(missing)?;
             if secret.value.generation == credential.value.rotation.generation {
-                return Ok(Held { credential, secret });
+                let newly_issued = self.newly_issued(&credential.value).await?;
+                return Ok(Held {
+                    credential,
+                    secret,
+                    newly_issued,
+                });
             }
             tokio::task::yield_now().await;
         }
@@ -292,6 +324,17 @@ impl Refresher {
             Reason::CredentialUnusable,
             "the credential's secret is of another generation",
         ))
+    }
+
+    /// Whether an exchange brought the present token, no longer ago than a tenth of its life. Its lineage is read for
+    /// that only where the answer can be yes.
+    async fn newly_issued(&self, credential: &Credential) -> Result<bool, Refusal> {
+        let early = most(credential).is_some_and(|most| credential.works_for(self.now(), most));
+        if !early || credential.rotation.fence == Fence(0) {
+            return Ok(false);
+        }
+        let lineage = self.lineage(credential).await?;
+        Ok(!lineage.was_brought(credential.rotation.generation))
     }
 
     async fn join(self: &Arc<Self>, org: OrgId, id: CredentialId, need: Need, why: Why) -> Landing {
@@ -361,3 +404,6 @@ fn fresh(held: Held, exchanged: bool) -> Fresh {
         exchanged,
     }
 }
+
+#[cfg(test)]
+mod tests;

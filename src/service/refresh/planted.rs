@@ -117,7 +117,7 @@ impl Refresher {
 
     pub(super) fn blamed(&self, answer: Answer) -> Answer {
         match answer {
-            Answer::Ambiguous { message } if self.planted(Planted::FailureKills) => Answer::Refused {
+            Answer::Ambiguous { message, .. } if self.planted(Planted::FailureKills) => Answer::Refused {
                 code: "failed".to_owned(),
                 told: crate::domain::rotation::Told::Withdrawn,
                 message,

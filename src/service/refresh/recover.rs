@@ -69,7 +69,7 @@ impl Refresher {
                     remaining: Duration::ZERO,
                     newer_than: Some(held.credential.value.rotation.generation),
                 };
-                if let Landing::Refused(refusal) = refresher.join(org, id, need, Why::Asked).await {
+                if let Landing::Refused(refusal) = refresher.join(org, id, need, Why::Resumed).await {
                     tracing::warn!(credential = %id, %refusal, "an ambiguous grant could not be settled yet");
                 }
             });
@@ -91,15 +91,31 @@ impl Refresher {
             return Ok(Outcome::Failed(Reason::Conflict));
         };
         let rotation = &stored.value.rotation;
+        let lineage = self.lineage(&stored.value).await?;
         Ok(match &rotation.phase {
             _ if rotation.fence < Fence(fence) => Outcome::Failed(Reason::Conflict),
-            _ if rotation.generation > generation => Outcome::Allowed,
+            _ if lineage.brought_by(Fence(fence)) => Outcome::Allowed,
+            // Another exchange, or somebody who signed in, took its place.
+            _ if rotation.generation > generation => Outcome::Failed(Reason::Conflict),
+            _ if rotation.fence > Fence(fence) => Outcome::Failed(Reason::RefreshAmbiguous),
             Phase::Live { .. } => Outcome::Failed(Reason::RefreshUnavailable),
             Phase::Quarantined { .. } | Phase::Dead { .. } => Outcome::Failed(Reason::ReauthRequired),
             Phase::Claimed { .. } | Phase::Staged { .. } | Phase::Ambiguous { .. } => {
                 Outcome::Failed(Reason::RefreshAmbiguous)
             }
         })
+    }
+
+    /// Records that a claim was found whose driver is gone.
+    pub(super) async fn abandoned(&self, credential: &Credential) -> Result<(), Refusal> {
+        let record = Record {
+            action: Action::RefreshRecover,
+            ..refresh_record(credential, credential.rotation.fence)
+        };
+        let outcome = Outcome::Failed(Reason::RefreshAmbiguous);
+        let record = record.about("found", "claim without an answer").outcome(outcome);
+        self.parts.journal.append(&record).await?;
+        Ok(())
     }
 
     async fn recover_one(&self, held: Held) -> Result<(), Refusal> {
@@ -155,11 +171,7 @@ impl Refresher {
         }
         let ambiguous = matches!(next.phase, Phase::Ambiguous { .. });
         tracing::warn!(credential = %credential.id, ambiguous, "an exchange was cut off by the last stop");
-        let outcome = Outcome::Failed(Reason::RefreshAmbiguous);
-        self.parts
-            .journal
-            .append(&record.about("found", "claim without an answer").outcome(outcome))
-            .await?;
+        self.abandoned(credential).await?;
         let credential = Credential {
             rotation: next,
             ..Credential::clone(credential)

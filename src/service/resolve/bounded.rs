@@ -14,8 +14,15 @@ use crate::domain::rejection::Row;
 use crate::service::Broker;
 
 impl Broker {
-    /// Refuses a report of the present generation where it would be one too many in its row. What the provider's
-    /// own refusal has settled already is not a matter of rows.
+    /// Whether the provider's own refusal has settled what becomes of a grant: no report of it is a matter of limits.
+    pub(super) fn is_settled(&self, credential: &Credential) -> bool {
+        matches!(
+            self.health(credential),
+            Health::Quarantined | Health::ReauthRequired
+        )
+    }
+
+    /// Refuses a report of the present generation where it would be one too many in its row.
     pub(super) async fn still_bounded(
         &self,
         lease: &Lease,
@@ -24,11 +31,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let limit = self.settings().rejections_in_a_row;
         let row = self.row(lease, credential, input.rejected_generation).await?;
-        let settled = matches!(
-            self.health(credential),
-            Health::Quarantined | Health::ReauthRequired
-        );
-        if row.count <= limit || settled {
+        if row.count <= limit {
             return Ok(());
         }
         self.refresher.note_failing(credential, lease.holder, row).await?;

@@ -281,9 +281,9 @@ impl Broker {
             Ok((lease, position)) => {
                 self.still_allowed(caller, whose, subject.task.as_ref()).await?;
                 self.still_approved(caller, &lease).await?;
-                // What was removed or replaced meanwhile is not handed out any more.
+                // What was removed or replaced meanwhile, or may have ended, is not handed out any more.
                 if let Some(credential) = credential
-                    && self.generation(credential).await? != Some(credential.rotation.generation)
+                    && self.still_good(credential).await? != Some(true)
                 {
                     return Ok(None);
                 }
@@ -352,11 +352,11 @@ impl Broker {
         }
     }
 
-    /// The generation that the credential has by now; `None` where it was removed.
-    async fn generation(&self, credential: &Credential) -> Result<Option<u64>, Refusal> {
-        let Credential { org, id, .. } = *credential;
+    /// Whether what was chosen of a credential may still be handed out; `None` where it was removed.
+    async fn still_good(&self, chosen: &Credential) -> Result<Option<bool>, Refusal> {
+        let Credential { org, id, .. } = *chosen;
         let stored = self.records.get::<Credential>(&keys::credential(org, id)).await?;
-        Ok(stored.map(|stored| stored.value.rotation.generation))
+        Ok(stored.map(|stored| self.refresher.still_good(chosen, &stored.value)))
     }
 
     /// The last look before the answer: what was revoked, locked, removed or ended meanwhile wins.

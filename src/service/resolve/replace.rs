@@ -1,6 +1,7 @@
 //! A reported rejection: the generation that replaces the rejected one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::lease::handed;
 use super::{ATTEMPTS, ResolveInput, Whose, checked_request_id, shown};
@@ -54,6 +55,9 @@ pub struct Refreshed {
 /// The longest message taken, in bytes. It is neither stored nor journaled nor logged: a caller's text may quote the
 /// credential. Where it is told, redacted, it is told to that caller in that answer.
 const MAX_MESSAGE: usize = 8_192;
+/// How often a replacement is sought that does not change at the same moment, and when to report again after that.
+const ROUNDS: usize = 2;
+const AGAIN: Duration = Duration::from_secs(1);
 /// How many pins of a task are looked through: it has one for each provider that it asked for.
 const MAX_PINS: usize = 32;
 
@@ -145,45 +149,61 @@ impl Broker {
                     None => refusal,
                 });
             }
-            self.still_bounded(&lease.value, &credential, input).await?;
-            self.refresher
-                .count_forced(&credential, lease.value.holder)
-                .await?;
+            // What the provider's own refusal has settled already forces nothing: that is told, and uses no place up.
+            if !self.is_settled(&credential) {
+                self.still_bounded(&lease.value, &credential, input).await?;
+                self.refresher
+                    .count_forced(&credential, lease.value.holder)
+                    .await?;
+            }
         }
         let need = Need {
             remaining: self.settings().minimum_remaining,
             newer_than: Some(rejected),
         };
-        let fresh = match self.refresher.fresh(org, id, need).await {
-            Ok(fresh) => fresh,
-            Err(refusal) if refusal.reason == Reason::ReauthRequired => {
-                return self.go_on(caller, &lease.value, refusal, input).await;
+        let mut lease = lease;
+        for _ in 0..ROUNDS {
+            let fresh = match self.refresher.fresh(org, id, need).await {
+                Ok(fresh) => fresh,
+                Err(refusal) if refusal.reason == Reason::ReauthRequired => {
+                    return self.go_on(caller, &lease.value, refusal, input).await;
+                }
+                Err(refusal) => return Err(refusal),
+            };
+            let record = record
+                .clone()
+                .about("credential", credential.id)
+                .about("generation", fresh.credential.rotation.generation)
+                .outcome(Outcome::Allowed);
+            // What somebody else had replaced by then made no call, and shows nothing of what the provider issues.
+            let report = (rejected == current).then_some(rejected);
+            let handed = self.replaced(caller, lease, &fresh.credential, report).await?;
+            let position = self.journal.append(&record).await?;
+            self.still_allowed(caller, whose, task.as_ref()).await?;
+            self.still_permitted(&handed, project).await?;
+            self.still_approved(caller, &handed).await?;
+            match self.still_good(&fresh.credential).await? {
+                Some(true) => {}
+                // It was replaced once more, or may have ended.
+                Some(false) => {
+                    lease = self.own_lease(caller, org, input.lease).await?;
+                    continue;
+                }
+                None => return Err(Refusal::not_found("credential")),
             }
-            Err(refusal) => return Err(refusal),
-        };
-        let record = record
-            .about("credential", credential.id)
-            .about("generation", fresh.credential.rotation.generation)
-            .outcome(Outcome::Allowed);
-        let lease = self.replaced(caller, lease, &fresh.credential, rejected).await?;
-        let position = self.journal.append(&record).await?;
-        self.still_allowed(caller, whose, task.as_ref()).await?;
-        self.still_permitted(&lease, project).await?;
-        self.still_approved(caller, &lease).await?;
-        if self.generation(&fresh.credential).await?.is_none() {
-            return Err(Refusal::not_found("credential"));
+            let material = Material::Stored {
+                credential: fresh.credential,
+                secret: fresh.secret,
+            };
+            let model = handed.model.clone();
+            return Ok(Refreshed {
+                vended: self.vend(handed, model, material, self.settings().minimum_remaining),
+                exchanged: fresh.exchanged,
+                fallback: None,
+                position,
+            });
         }
-        let material = Material::Stored {
-            credential: fresh.credential,
-            secret: fresh.secret,
-        };
-        let model = lease.model.clone();
-        Ok(Refreshed {
-            vended: self.vend(lease, model, material, self.settings().minimum_remaining),
-            exchanged: fresh.exchanged,
-            fallback: None,
-            position,
-        })
+        Err(Refusal::new(Reason::Conflict, "the credential keeps changing").retry_after(AGAIN))
     }
 
     /// What the policy denies by now, or the org may not use any more, is not renewed.
@@ -308,18 +328,24 @@ impl Broker {
         })
     }
 
-    /// Keeps the generation that takes the rejected one's place, and the row of rejections that this makes.
+    /// Keeps the generation that takes the rejected one's place, and the row of rejections that this makes where
+    /// the `rejected` was the present one.
     async fn replaced(
         &self,
         caller: &Caller,
         lease: Stored<Lease>,
         credential: &Credential,
-        rejected: u64,
+        rejected: Option<u64>,
     ) -> Result<Arc<Lease>, Refusal> {
-        let forced = self.refresher.forced(credential.org, credential.id).await?;
-        let report = (rejected, forced.connected);
+        let report = match rejected {
+            Some(rejected) => {
+                let forced = self.refresher.forced(credential.org, credential.id).await?;
+                Some((rejected, forced.connected))
+            }
+            None => None,
+        };
         let handed = handed(credential, self.now());
-        self.handing_over(caller, lease, handed, Some(report)).await
+        self.handing_over(caller, lease, handed, report).await
     }
 
     /// Keeps the generation that the lease is about to hand out. Other callers of the same lease may be doing so

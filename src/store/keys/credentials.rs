@@ -42,7 +42,7 @@ pub fn credential_lineage(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-lineage", &[id.as_bytes()])
 }
 
-/// Which credential has the refresh token of this fingerprint now.
+/// Which credential has the refresh token of this fingerprint, or had it.
 pub fn grant(org: OrgId, refresh: Fingerprint) -> Key {
     of(org, "grant", &[&refresh.0])
 }

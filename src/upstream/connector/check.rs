@@ -118,7 +118,10 @@ impl Checker<'_> {
             old_access_survives: raw.old_access_survives,
             grace: raw
                 .grace_seconds
-                .map(|s| self.seconds("grace_seconds", s))
+                .map(|s| match s {
+                    0 => Err((self.fail)("grace_seconds", ConnectorFault::NoTime)),
+                    s => self.seconds("grace_seconds", s),
+                })
                 .transpose()?,
             lead: self.seconds("lead_seconds", raw.lead_seconds)?,
             sharing: raw.sharing,

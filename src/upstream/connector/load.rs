@@ -135,6 +135,9 @@ pub enum ConnectorFault {
     /// Too many.
     #[error("has more than {MAX_LIST} entries; shorten it")]
     TooMany,
+    /// No time at all.
+    #[error("is 0, which is no window; set the seconds that the server documents, or remove it")]
+    NoTime,
     /// Too long a time.
     #[error("is more than {MAX_SECONDS} seconds; choose less")]
     TooLong,

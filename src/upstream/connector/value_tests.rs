@@ -220,6 +220,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "expected a boolean",
     ),
     ("grace_seconds = -1", "grace_seconds", "correct it"),
+    ("grace_seconds = 0", "grace_seconds", "or remove it"),
     ("grace_seconds = 86401", "grace_seconds", "choose less"),
     ("lead_seconds = 86401", "lead_seconds", "choose less"),
     (

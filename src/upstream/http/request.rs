@@ -27,6 +27,20 @@ pub(super) enum BuildError {
     Header,
 }
 
+impl BuildError {
+    /// What those are told whose grant is not refreshed for it. Where the broker's client secret is, is told in the
+    /// log only: it is no tenant's matter.
+    pub(super) fn told(&self, connector: &str) -> String {
+        match self {
+            BuildError::RefreshToken => format!("connector {connector}: {self}"),
+            fault => {
+                tracing::error!(connector, %fault, "a refresh request cannot be built");
+                format!("the connector is misconfigured at the broker: {connector}")
+            }
+        }
+    }
+}
+
 pub(super) async fn build(
     client: &Client,
     request: &RefreshRequest<'_>,

@@ -57,6 +57,13 @@ pub(super) struct Moment {
     pub(super) in_use: Duration,
 }
 
+impl Moment {
+    /// Whether what was handed out last at `used` is in use.
+    fn uses(self, used: Duration) -> bool {
+        self.monotonic.saturating_sub(used) <= self.in_use
+    }
+}
+
 impl Schedule {
     pub(in crate::service::refresh) fn new() -> Self {
         Self {
@@ -110,6 +117,7 @@ impl Schedule {
         moment: Moment,
         mut depart: impl FnMut(Item, Place),
     ) {
+        self.inner().make_room(moment);
         let connectors: Vec<Name> = self.inner().queues.iter().map(|(name, _)| name.clone()).collect();
         for (queue, connector) in connectors.iter().enumerate() {
             if !self.inner().is_due(queue, moment) {
@@ -196,6 +204,22 @@ impl Inner {
         }
     }
 
+    /// Where there is no room left, forgets what is not in use any more, whenever it would be due: what is in use now
+    /// must not be kept out by it.
+    fn make_room(&mut self, moment: Moment) {
+        if self.entries.len() < MOST {
+            return;
+        }
+        let queues = &mut self.queues;
+        self.entries.retain(|id, entry| {
+            let kept = moment.uses(entry.used);
+            if !kept {
+                queues[entry.queue].1.remove(&(entry.due, *id));
+            }
+            kept
+        });
+    }
+
     fn is_due(&self, queue: usize, moment: Moment) -> bool {
         let first = self.queues.get(queue).and_then(|(_, queue)| queue.first());
         first.is_some_and(|(due, _)| *due <= moment.now)
@@ -209,7 +233,7 @@ impl Inner {
             let Some(entry) = self.entries.remove(&id) else {
                 continue;
             };
-            if moment.monotonic.saturating_sub(entry.used) <= moment.in_use {
+            if moment.uses(entry.used) {
                 return Some(Item {
                     org: entry.org,
                     id,

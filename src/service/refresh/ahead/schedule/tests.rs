@@ -213,6 +213,26 @@ fn the_schedule_is_bounded() {
     assert!(scene.turn().is_empty());
 }
 
+#[test]
+fn what_nobody_uses_any_more_keeps_nothing_out() {
+    let scene = Scene::new(64, 64);
+    // None of them is due for a long time yet.
+    for number in 0..MOST as u64 {
+        scene.used(&credential(number, "demo"), START + minutes(10_000));
+    }
+    scene.clock.advance(minutes(30));
+    scene.used(&credential(7, "demo"), START + minutes(10_000));
+    assert!(scene.ids().is_empty());
+    assert_eq!(scene.schedule.len(), MOST, "all are in use");
+    scene.clock.advance(minutes(31));
+    assert!(scene.ids().is_empty());
+    assert_eq!(scene.schedule.len(), 1, "the one that was used since");
+    let late = credential(MOST as u64, "demo");
+    scene.used(&late, START + minutes(62));
+    scene.clock.advance(minutes(1));
+    assert_eq!(scene.ids(), [late.id]);
+}
+
 /// The herd: so many tokens of one provider, issued together, and all in use.
 struct Herd {
     size: u64,
