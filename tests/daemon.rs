@@ -134,6 +134,25 @@ async fn check_names_the_file_and_the_key_at_fault() {
     assert!(said.contains("connectors.demo.token_url"), "{said}");
 }
 
+// req: N10
+#[tokio::test]
+async fn a_client_secret_that_is_not_there_is_warned_of_at_the_start_with_file_and_key() {
+    let secret = "client_auth = \"post\"\nclient_secret = { file = \"/nonexistent/secret\" }\n";
+    let connectors = connector("http://127.0.0.1:1/token", "client", secret);
+    let made = Installation::make("[log]\nformat = \"json\"\n", &connectors).await;
+    let mut daemon = made.start().await;
+    let file = made.data_dir().with_file_name("connectors.toml");
+    let warned = daemon
+        .logged(|line| line["key"] == "connectors.demo.client_secret")
+        .await;
+    assert_eq!(warned["level"], "WARN");
+    assert_eq!(warned["file"], file.to_str().unwrap());
+    assert!(
+        warned["fault"].as_str().unwrap().contains("/nonexistent/secret"),
+        "{warned}"
+    );
+}
+
 async fn health(daemon: &Daemon, service: &str) -> Result<ServingStatus, tonic::Status> {
     let channel = daemon.caller(None).await.channel;
     let service = service.to_owned();

@@ -61,14 +61,17 @@ async fn what_was_refreshed_elsewhere_is_named_and_kept() {
     assert!(metadata(&refused, "provider_message").contains("already used"));
 
     let calls = scene.provider.calls();
-    let asked = join_all((0..64).map(|_| scene.resolve())).await;
-    assert!(
-        asked
-            .iter()
-            .all(|answer| reason(answer.as_ref().unwrap_err()) == "REAUTH_REQUIRED")
-    );
-    scene.clock.advance(Duration::from_secs(1_200));
-    assert_eq!(scene.provider.calls(), calls, "asked again");
+    // Nor after any pause that there could be.
+    for wait in [0, 1_200] {
+        scene.clock.advance(Duration::from_secs(wait));
+        let asked = join_all((0..64).map(|_| scene.resolve())).await;
+        assert!(
+            asked
+                .iter()
+                .all(|answer| reason(answer.as_ref().unwrap_err()) == "REAUTH_REQUIRED")
+        );
+        assert_eq!(scene.provider.calls(), calls, "asked again after {wait} s");
+    }
 
     let told = scene.operator.described(ORG, &scene.credential).await;
     let credential = told.credential.unwrap();

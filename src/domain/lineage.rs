@@ -125,6 +125,16 @@ impl Lineage {
         self.links.last().and_then(|link| link.refresh)
     }
 
+    /// Whether the exchange of this fence brought a generation.
+    pub fn brought_by(&self, fence: Fence) -> bool {
+        self.links.iter().any(|link| link.fence == Some(fence))
+    }
+
+    /// Every refresh token that there was, each once.
+    pub fn refreshes(&self) -> BTreeSet<Fingerprint> {
+        self.links.iter().filter_map(|link| link.refresh).collect()
+    }
+
     /// Whether somebody is known to have brought this generation, rather than the provider.
     pub fn was_brought(&self, generation: u64) -> bool {
         let link = self.links.iter().rev().find(|link| link.generation == generation);
@@ -137,16 +147,6 @@ impl Lineage {
     pub fn replaced_by_provider(&self, generation: u64) -> bool {
         let next = self.links.iter().find(|link| link.generation > generation);
         next.is_some_and(|next| next.generation == generation + 1 && next.origin != Origin::Brought)
-    }
-
-    /// Whether the exchange of this fence brought a generation.
-    pub fn brought_by(&self, fence: Fence) -> bool {
-        self.links.iter().any(|link| link.fence == Some(fence))
-    }
-
-    /// Every refresh token that there was, each once.
-    pub fn refreshes(&self) -> BTreeSet<Fingerprint> {
-        self.links.iter().filter_map(|link| link.refresh).collect()
     }
 
     /// The newest generation that had this refresh token, where a later one has another: whoever brings it in

@@ -99,7 +99,7 @@ pub(super) fn connector(view: &ConnectorDetail) -> proto::Connector {
             .client_auth
             .map(|auth| auth.name().to_owned())
             .unwrap_or_default(),
-        redirects: redirects.map(|it| redirect(it, view.pkce)).collect(),
+        redirects: redirects.map(|it| redirect(it, connector.pkce)).collect(),
         scopes: connector.scopes.clone(),
         sources: connector.sources.clone(),
     }

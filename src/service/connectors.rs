@@ -50,8 +50,6 @@ pub struct ConnectorDetail {
     pub endpoints: Vec<EndpointView>,
     /// How its client authenticates; `None`: not known yet.
     pub client_auth: Option<ClientAuth>,
-    /// Whether S256 is used with redirects that do not say.
-    pub pkce: bool,
 }
 
 type Known = fn(&Metadata) -> &Option<Url>;
@@ -86,7 +84,6 @@ impl ConnectorDetail {
                 .as_ref()
                 .map(|it| it.client_auth)
                 .or(connector.client_auth),
-            pkce: resolved.map_or(connector.pkce.unwrap_or(true), |it| it.pkce),
             connector: Arc::clone(connector),
             discovered,
         }

@@ -1,16 +1,16 @@
 //! What a token endpoint's answer means, decided purely from the connector's data.
 //!
 //! The rule (RFC 6749 section 5, and what servers make of it): an access token in a 2xx is a grant, whatever
-//! else the body says; a documented permanent error is a refusal; what the connector documents as
-//! unprocessed was not processed; an error that blames the client is a misconfiguration and says nothing
-//! about the grant; everything else is ambiguous, because the request was sent and nothing proves what it
-//! did. Nothing a provider wrote leaves here unredacted or unbounded.
+//! else the body says, and a refresh token alone is a rotation; what the connector documents as unprocessed was
+//! not processed; a documented permanent error is a refusal; an error that blames the client is a
+//! misconfiguration and says nothing about the grant; everything else is ambiguous, because the request was
+//! sent and nothing proves what it did. Nothing a provider wrote leaves here unredacted or unbounded.
 
 mod body;
 
 use std::time::Duration;
 
-use super::connector::{Connector, ErrorCause, ExpirySource, Quirk};
+use super::connector::{CLIENT_FAULTS, Connector, ErrorCause, ExpirySource, Quirk};
 use super::redact;
 use crate::domain::rotation::Told;
 use crate::domain::secret::{AccessToken, RawAnswer, RefreshToken, Secret};
@@ -101,15 +101,6 @@ const MAX_CODE: usize = 64;
 /// The longest life of a token believed: ten years.
 const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// RFC 6749 section 5.2: the errors that blame the client or the request and not the grant.
-const CLIENT_FAULTS: [&str; 5] = [
-    "invalid_client",
-    "invalid_request",
-    "invalid_scope",
-    "unauthorized_client",
-    "unsupported_grant_type",
-];
-
 /// What an answer of `status` with this `body` means.
 pub fn classify(
     connector: &Connector,
@@ -123,6 +114,10 @@ pub fn classify(
     let success = (200..300).contains(&status);
     if success && let Some(access_token) = body.take_access_token() {
         return Answer::Granted(granted(connector, access_token, &mut body));
+    }
+    // Before any code is read: whatever else is wrong, the old refresh token may have ended with the new one.
+    if success && let Some(refresh_token) = body.take_refresh_token() {
+        return Answer::Rotated(refresh_token);
     }
     let codes = body.codes(&connector.error_at);
     // Whether what the body says of an error counts.
@@ -141,27 +136,21 @@ pub fn classify(
     // A server that fails does not know itself what it did: its codes prove nothing.
     let decided = heard && (success || (400..500).contains(&status));
     if decided {
+        if let Some(code) = listed(&connector.permanent_errors) {
+            let told = told(connector, &codes);
+            return Answer::Refused { code, told, message };
+        }
         if let Some(code) = codes.iter().find(|code| CLIENT_FAULTS.contains(&code.as_str())) {
             return Answer::Misconfigured {
                 code: code.clone(),
                 message,
             };
         }
-        if let Some(code) = listed(&connector.permanent_errors) {
-            let told = told(connector, &codes);
-            return Answer::Refused { code, told, message };
-        }
     }
     if connector.permanent_statuses.contains(&status) {
         let code = first.unwrap_or_else(|| format!("http_{status}"));
         let told = Told::Nothing;
         return Answer::Refused { code, told, message };
-    }
-    if success
-        && codes.is_empty()
-        && let Some(refresh_token) = body.take_refresh_token()
-    {
-        return Answer::Rotated(refresh_token);
     }
     Answer::Ambiguous {
         retry_after,

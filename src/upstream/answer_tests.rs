@@ -283,6 +283,21 @@ fn a_configuration_fault_is_never_a_dead_grant() {
     }
 }
 
+#[test]
+fn a_permanent_code_beside_a_fault_of_the_client_is_about_the_grant() {
+    for body in [
+        r#"{"error":"invalid_request","code":"refresh_token_reused"}"#,
+        r#"{"error":{"code":"invalid_request"},"code":"refresh_token_reused"}"#,
+        r#"{"error":"refresh_token_reused","code":"invalid_client"}"#,
+    ] {
+        assert_eq!(
+            tell(&ask("openai", 400, body)),
+            "refused refresh_token_reused",
+            "{body}"
+        );
+    }
+}
+
 // req: B4
 #[test]
 fn a_failing_server_proves_nothing() {
@@ -315,6 +330,20 @@ fn new_tokens_are_taken_whatever_else_the_answer_says() {
     let body = r#"{"error":"rate_limit_error","access_token":"a","refresh_token":"r"}"#;
     assert!(granted(ask("claude", 201, body)).refresh_token.is_some());
     assert_eq!(tell(&ask("plain", 200, r#"{"refresh_token":"r"}"#)), "rotated");
+    for (name, body) in [
+        ("openai", r#"{"refresh_token":"r2","code":"ok"}"#),
+        ("plain", r#"{"refresh_token":"r2","error":"invalid_client"}"#),
+        ("plain", r#"{"refresh_token":"r2","error":"invalid_grant"}"#),
+        (
+            "claude",
+            r#"{"refresh_token":"r2","error":{"type":"rate_limit_error"}}"#,
+        ),
+    ] {
+        let Answer::Rotated(token) = ask(name, 200, body) else {
+            panic!("the new refresh token is lost: {name} {body}");
+        };
+        assert_eq!(text(&token), "r2");
+    }
     // An error status is no grant, even with tokens in it.
     assert_eq!(tell(&ask("plain", 500, r#"{"access_token":"a"}"#)), "ambiguous");
 }

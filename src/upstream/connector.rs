@@ -25,6 +25,15 @@ use serde::Deserialize;
 
 use crate::domain::name::Name;
 
+/// RFC 6749 section 5.2: the errors that blame the client or the request and not the grant, in every connector.
+pub(super) const CLIENT_FAULTS: [&str; 5] = [
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
 /// How one OAuth server behaves. Made by [`load`] only.
 #[derive(Clone, Debug)]
 pub struct Connector {
@@ -66,9 +75,9 @@ pub struct Connector {
     pub authorize_params: BTreeMap<String, String>,
     /// The ways the authorization code can come back.
     pub redirects: Vec<Redirect>,
-    /// Whether S256 is used (RFC 7636), where a redirect does not say otherwise. `None`: unless the server says that it
-    /// cannot.
-    pub pkce: Option<bool>,
+    /// Whether S256 is used (RFC 7636), where a redirect does not say otherwise. Nothing that a server says changes it:
+    /// who could change its metadata could go without (RFC 9700 section 2.1.1).
+    pub pkce: bool,
     /// How a code exchange is encoded.
     pub exchange_encoding: Encoding,
     /// How a refresh is encoded.

@@ -6,6 +6,7 @@
 //! resolution, TCP, proxy, TLS) is certain to come before the first byte of the request. Only that is
 //! `NotSent`. Any other failure, a time-out included, is `Lost`, even where it might have been harmless.
 
+mod client_secret;
 mod request;
 mod retry_after;
 
@@ -156,10 +157,14 @@ impl TokenEndpoint for HttpTokenEndpoint {
         let left = request
             .answer_within
             .map_or(left, |within| left.min(within.max(self.connecting)));
-        match tokio::time::timeout(left, exchange).await {
+        let delivery = match tokio::time::timeout(left, exchange).await {
             Ok(delivery) => delivery,
             Err(_) => Delivery::Lost(format!("no whole answer within {:.0}s", left.as_secs_f64())),
+        };
+        if request.connector.token_url.is_none() && is_elsewhere(&delivery) {
+            self.discovery.doubt(request.connector);
         }
+        delivery
     }
 
     fn discovered(&self, connector: &Connector) -> Discovered {
@@ -169,7 +174,30 @@ impl TokenEndpoint for HttpTokenEndpoint {
     fn prepare(&self, connector: &Connector) {
         if connector.usable().is_ok() {
             self.discovery.prepare(connector);
+            tokio::spawn(look_for_secret(connector.clone()));
         }
+    }
+}
+
+/// Whether there seems to be no token endpoint where the request went: nothing, a redirect, or a server without such a
+/// page.
+fn is_elsewhere(delivery: &Delivery) -> bool {
+    match delivery {
+        Delivery::NotSent(_) => true,
+        Delivery::Answered { status, .. } => matches!(status, 300..=399 | 404 | 405 | 410),
+        Delivery::Lost(_) => false,
+    }
+}
+
+/// Warns where the client secret cannot be read. It may be there by the time it is needed, so that is no fault yet.
+async fn look_for_secret(connector: Connector) {
+    if let Err(fault) = client_secret::read(&connector).await {
+        tracing::warn!(
+            file = connector.file,
+            key = format!("connectors.{}.client_secret", connector.name),
+            %fault,
+            "nothing can be refreshed with this connector"
+        );
     }
 }
 

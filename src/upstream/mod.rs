@@ -74,8 +74,9 @@ pub trait TokenEndpoint: Send + Sync + 'static {
         Discovered::default()
     }
 
-    /// Begins to find out what a connector leaves open, so that the first exchange need not wait for it. Nobody waits
-    /// for this, and its failure is no fault of anything yet.
+    /// Begins to find out what a connector leaves open, so that the first exchange need not wait for it, and whether its
+    /// client secret is there, which is warned of where it is not. Nobody waits for this, and its failure is no fault
+    /// of anything yet.
     fn prepare(&self, _connector: &Connector) {}
 }
 

@@ -153,6 +153,17 @@ async fn connectors_are_shown_by_command_to_people_and_programs() {
     );
     assert_eq!(shown["issuer"], "https://id.invalid/tenant");
     assert_eq!(shown["discovery_warnings"], json!([]));
+    assert_eq!(
+        (&shown["discovery_place"], &shown["discovery_time"]),
+        (&json!(""), &Value::Null)
+    );
+    // Programs find the same keys in each.
+    let keys = |shown: &Value| shown.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let without: Value = run("connector show openai -o json").await.json();
+    assert_eq!(keys(&without), keys(&shown));
+    for key in ["issuer", "discovery_place", "discovery_warnings"] {
+        assert_eq!(without[key], Value::Null, "{key}");
+    }
     let shown = run("connector show openai").await.good();
     let told = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     for words in [

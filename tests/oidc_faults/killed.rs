@@ -247,14 +247,15 @@ async fn killed_between_answer_and_staging_a_grace_window_saves_the_grant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_right_after_staging_the_answer_is_adopted_at_the_start() {
     const MEMBERS: usize = 12;
-    const KILLS: u64 = 8;
+    const KILLS: u32 = 24;
     let mut scene = Scene::new(MEMBERS, "").await;
     let mut seen: BTreeMap<Found, usize> = BTreeMap::new();
     for kill in 0..KILLS {
-        let wait = Duration::from_millis(4 + 3 * kill);
-        scene
-            .kill_amid_answers(Duration::from_micros(1_500), Some(wait))
-            .await;
+        // Later and later; and after each eight once more on a machine that is taken to be slower.
+        let slower = 1 + kill / 8;
+        let wait = Duration::from_millis(4) + Duration::from_millis(3) * (kill % 8);
+        let apart = Duration::from_micros(1_500);
+        scene.kill_amid_answers(apart * slower, Some(wait * slower)).await;
         let operator = scene.daemon.operator().await;
         let found = scene.found(&operator).await;
         for member in &scene.members {

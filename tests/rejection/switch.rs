@@ -123,18 +123,28 @@ enum Failing {
 async fn a_provider_that_fails_moves_nothing() {
     let failing = [
         (Failing::Down, "REFRESH_UNAVAILABLE"),
-        (Failing::Silent, "REFRESH_AMBIGUOUS"),
         (Failing::Answers(500, "oops"), "REFRESH_AMBIGUOUS"),
         (Failing::Answers(502, "invalid_grant"), "REFRESH_AMBIGUOUS"),
         (Failing::Answers(503, "busy"), "REFRESH_AMBIGUOUS"),
         (Failing::Answers(429, "slow_down"), "REFRESH_UNAVAILABLE"),
         (Failing::Answers(401, "invalid_client"), "REFRESH_UNAVAILABLE"),
     ];
-    let mut office = Office::start(failing.len(), "[refresh]\nexchange_timeout = \"1s\"\n").await;
+    moves_nothing(&failing, "").await;
+}
+
+// req: B4 C5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_silent_moves_nothing() {
+    let failing = [(Failing::Silent, "REFRESH_AMBIGUOUS")];
+    moves_nothing(&failing, "[refresh]\nexchange_timeout = \"1s\"\n").await;
+}
+
+async fn moves_nothing(failing: &[(Failing, &str)], config: &str) {
+    let mut office = Office::start(failing.len(), config).await;
     rules(&office, false).await;
     // There is something to go on to.
     office.operator.set_key(ORG, "", "the-orgs-own-key-000").await;
-    for (number, (how, expected)) in failing.into_iter().enumerate() {
+    for (number, &(how, expected)) in failing.iter().enumerate() {
         let (agent, task, lease) = begin(&office, number, "next").await;
         let provider = &mut office.providers[number];
         match how {

@@ -70,8 +70,8 @@ async fn a_sign_in_and_a_removal_are_told_though_their_callers_go_away() {
     let removal = {
         let broker = Arc::clone(&bench.broker);
         async move {
-            let (operator, id) = (operator(), id.to_string());
-            broker.remove_credential(&operator, ORG, &id).await
+            let (caller, id) = (operator(), id.to_string());
+            broker.remove_credential(&caller, ORG, &id).await
         }
     };
     dropped(&bench, "effect/", removal).await;

@@ -17,7 +17,7 @@ const PLANTED: &[(Planted, &[&str])] = &[
     (Planted::StagedIsDropped, &["never-resent"]),
     (
         Planted::Unguarded,
-        &["never-back", "one-token-a-generation", "true-tokens"],
+        &["never-back", "one-token-a-generation", "true-tokens", "whole"],
     ),
     (Planted::BlankRefresh, &["never-blanked"]),
     (Planted::Unstaged, &["staged-first"]),

@@ -157,12 +157,15 @@ impl State {
     }
 
     fn strikes(&mut self, at: Point) -> bool {
-        if self.down || self.calm {
+        if self.down {
             return false;
         }
         if self.aim == Some(at) {
             self.aim = None;
             return true;
+        }
+        if self.calm {
+            return false;
         }
         match &mut self.fuse {
             Some(0) => {

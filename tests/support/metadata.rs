@@ -1,5 +1,6 @@
-//! A server that publishes what a test tells it, path by path, and remembers what it was asked for. Speaks HTTP/1.1
-//! over loopback, one connection a request. Use as `#[path = "support/metadata.rs"] mod metadata;`.
+//! A server that publishes what a test tells it, path by path, and remembers what it was asked for. Other servers are
+//! reached through it, since the endpoints of an issuer are on its port. Speaks HTTP/1.1 over loopback, one connection
+//! a request. Use as `#[path = "support/metadata.rs"] mod metadata;`.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -15,6 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 pub const STANDARD: &str = "/.well-known/oauth-authorization-server";
 /// The place of OpenID Connect Discovery, after the issuer's path.
 pub const FALLBACK: &str = "/.well-known/openid-configuration";
+
+/// Before the port and path of another server.
+const RELAYED: &str = "/relayed/";
 
 /// How long a test waits for what has to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,10 +67,18 @@ impl Metadata {
         self.pages.lock().unwrap().insert(path.to_owned(), page);
     }
 
-    /// Publishes the document of the issuer at `/tenant`, which names `token_url`, with `more` over it.
+    /// The address at this server for `url` of another one, to which it passes on what comes there.
+    pub fn relay(&self, url: &str) -> String {
+        let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let (_, port) = authority.rsplit_once(':').unwrap();
+        self.issuer(&format!("{RELAYED}{port}/{path}"))
+    }
+
+    /// Publishes the document of the issuer at `/tenant`, which names `token_url` as it is relayed, with `more` over it.
     pub fn publish(&self, token_url: &str, more: serde_json::Value) {
-        let mut document =
-            serde_json::json!({ "issuer": self.issuer("/tenant"), "token_endpoint": token_url });
+        let mut document = serde_json::json!({
+            "issuer": self.issuer("/tenant"), "token_endpoint": self.relay(token_url),
+        });
         for (key, value) in more.as_object().unwrap() {
             document[key] = value.clone();
         }
@@ -107,6 +119,20 @@ async fn answer(
     }
     let head = String::from_utf8_lossy(&seen).into_owned();
     let path = head.split(' ').nth(1).unwrap().to_owned();
+    if let Some((port, rest)) = path.strip_prefix(RELAYED).and_then(|to| to.split_once('/')) {
+        let Ok(mut there) = TcpStream::connect(format!("127.0.0.1:{port}")).await else {
+            return;
+        };
+        let (method, after) = (
+            head.split(' ').next().unwrap(),
+            head.find(&path).unwrap() + path.len(),
+        );
+        let begun = [format!("{method} /{rest}").as_bytes(), &seen[after..]].concat();
+        // Either may hang up.
+        let _ = there.write_all(&begun).await;
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
+        return;
+    }
     let page = pages.lock().unwrap().get(&path).cloned();
     asked.lock().unwrap().push(path);
     let (status, more, body) = match page {

@@ -111,6 +111,94 @@ async fn what_is_found_is_kept_for_its_time_and_then_fetched_beside_a_use() {
     assert_eq!(scene.metadata.asked().len(), 3);
 }
 
+/// The server is asked again before its hour is over, where its token endpoint seems to be gone.
+// req: N10
+#[tokio::test]
+async fn an_endpoint_that_moves_is_found_again() {
+    for gone in [
+        "302 Found",
+        "404 Not Found",
+        "405 Method Not Allowed",
+        "410 Gone",
+        "",
+    ] {
+        let scene = Scene::published(serde_json::json!({})).await;
+        let old = Raw::start(Act::KeepAlive(http(gone, "", ""))).await;
+        scene.metadata.publish(&old.url(), serde_json::json!({}));
+        if gone.is_empty() {
+            // Nobody listens there.
+            let nowhere = scene.metadata.issuer("/token").replace("127.0.0.1", "127.0.0.3");
+            scene
+                .metadata
+                .publish(&old.url(), serde_json::json!({ "token_endpoint": nowhere }));
+        }
+        let connector = scene.connector("hosts = [\"127.0.0.1\", \"127.0.0.3\"]\n");
+        // What was found just now is believed.
+        for _ in 0..3 {
+            scene.refresh(&connector).await;
+        }
+        assert_eq!(scene.metadata.asked().len(), 1, "{gone}");
+        scene.clock.advance(Duration::from_secs(10));
+        scene.metadata.publish(&scene.tokens.url(), serde_json::json!({}));
+        scene.refresh(&connector).await;
+        assert_eq!(scene.tokens.connections(), 0, "{gone}");
+        let before = old.connections();
+        let all = join_all((0..5).map(|_| scene.granted(&connector))).await;
+        assert_eq!((all.len(), old.connections()), (5, before), "{gone}");
+        assert_eq!(scene.metadata.asked().len(), 2, "{gone}");
+    }
+}
+
+// req: N10
+#[tokio::test]
+async fn an_endpoint_that_answers_or_is_configured_is_not_looked_up_again() {
+    for (status, configured) in [
+        ("400 Bad Request", false),
+        ("401 Unauthorized", false),
+        ("429 Too Many", false),
+        ("500 Oops", false),
+        ("404 Not Found", true),
+    ] {
+        let scene = Scene::start().await;
+        let ill = Raw::start(Act::KeepAlive(http(status, "", "{}"))).await;
+        scene.metadata.publish(&ill.url(), serde_json::json!({}));
+        let connector = if configured {
+            scene.connector(&format!("token_url = \"{}\"\n", ill.url()))
+        } else {
+            scene.connector("")
+        };
+        for _ in 0..3 {
+            scene.refresh(&connector).await;
+            known(&scene, &connector).await;
+            scene.clock.advance(Duration::from_secs(10));
+        }
+        assert_eq!(scene.metadata.asked().len(), 1, "{status}");
+    }
+}
+
+/// An issuer that is gone too is not asked for each request, and what is known of it is used on.
+// req: N10
+#[tokio::test]
+async fn where_the_issuer_fails_too_what_is_known_is_used_on() {
+    let scene = Scene::start().await;
+    let gone = Raw::start(Act::KeepAlive(http("404 Not Found", "", ""))).await;
+    scene.metadata.publish(&gone.url(), serde_json::json!({}));
+    let connector = scene.connector("");
+    scene.refresh(&connector).await;
+    scene
+        .metadata
+        .page(&format!("{STANDARD}/tenant"), Page::Says(500, String::new()));
+    scene.clock.advance(Duration::from_secs(10));
+    for _ in 0..5 {
+        scene.refresh(&connector).await;
+    }
+    assert_eq!((gone.connections(), scene.metadata.asked().len()), (6, 2));
+    scene.metadata.publish(&scene.tokens.url(), serde_json::json!({}));
+    scene.clock.advance(Duration::from_secs(10));
+    scene.granted(&connector).await;
+    assert_eq!(scene.metadata.asked().len(), 3);
+}
+
 // req: N10
 #[tokio::test]
 async fn many_who_need_it_at_once_ask_once() {
@@ -135,7 +223,7 @@ async fn the_other_place_is_tried_where_the_first_has_no_such_document() {
             scene.metadata.page(&format!("{STANDARD}/tenant"), page);
         }
         let document = serde_json::json!({
-            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.tokens.url(),
+            "issuer": scene.metadata.issuer("/tenant"), "token_endpoint": scene.metadata.relay(&scene.tokens.url()),
         });
         let fallback = format!("/tenant{FALLBACK}");
         scene
@@ -200,19 +288,36 @@ async fn an_issuer_that_never_answers_is_not_waited_for_without_end() {
 
 // req: N10
 #[tokio::test]
-async fn what_is_configured_wins_and_is_not_asked_for() {
-    let scene = Scene::published(serde_json::json!({})).await;
-    scene
-        .metadata
-        .publish("http://127.0.0.1:1/wrong", serde_json::json!({}));
+async fn what_is_configured_wins_and_nobody_waits_for_the_rest() {
+    let scene = Scene::start().await;
+    let wrong = Raw::start(Act::Hang).await;
+    scene.metadata.publish(&wrong.url(), serde_json::json!({}));
     let set = scene.connector(&format!("token_url = \"{}\"\n", scene.tokens.url()));
     scene.granted(&set).await;
-    assert_eq!(scene.tokens.connections(), 1);
-    // Nor does the exchange wait for it.
+    scene.metadata.was_asked(1).await;
+    known(&scene, &set).await;
+    // Now that it is known, as before it was.
+    scene.granted(&set).await;
+    assert_eq!((scene.tokens.connections(), wrong.connections()), (2, 0));
+    assert_eq!(scene.metadata.asked(), [format!("{STANDARD}/tenant")]);
+
     let scene = Scene::start().await;
     scene.metadata.page(&format!("{STANDARD}/tenant"), Page::Silence);
     let set = scene.connector(&format!("token_url = \"{}\"\n", scene.tokens.url()));
     scene.granted(&set).await;
+    assert!(scene.endpoint.discovered(&set).metadata.is_none());
+}
+
+/// Waits until the connector's metadata is there.
+async fn known(scene: &Scene, connector: &Connector) {
+    let waiting = async {
+        while scene.endpoint.discovered(connector).metadata.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting)
+        .await
+        .unwrap();
 }
 
 // req: N10

@@ -25,8 +25,9 @@ enum Action {
     /// Report that the provider rejected the material, so that it is replaced.
     ///
     /// Shows the generation that takes its place. Otherwise the failure says what to do, with the provider's last
-    /// message. Exit codes: 69 where waiting helps (the provider cannot be reached, or too many rotations were forced),
-    /// 1 where somebody has to sign in again or a lease has ended.
+    /// message. Exit codes: 69 where waiting helps (the provider cannot be reached, or too many rotations were forced);
+    /// 1 where somebody has to sign in again, a lease has ended, or somebody changed the same thing meanwhile
+    /// (`CONFLICT`: run it again); 77 where the agent may not.
     Reject {
         /// The lease, `lse_…`.
         lease: String,

@@ -90,6 +90,16 @@ fn redirects(all: &[proto::ConnectorRedirect]) -> Field {
     )
 }
 
+/// What is told of an issuer.
+const DISCOVERY: [&str; 6] = [
+    "issuer",
+    "discovery_place",
+    "discovery_time",
+    "discovery_warnings",
+    "discovery_error",
+    "discovery_error_time",
+];
+
 impl Resource for proto::Connector {
     const COLUMNS: &'static [&'static str] =
         &["name", "provider", "usable", "sharing", "rotates", "off_because"];
@@ -124,16 +134,19 @@ impl Resource for proto::Connector {
             ("scopes", Field::List(self.scopes.clone())),
             ("sources", Field::List(self.sources.clone())),
         ];
-        if let Some(discovery) = self.discovery.clone() {
-            fields.extend([
-                ("issuer", Field::Text(discovery.issuer)),
-                ("discovered_at", Field::Text(discovery.place)),
-                ("discovery_time", Field::Time(discovery.fetch_time)),
-                ("discovery_warnings", Field::List(discovery.warnings)),
-                ("discovery_error", Field::Text(discovery.error)),
-                ("discovery_error_time", Field::Time(discovery.error_time)),
-            ]);
-        }
+        // Every connector has the same keys; without an issuer there is nothing to say at them.
+        let found = match self.discovery.clone() {
+            Some(discovery) => [
+                Field::Text(discovery.issuer),
+                Field::Text(discovery.place),
+                Field::Time(discovery.fetch_time),
+                Field::List(discovery.warnings),
+                Field::Text(discovery.error),
+                Field::Time(discovery.error_time),
+            ],
+            None => std::array::from_fn(|_| Field::Both(String::new(), serde_json::Value::Null)),
+        };
+        fields.extend(DISCOVERY.into_iter().zip(found));
         fields
     }
 

@@ -277,6 +277,9 @@ impl Refresher {
                     if need.bearable(&held, self.now(), rules) {
                         return Ok(fresh(held, exchanged));
                     }
+                    if outdated(&refusal, &held.credential.value) {
+                        continue;
+                    }
                     return Err(Arc::unwrap_or_clone(refusal));
                 }
             }
@@ -395,6 +398,13 @@ fn lasting(key: &Credential, now: Time, need: Need) -> Result<(), Refusal> {
     Err(Refusal::new(Reason::KeyExpired, message)
         .with("credential", key.id.to_string())
         .with("provider", &key.provider))
+}
+
+/// Whether a flight was refused for what the grant is no longer: it ends a while after it has told the store, and
+/// somebody may have signed in again before that.
+fn outdated(refusal: &Refusal, credential: &Credential) -> bool {
+    let of_the_grant = matches!(refusal.reason, Reason::ReauthRequired | Reason::RefreshAmbiguous);
+    of_the_grant && credential.rotation.phase == Phase::rested()
 }
 
 fn fresh(held: Held, exchanged: bool) -> Fresh {

@@ -192,12 +192,13 @@ mod tests {
         let more = spare(&other);
         assert_eq!(more.len(), 2);
         assert_eq!(spare(&third).len(), 0, "half of the whole");
-        for _ in 0..2 {
+        let callers = [(); 2].map(|()| {
             let place = places.take(&one, LONG).now_or_never();
-            std::mem::forget(place.expect("a caller has one at once").unwrap());
-        }
+            place.expect("a caller has one at once").unwrap()
+        });
         drop((ahead, more));
         assert_eq!(spare(&one).len(), 0, "callers have half of them");
         assert_eq!(spare(&third).len(), 2);
+        drop(callers);
     }
 }

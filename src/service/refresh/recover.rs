@@ -65,6 +65,10 @@ impl Refresher {
                 let Ok(held) = refresher.held(org, id).await else {
                     return;
                 };
+                // Somebody may have asked meanwhile, and there is nothing left to go on with.
+                if !matches!(held.credential.value.rotation.phase, Phase::Ambiguous { .. }) {
+                    return;
+                }
                 let need = Need {
                     remaining: Duration::ZERO,
                     newer_than: Some(held.credential.value.rotation.generation),

@@ -7,7 +7,7 @@ use toml::Table;
 
 use super::load::{ConnectorError, ConnectorFault, MAX_LIST, MAX_SECONDS, error};
 use super::raw::{Fail, Raw, RawRedirect};
-use super::{ClientAuth, Connector, Redirect, RedirectKind, SecretRef, Sharing, Terms};
+use super::{CLIENT_FAULTS, ClientAuth, Connector, Redirect, RedirectKind, SecretRef, Sharing, Terms};
 use crate::domain::name::Name;
 
 /// Held by every [`Connector`]; made here only, after all checks.
@@ -242,6 +242,11 @@ impl Checker<'_> {
             if !(400..=599).contains(&status) {
                 return Err(bad("unprocessed_statuses", status));
             }
+        }
+        let mut permanent = raw.permanent_errors.iter();
+        if let Some(code) = permanent.find(|code| CLIENT_FAULTS.contains(&code.as_str())) {
+            let fault = ConnectorFault::BlamesClient(code.clone());
+            return Err((self.fail)("permanent_errors", fault));
         }
         let mut caused = raw.error_causes.keys();
         if let Some(code) = caused.find(|code| !raw.permanent_errors.contains(code)) {

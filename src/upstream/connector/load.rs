@@ -4,17 +4,16 @@
 //! shipped one of its name; the configuration comes last. `generic` has neither a token endpoint nor an issuer, so
 //! it is a base only, until the configuration gives it one. Errors name the file, the key and what to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use toml::Table;
+use toml::{Table, Value};
 
 use super::Connector;
 use super::check::validate;
 use crate::domain::name::MalformedName;
 
-const SHIPPED_FOLDER: &str = "registry/connectors/";
 const BASE: &str = "generic";
 const SHIPPED: [(&str, &str); 4] = [
     (BASE, include_str!("../../../registry/connectors/generic.toml")),
@@ -48,6 +47,9 @@ pub enum ConnectorFault {
     /// Not TOML, or no tables of connectors.
     #[error("{0}; mend the file")]
     Form(String),
+    /// Something else where a connector's table belongs; perhaps a secret, so nothing of it is told.
+    #[error("is no table of a connector; write [connectors.NAME] above the connector's keys")]
+    NoTable,
     /// A key that connectors do not have.
     #[error("is no key of a connector; correct or remove it (docs/connectors.md has all keys)")]
     UnknownKey,
@@ -92,6 +94,14 @@ pub enum ConnectorFault {
     /// Not on the allow-list.
     #[error("host {0} is not on this connector's list; add it to `hosts` if it is right")]
     HostNotAllowed(String),
+    /// Named by a metadata document, and not where its issuer is.
+    #[error("has another scheme than the issuer; set it in the connector if it is right")]
+    OtherScheme,
+    /// Named by a metadata document, and not where its issuer is.
+    #[error(
+        "has port {0}, which is neither the issuer's nor the usual one; set it in the connector if it is right"
+    )]
+    OtherPort(u16),
     /// A part that an issuer does not have (RFC 8414 section 2).
     #[error("has a query; write the issuer as its metadata document does")]
     IssuerQuery,
@@ -139,6 +149,11 @@ pub enum ConnectorFault {
     /// A code that is said to mean two things.
     #[error("{0} is listed as permanent and as unprocessed; choose one")]
     Contradiction(String),
+    /// A code of RFC 6749 section 5.2 that says nothing of any grant.
+    #[error(
+        "{0} blames the client and never the grant; remove it, and mend the client's configuration instead"
+    )]
+    BlamesClient(String),
     /// A cause of what is no refusal.
     #[error("{0} is not in permanent_errors; add it there, or remove it here")]
     NotPermanent(String),
@@ -152,7 +167,11 @@ pub enum ConnectorFault {
 
 /// All connectors, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Connectors(BTreeMap<String, Arc<Connector>>);
+pub struct Connectors {
+    all: BTreeMap<String, Arc<Connector>>,
+    /// Those that a file of the operator says something of; the others are as shipped.
+    configured: BTreeSet<String>,
+}
 
 impl Connectors {
     /// The shipped connectors with the `connectors` tables of the configuration `file` over them. A name
@@ -179,7 +198,10 @@ impl Connectors {
             let connector = validate(file, name, overlay(table, over.clone()))?;
             all.insert(name.clone(), Arc::new(connector));
         }
-        Ok(Self(all))
+        Ok(Self {
+            all,
+            configured: overrides.keys().cloned().collect(),
+        })
     }
 
     /// The shipped connectors alone.
@@ -199,18 +221,20 @@ impl Connectors {
         let mut tables = tables(file, text)?;
         for (name, table) in &mut tables {
             if accepted.contains(name) {
-                table.insert("accept_terms".to_owned(), toml::Value::Boolean(true));
+                table.insert("accept_terms".to_owned(), Value::Boolean(true));
             }
         }
         let loaded = Self::load(file, &tables)?;
         for name in tables.into_keys() {
-            if let Some(connector) = loaded.0.get(&name) {
-                let before = self.0.insert(name.clone(), Arc::clone(connector));
-                if let Some(before) = before.filter(|before| !before.file.starts_with(SHIPPED_FOLDER)) {
-                    let twice = ConnectorFault::Twice(before.file.clone());
-                    return Err(error(file, &name, "", twice));
-                }
+            let Some(connector) = loaded.all.get(&name) else {
+                continue;
+            };
+            let before = self.all.insert(name.clone(), Arc::clone(connector));
+            if let Some(before) = before.filter(|_| self.configured.contains(&name)) {
+                let twice = ConnectorFault::Twice(before.file.clone());
+                return Err(error(file, &name, "", twice));
             }
+            self.configured.insert(name);
         }
         Ok(self)
     }
@@ -226,12 +250,12 @@ impl Connectors {
 
     /// The connector of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Connector>> {
-        self.0.get(name)
+        self.all.get(name)
     }
 
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Connector>> {
-        self.0.values()
+        self.all.values()
     }
 }
 
@@ -253,7 +277,7 @@ pub(super) fn error(file: &str, connector: &str, key: &str, fault: ConnectorFaul
 }
 
 fn shipped_file(name: &str) -> String {
-    format!("{SHIPPED_FOLDER}{name}.toml")
+    format!("registry/connectors/{name}.toml")
 }
 
 fn shipped(name: &str) -> Result<Option<Table>, ConnectorError> {
@@ -274,13 +298,21 @@ fn tables(file: &str, text: &str) -> Result<BTreeMap<String, Table>, ConnectorEr
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct File {
-        #[serde(default)]
-        connectors: BTreeMap<String, Table>,
+        // Any value: what is no table is blamed here, where its value is not told.
+        connectors: Option<Value>,
     }
     let parsed: Result<File, _> = toml::from_str(text);
-    parsed
-        .map(|parsed| parsed.connectors)
-        .map_err(|fault| error(file, "", "", ConnectorFault::Form(told(text, &fault))))
+    let parsed = parsed.map_err(|fault| error(file, "", "", ConnectorFault::Form(told(text, &fault))))?;
+    let connectors = match parsed.connectors {
+        None => return Ok(BTreeMap::new()),
+        Some(Value::Table(connectors)) => connectors,
+        Some(_) => return Err(error(file, "", "", ConnectorFault::NoTable)),
+    };
+    let table = |(name, value): (String, Value)| match value {
+        Value::Table(table) => Ok((name, table)),
+        _ => Err(error(file, &name, "", ConnectorFault::NoTable)),
+    };
+    connectors.into_iter().map(table).collect()
 }
 
 /// Where and what, without the line itself, which may hold a secret that should not be there.

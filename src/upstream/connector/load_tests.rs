@@ -62,7 +62,7 @@ fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     assert_eq!(acme.grace, Some(Duration::from_secs(30)));
     assert_eq!(acme.sharing, Sharing::Any);
     assert!(acme.rotates && !acme.old_access_survives);
-    assert_eq!((acme.pkce, acme.client_auth), (None, None));
+    assert_eq!((acme.pkce, acme.client_auth), (true, None));
 }
 
 #[test]
@@ -124,6 +124,28 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
         assert!(
             said.starts_with("broker.toml: ") && !said.contains("s3cret"),
             "{said}"
+        );
+    }
+    // The table is forgotten, or its key is.
+    for (text, blamed) in [
+        (
+            "[connectors]\nclient_secret = \"s3cret\"\n",
+            "connectors.client_secret: ",
+        ),
+        (
+            "[connectors]\nclient_secret = [\"s3cret\"]\n",
+            "connectors.client_secret: ",
+        ),
+        ("connectors.acme = \"s3cret\"\n", "connectors.acme: "),
+        ("connectors = \"s3cret\"\n", "connectors: "),
+        ("[[connectors]]\nclient_secret = \"s3cret\"\n", "connectors: "),
+    ] {
+        let said = load(text).unwrap_err().to_string();
+        assert!(
+            said.starts_with(&format!("broker.toml: {blamed}"))
+                && said.contains("write [connectors.NAME]")
+                && !said.contains("s3cret"),
+            "{text}: {said}"
         );
     }
 }
@@ -216,6 +238,14 @@ fn a_name_is_in_one_file_only_and_its_provider_in_the_registry() {
         one.clone()
             .with_file("two.toml", claude, &["claude".to_owned()])
             .is_ok()
+    );
+    // A file of the operator is one whatever it is called.
+    let ours = "registry/connectors/claude.toml";
+    let twice = Connectors::shipped().unwrap().with_file(ours, claude, &[]);
+    let error = twice.unwrap().with_file("two.toml", claude, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("two.toml: connectors.claude: is in {ours} already; keep one of them")
     );
     let error = one.check_providers(|name| name != "generic").unwrap_err();
     assert_eq!(

@@ -56,7 +56,7 @@ raw! {
     scope_on_refresh: bool = required,
     authorize_params: BTreeMap<String, String> = required,
     redirects: Vec<RawRedirect> = required,
-    pkce: Option<bool> = optional,
+    pkce: bool = required,
     exchange_encoding: Encoding = required,
     refresh_encoding: Encoding = required,
     expiry: ExpirySource = required,

@@ -179,6 +179,16 @@ const WRONG: &[(&str, &str, &str)] = &[
         "error_at",
         "unknown variant `message`",
     ),
+    (
+        "permanent_errors = [\"invalid_grant\", \"invalid_client\"]",
+        "permanent_errors",
+        "invalid_client blames the client and never the grant",
+    ),
+    (
+        "permanent_errors = [\"invalid_request\"]",
+        "permanent_errors",
+        "remove it",
+    ),
     ("permanent_errors = [\"\"]", "permanent_errors", "mend it"),
     (
         "unprocessed_errors = [\"invalid_grant\"]",

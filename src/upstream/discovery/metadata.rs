@@ -6,6 +6,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::DiscoveryError;
+use crate::upstream::connector::load::ConnectorFault;
 use crate::upstream::connector::{ClientAuth, Connector, checked_url};
 use crate::upstream::redact::clip;
 
@@ -66,7 +67,7 @@ impl Metadata {
                 });
             }
             (None, Some(url)) => {
-                let checked = checked_url(url, &connector.hosts);
+                let checked = discovered_url(url, connector);
                 Some(checked.map_err(|fault| DiscoveryError::Endpoint {
                     place: place.to_owned(),
                     url: clip(url, 256),
@@ -78,7 +79,7 @@ impl Metadata {
         // Refreshing goes on without these, so that a fault in one of them is told and stops nothing.
         let mut optional = |named: &'static str, set: bool, url: &Option<String>| {
             let url = url.as_deref().filter(|_| !set)?;
-            let checked = checked_url(url, &connector.hosts);
+            let checked = discovered_url(url, connector);
             checked
                 .map_err(|fault| {
                     oddities.push(Oddity::Endpoint {
@@ -124,9 +125,8 @@ impl Metadata {
                 listed: methods.clone(),
             });
         }
-        let of_redirects = connector.redirects.iter().filter_map(|redirect| redirect.pkce);
-        let mut said = of_redirects.chain(connector.pkce);
-        if self.lacks_s256() && said.any(|pkce| pkce) {
+        let mut redirects = connector.redirects.iter();
+        if self.lacks_s256() && redirects.any(|redirect| redirect.pkce.unwrap_or(connector.pkce)) {
             oddities.push(Oddity::Pkce {
                 listed: self.challenge_methods.clone().unwrap_or_default(),
             });
@@ -138,6 +138,24 @@ impl Metadata {
     fn lacks_s256(&self) -> bool {
         let methods = self.challenge_methods.as_ref();
         methods.is_some_and(|methods| !methods.iter().any(|method| method == "S256"))
+    }
+}
+
+/// An endpoint that a document names, if the connector may have it without being told so: the list says hosts alone,
+/// and on each of them only the server that the operator means should be asked, not whatever else listens there.
+fn discovered_url(text: &str, connector: &Connector) -> Result<Url, ConnectorFault> {
+    let url = checked_url(text, &connector.hosts)?;
+    let issuer = connector
+        .issuer
+        .as_deref()
+        .and_then(|issuer| Url::parse(issuer).ok());
+    let Some(issuer) = issuer.filter(|issuer| issuer.scheme() == url.scheme()) else {
+        return Err(ConnectorFault::OtherScheme);
+    };
+    // A URL of this type has no port where it is its scheme's.
+    match url.port() {
+        Some(port) if issuer.port() != Some(port) => Err(ConnectorFault::OtherPort(port)),
+        _ => Ok(url),
     }
 }
 
@@ -160,8 +178,6 @@ pub struct Endpoints {
     pub device: Option<Url>,
     /// How the client authenticates.
     pub client_auth: ClientAuth,
-    /// Whether S256 is used (RFC 7636) with a redirect that does not say.
-    pub pkce: bool,
 }
 
 impl Endpoints {
@@ -179,9 +195,6 @@ impl Endpoints {
             revoke: or_found(&connector.revoke_url, |it| &it.revoke),
             device: or_found(&connector.device_authorization_url, |it| &it.device),
             client_auth: client_auth(connector, metadata)?,
-            pkce: connector
-                .pkce
-                .unwrap_or(!metadata.is_some_and(Metadata::lacks_s256)),
         })
     }
 }
@@ -225,7 +238,7 @@ pub enum Oddity {
         /// What it lists.
         listed: Vec<String>,
     },
-    /// S256 is asked for and the server does not list it.
+    /// S256 is used and the server does not list it.
     Pkce {
         /// What it lists.
         listed: Vec<String>,
@@ -263,10 +276,13 @@ impl fmt::Display for Oddity {
                 )
             }
             Oddity::Pkce { listed } => {
-                let listed = listed.join(", ");
+                let listed = match listed.as_slice() {
+                    [] => "no method".to_owned(),
+                    methods => methods.join(", "),
+                };
                 write!(
                     f,
-                    "pkce is true and the server lists {listed}: ask its operator for S256, or set pkce = false"
+                    "S256 is used and the server lists {listed}: ask its operator for S256, or set pkce = false"
                 )
             }
             Oddity::Endpoint { named, url, fault } => write!(f, "{named} {url} is not used: {fault}"),

@@ -4,11 +4,13 @@
 //! make together. Promises: what is configured wins; a document counts only if it is the issuer's own and its
 //! endpoints are ones that the connector could have; it is asked for by one task at a time, at most every [`REST`],
 //! bounded in size and time, without redirects; it is used for [`FRESH`], then refetched beside the use that finds it
-//! old, and used for [`USABLE`] at most. Nothing of a grant is sent before its endpoint is known.
+//! old, and used for [`USABLE`] at most; where a token endpoint it names answers as none does, it is refetched before
+//! the next use. Nothing of a grant is sent before its endpoint is known.
 
 mod metadata;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -127,6 +129,8 @@ struct Found {
     /// On the clock that only goes forward.
     since: Duration,
     at: Time,
+    /// Whether it seems to hold no longer; so until somebody has asked again.
+    doubted: AtomicBool,
 }
 
 struct Failed {
@@ -155,11 +159,17 @@ impl Discovery {
         let Some(server) = self.server(connector) else {
             return Endpoints::of(connector, None);
         };
-        if let Some(found) = server.found(&*self.clock, FRESH) {
+        if let Some(found) = server.current(&*self.clock) {
             return Endpoints::of(connector, Some(&found.metadata));
         }
         if let Some(found) = server.found(&*self.clock, USABLE) {
-            self.ask_beside(&server);
+            if !found.doubted.load(Ordering::Relaxed) {
+                self.ask_beside(&server);
+                return Endpoints::of(connector, Some(&found.metadata));
+            }
+            // What is doubted is better than nothing.
+            let again = tokio::time::timeout(limit, self.ask(&server)).await;
+            let found = again.ok().and_then(Result::ok).unwrap_or(found);
             return Endpoints::of(connector, Some(&found.metadata));
         }
         if !needs_metadata(connector) {
@@ -169,6 +179,24 @@ impl Discovery {
         let found = tokio::time::timeout(limit, self.ask(&server)).await;
         let found = found.map_err(|_| DiscoveryError::Slow(limit))??;
         Endpoints::of(connector, Some(&found.metadata))
+    }
+
+    /// The token endpoint that was found for `connector` cannot be reached or answers as none does: the server may
+    /// have moved it. What was found just now is not doubted, so that nobody asks more often than every [`REST`].
+    pub(super) fn doubt(&self, connector: &Connector) {
+        let found = self.server(connector).and_then(|server| server.found.load_full());
+        let Some(found) = found else {
+            return;
+        };
+        let age = self.clock.monotonic().saturating_sub(found.since);
+        if age >= REST && !found.doubted.swap(true, Ordering::Relaxed) {
+            let (connector, place) = (connector.name.as_str(), &found.place);
+            tracing::warn!(
+                connector,
+                place,
+                "the discovered token endpoint may have moved: it is looked up again"
+            );
+        }
     }
 
     pub(super) fn known(&self, connector: &Connector) -> Discovered {
@@ -224,7 +252,7 @@ impl Discovery {
     /// What the server says of itself, found out by whoever comes first.
     async fn ask(&self, server: &Arc<Server>) -> Result<Arc<Found>, DiscoveryError> {
         let flight = Arc::clone(&server.flight).lock_owned().await;
-        if let Some(found) = server.found(&*self.clock, FRESH) {
+        if let Some(found) = server.current(&*self.clock) {
             return Ok(found);
         }
         if let Some(failed) = server.rests(&*self.clock) {
@@ -260,6 +288,7 @@ impl Discovery {
                         place,
                         since,
                         at,
+                        doubted: AtomicBool::new(false),
                     });
                     server.found.store(Some(Arc::clone(&found)));
                     server.failed.store(None);
@@ -273,6 +302,10 @@ impl Discovery {
                         at,
                     };
                     server.failed.store(Some(Arc::new(failed)));
+                    // Nobody waits in vain for that again before the endpoint has failed once more.
+                    if let Some(found) = server.found.load_full() {
+                        found.doubted.store(false, Ordering::Relaxed);
+                    }
                     Err(error)
                 }
             };
@@ -283,6 +316,12 @@ impl Discovery {
 }
 
 impl Server {
+    /// What was found, if nobody has to ask again.
+    fn current(&self, clock: &dyn Clock) -> Option<Arc<Found>> {
+        let found = self.found(clock, FRESH);
+        found.filter(|found| !found.doubted.load(Ordering::Relaxed))
+    }
+
     /// What was found, if it is no older than `most`.
     fn found(&self, clock: &dyn Clock, most: Duration) -> Option<Arc<Found>> {
         let found = self.found.load_full();

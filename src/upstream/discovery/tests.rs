@@ -122,6 +122,18 @@ fn a_token_endpoint_that_the_connector_may_not_have_is_refused() {
         .unwrap_err();
         assert!(error.to_string().contains(says), "{url}: {error}");
     }
+    for port in [22, 80, 8443] {
+        let url = format!("https://id.example:{port}/token");
+        let error = take(
+            &connector(""),
+            document(serde_json::json!({ "token_endpoint": url })),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("has port {port}, which is neither")),
+            "{error}"
+        );
+    }
     let none = document(serde_json::json!({ "token_endpoint": null }));
     let error = take(&connector(""), none).unwrap_err();
     assert!(error.to_string().contains("set token_url"), "{error}");
@@ -133,6 +145,50 @@ fn a_token_endpoint_that_the_connector_may_not_have_is_refused() {
     let (metadata, _) = take(&set, elsewhere).unwrap();
     let endpoints = Endpoints::of(&set, Some(&metadata)).unwrap();
     assert_eq!(endpoints.token.as_str(), "https://id.example/mine");
+}
+
+// req: N10
+#[test]
+fn an_endpoint_is_where_its_issuer_is_or_where_the_operator_says() {
+    let issuer = "https://localhost:8443";
+    let at = |url: &str| serde_json::json!({ "issuer": issuer, "token_endpoint": url });
+    let connector = |more: &str| {
+        let text = format!("[connectors.acme]\nissuer = \"{issuer}\"\nclient_id = \"c\"\n{more}");
+        Arc::clone(Connectors::load_text("test", &text).unwrap().get("acme").unwrap())
+    };
+    for (url, says) in [
+        ("https://localhost:8443/token", ""),
+        ("https://localhost/token", ""),
+        ("https://localhost:443/token", ""),
+        ("http://localhost:8443/token", "another scheme"),
+        ("http://localhost:9999/", "another scheme"),
+        ("http://localhost/token", "another scheme"),
+        ("https://localhost:9999/token", "port 9999"),
+    ] {
+        match take(&connector(""), at(url)) {
+            Ok(_) => assert_eq!(says, "", "{url}"),
+            Err(error) => assert!(
+                !says.is_empty() && error.to_string().contains(says),
+                "{url}: {error}"
+            ),
+        }
+    }
+    // The same for the others, which are left out; and what is written down is used.
+    let mut document = at("https://localhost:8443/token");
+    document["revocation_endpoint"] = "https://localhost:22/".into();
+    let (metadata, oddities) = take(&connector(""), document.clone()).unwrap();
+    assert_eq!(metadata.revoke, None);
+    assert!(
+        oddities.len() == 1 && oddities[0].contains("port 22"),
+        "{oddities:?}"
+    );
+    let set = connector("revoke_url = \"https://localhost:22/\"\ntoken_url = \"http://localhost:9999/\"\n");
+    document["token_endpoint"] = "http://localhost:9999/".into();
+    let (metadata, oddities) = take(&set, document).unwrap();
+    assert_eq!(oddities, [""; 0]);
+    let endpoints = Endpoints::of(&set, Some(&metadata)).unwrap();
+    assert_eq!(endpoints.token.as_str(), "http://localhost:9999/");
+    assert_eq!(endpoints.revoke.unwrap().as_str(), "https://localhost:22/");
 }
 
 #[test]
@@ -197,23 +253,45 @@ fn how_the_client_shows_who_it_is_is_the_servers_to_say_where_it_is_open() {
 
 // req: N10
 #[test]
-fn s256_is_used_unless_the_server_says_that_it_cannot() {
+fn only_the_configuration_switches_s256_off() {
     let pkce = |more: &str, listed: serde_json::Value| {
         let connector = connector(more);
         let methods = serde_json::json!({ "code_challenge_methods_supported": listed });
-        let (metadata, oddities) = take(&connector, document(methods)).unwrap();
-        (Endpoints::of(&connector, Some(&metadata)).unwrap().pkce, oddities)
+        let (_, oddities) = take(&connector, document(methods)).unwrap();
+        (connector.pkce, oddities)
     };
     let (plain, both) = (serde_json::json!(["plain"]), serde_json::json!(["plain", "S256"]));
     assert_eq!(pkce("", serde_json::Value::Null), (true, vec![]));
     assert_eq!(pkce("", both.clone()), (true, vec![]));
-    assert_eq!(pkce("", plain.clone()), (false, vec![]));
     assert_eq!(pkce("pkce = false\n", both), (false, vec![]));
-    let (used, oddities) = pkce("pkce = true\n", plain);
-    assert!(
-        used && oddities.len() == 1 && oddities[0].contains("set pkce = false"),
-        "{oddities:?}"
-    );
+    assert_eq!(pkce("pkce = false\n", plain.clone()), (false, vec![]));
+    // Nothing that comes over the network is a reason to go without (RFC 9700 section 2.1.1).
+    for (more, listed, lists) in [
+        ("", plain.clone(), "plain"),
+        ("pkce = true\n", plain.clone(), "plain"),
+        ("", serde_json::json!([]), "no method"),
+        // One way back that uses it is enough.
+        (
+            "pkce = false\nredirects = [\
+             { kind = \"loopback\", host = \"::1\", ports = [], path = \"/\", pkce = true }]\n",
+            plain.clone(),
+            "plain",
+        ),
+    ] {
+        let (used, oddities) = pkce(more, listed);
+        let [oddity] = oddities.as_slice() else {
+            panic!("{more}: {oddities:?}");
+        };
+        assert_eq!(used, !more.starts_with("pkce = false"), "{more}");
+        assert!(
+            oddity.contains(&format!("the server lists {lists}: ")) && oddity.contains("set pkce = false"),
+            "{oddity}"
+        );
+    }
+    // No way back uses it, whatever the connector says of those that do not say.
+    let none = "redirects = [\
+        { kind = \"loopback\", host = \"::1\", ports = [], path = \"/\", pkce = false }]\n";
+    assert_eq!(pkce(none, plain).1, [""; 0]);
 }
 
 #[test]
@@ -222,7 +300,7 @@ fn a_connector_without_an_issuer_needs_no_metadata() {
     let connectors = Connectors::load_text("test", text).unwrap();
     let acme = connectors.get("acme").unwrap();
     let endpoints = Endpoints::of(acme, None).unwrap();
-    assert_eq!((endpoints.client_auth, endpoints.pkce), (ClientAuth::None, true));
+    assert_eq!(endpoints.client_auth, ClientAuth::None);
     assert!(!needs_metadata(acme));
     assert!(needs_metadata(&connector("")));
     assert!(needs_metadata(&connector(&format!(

@@ -8,9 +8,10 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Request};
 use zeroize::Zeroizing;
 
+use super::client_secret::{self, SecretError};
 use crate::domain::secret::Exposure;
 use crate::upstream::RefreshRequest;
-use crate::upstream::connector::{ClientAuth, Connector, Encoding, SecretRef};
+use crate::upstream::connector::{ClientAuth, Encoding};
 use crate::upstream::discovery::Endpoints;
 
 /// Why a request cannot be built.
@@ -18,14 +19,8 @@ use crate::upstream::discovery::Endpoints;
 pub(super) enum BuildError {
     #[error("the refresh token is no UTF-8; sign in again")]
     RefreshToken,
-    #[error("the environment variable {0} with the client secret is not set; set it and restart")]
-    SecretEnv(String),
-    #[error(
-        "the file {path} with the client secret cannot be read: {source}; check that it exists and its mode"
-    )]
-    SecretFile { path: String, source: std::io::Error },
-    #[error("the client secret is empty or no UTF-8; mend it")]
-    SecretText,
+    #[error(transparent)]
+    ClientSecret(#[from] SecretError),
     #[error("the request cannot be built: {0}; check the connector's token_url")]
     Request(reqwest::Error),
     #[error("the client id or secret cannot be sent in a header; choose client_auth = \"post\"")]
@@ -59,7 +54,7 @@ pub(super) async fn build(
     let scope = request.scopes.join(" ");
     let secret = match endpoints.client_auth {
         ClientAuth::None => None,
-        ClientAuth::Basic | ClientAuth::Post => client_secret(connector).await?,
+        ClientAuth::Basic | ClientAuth::Post => client_secret::read(connector).await?,
     };
 
     let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token)];
@@ -93,35 +88,6 @@ pub(super) async fn build(
         );
     }
     post.build().map_err(BuildError::Request)
-}
-
-async fn client_secret(connector: &Connector) -> Result<Option<Zeroizing<String>>, BuildError> {
-    let mut secret = match &connector.client_secret {
-        None => return Ok(None),
-        Some(SecretRef::Env(name)) => {
-            Zeroizing::new(std::env::var(name).map_err(|_| BuildError::SecretEnv(name.clone()))?)
-        }
-        Some(SecretRef::File(path)) => {
-            let read = tokio::fs::read(path).await.map(Zeroizing::new);
-            let bytes = read.map_err(|source| BuildError::SecretFile {
-                path: path.display().to_string(),
-                source,
-            })?;
-            let text = std::str::from_utf8(&bytes).map_err(|_| BuildError::SecretText)?;
-            Zeroizing::new(text.to_owned())
-        }
-    };
-    if secret.ends_with('\n') {
-        secret.pop();
-        if secret.ends_with('\r') {
-            secret.pop();
-        }
-    }
-    if secret.is_empty() {
-        Err(BuildError::SecretText)
-    } else {
-        Ok(Some(secret))
-    }
 }
 
 /// RFC 6749 section 2.3.1: both parts form-encoded, then HTTP Basic (RFC 7617).
