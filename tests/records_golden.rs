@@ -16,6 +16,8 @@ mod billing;
 mod bytes;
 #[path = "records_golden/directory.rs"]
 mod directory;
+#[path = "records_golden/lineage.rs"]
+mod lineage;
 #[path = "records_golden/platform.rs"]
 mod platform;
 #[path = "records_golden/policy.rs"]
@@ -27,12 +29,11 @@ use credbroker::domain::credential::Credential;
 use credbroker::domain::enrollment::EnrollmentToken;
 use credbroker::domain::id::{Id, MemberId};
 use credbroker::domain::lease::{Handed, Holder, Lease};
-use credbroker::domain::lineage::{Fingerprint, Lineage, Link, Origin};
 use credbroker::domain::lock::{Lock, LockTarget};
 use credbroker::domain::mode::{AuthMode, CredentialKind, ModeSet};
 use credbroker::domain::owner::Owner;
 use credbroker::domain::profile::OnRejection;
-use credbroker::domain::rejection::{Failing, Forced, Row, Share, Window};
+use credbroker::domain::rejection::Row;
 use credbroker::domain::rotation::{Death, Fence, Incarnation, Phase, Rotation, Sent};
 use credbroker::domain::secret::Secret;
 use credbroker::domain::task::{Capacity, Task};
@@ -312,25 +313,6 @@ fn credentials_in_every_phase() {
 }
 
 #[test]
-fn the_generations_of_a_grant() {
-    for origin in [Origin::Brought, Origin::Refreshed, Origin::Recovered] {
-        let link = Link {
-            generation: 3,
-            at: at(20),
-            origin,
-            refresh: Some(Fingerprint([21; 16])),
-            access: None,
-            fence: (origin != Origin::Brought).then_some(Fence(23)),
-        };
-        let value = Lineage {
-            links: vec![link],
-            refresh_expires: Some(at(22)),
-        };
-        check(&format!("lineage-{}", origin.name()), &value, &[1]);
-    }
-}
-
-#[test]
 fn credentials_of_every_kind() {
     for kind in [
         CredentialKind::OAuthGrant,
@@ -451,33 +433,6 @@ fn leases_of_every_mode_and_holder() {
         kind: Some(CredentialKind::ApiKey),
     });
     check("pin-2", &pin, &[0, 2]);
-}
-
-#[test]
-fn forced_rotations() {
-    let window = Window {
-        began: at(1),
-        count: 2,
-    };
-    check("forced-by", &window, &[]);
-    let holders = [
-        Holder::Agent(id(3)),
-        Holder::ApiKey(id(4)),
-        Holder::Operator(id(5)),
-    ];
-    let forced = Forced {
-        window,
-        generation: 3,
-        connected: 4,
-        failing: holders.map(|holder| Failing { holder, at: at(5) }).to_vec(),
-        shares: None,
-    };
-    older("forced", &forced);
-    let forced = Forced {
-        shares: Some(holders.map(|holder| Share { holder, count: 6 }).to_vec()),
-        ..forced
-    };
-    check("forced-2", &forced, &[4]);
 }
 
 #[test]

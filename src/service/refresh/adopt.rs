@@ -64,6 +64,15 @@ impl Refresher {
         }
         match self.blamed(says) {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
+            // The very token that was sent, and none to be used: nothing was granted.
+            Answer::Rotated(refresh_token) if is_same(old, &refresh_token) => {
+                let event = Event::Lost {
+                    message: "the provider gave the refresh token back and no access token".to_owned(),
+                    rule: rule(connector),
+                    retry_after,
+                };
+                self.settle(claim, event).await
+            }
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
                 let granted = NewSecret {
@@ -208,6 +217,13 @@ impl Refresher {
             .await?;
         Ok(Landing::Renewed)
     }
+}
+
+fn is_same(old: &CredentialSecret, new: &Secret<RefreshToken>) -> bool {
+    let why = Exposure::Inspect;
+    old.refresh
+        .as_ref()
+        .is_some_and(|old| old.expose(why) == new.expose(why))
 }
 
 /// What a new generation consists of.

@@ -125,6 +125,9 @@ impl Refresher {
             ..refresh_record(credential, fence)
         };
         record = record.phase(phase).outcome(outcome);
+        if begin.is_none() {
+            record = record.about("found", "staged answer");
+        }
         if let Some(cause) = credential.rotation.phase.cause() {
             record = record.about("cause", cause);
         }

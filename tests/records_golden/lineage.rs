@@ -1,0 +1,55 @@
+//! Where grants come from, and what reports of rejections have done to them.
+
+use credbroker::domain::lease::Holder;
+use credbroker::domain::lineage::{Fingerprint, Lineage, Link, Origin};
+use credbroker::domain::rejection::{Failing, Forced, Share, Window};
+use credbroker::domain::rotation::Fence;
+
+use super::bytes::{check, older};
+use super::{at, id};
+
+#[test]
+fn the_generations_of_a_grant() {
+    for origin in [Origin::Brought, Origin::Refreshed, Origin::Recovered] {
+        let link = Link {
+            generation: 3,
+            at: at(20),
+            origin,
+            refresh: Some(Fingerprint([21; 16])),
+            access: None,
+            fence: (origin != Origin::Brought).then_some(Fence(23)),
+        };
+        let value = Lineage {
+            links: vec![link],
+            refresh_expires: Some(at(22)),
+        };
+        check(&format!("lineage-{}", origin.name()), &value, &[1]);
+    }
+}
+
+#[test]
+fn forced_rotations() {
+    let window = Window {
+        began: at(1),
+        count: 2,
+    };
+    check("forced-by", &window, &[]);
+    let holders = [
+        Holder::Agent(id(3)),
+        Holder::ApiKey(id(4)),
+        Holder::Operator(id(5)),
+    ];
+    let forced = Forced {
+        window,
+        generation: 3,
+        connected: 4,
+        failing: holders.map(|holder| Failing { holder, at: at(5) }).to_vec(),
+        shares: None,
+    };
+    older("forced", &forced);
+    let forced = Forced {
+        shares: Some(holders.map(|holder| Share { holder, count: 6 }).to_vec()),
+        ..forced
+    };
+    check("forced-2", &forced, &[4]);
+}
