@@ -127,7 +127,9 @@ impl Scene {
             .iter()
             .rposition(|record| record.action == "credential.refresh" && record.phase == "begin");
         let records = records.into_iter().skip(killed.unwrap());
-        let recovered = records.filter(|record| record.action == "credential.refresh_recover");
+        let recovered = records.filter(|record| {
+            record.action == "credential.refresh_recover" && record.subject.contains_key("found")
+        });
         let told = recovered.map(|record| {
             let found = match record.subject["found"].as_str() {
                 "staged answer" => Found::Staged,

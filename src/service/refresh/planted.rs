@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::exchange::Unsettled;
 use super::flights::Landed;
 use super::{Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::rotation::{Phase, Rotation, Step};
 use crate::domain::time::Time;
 use crate::store::record::Changes;
-use crate::store::{Commit, Revision};
 use crate::upstream::Delivery;
 use crate::upstream::answer::Answer;
 
@@ -126,23 +124,17 @@ impl Refresher {
         }
     }
 
-    pub(super) async fn commit(
-        &self,
-        credential: &Credential,
-        revision: Revision,
-        changes: Changes,
-    ) -> Result<Commit, Unsettled> {
-        let unwaited = match credential.rotation.phase {
+    pub(super) fn unawaited(&self, phase: &Phase) -> bool {
+        match phase {
             Phase::Live { .. } => self.planted(Planted::WakeEarly),
             Phase::Claimed { .. } => self.planted(Planted::ClaimAfterSending),
             _ => false,
-        };
-        if unwaited {
-            let records = std::sync::Arc::clone(&self.parts.records);
-            tokio::spawn(async move { records.commit(changes).await });
-            return Ok(Commit::Applied(revision));
         }
-        Ok(self.parts.records.commit(changes).await?)
+    }
+
+    pub(super) fn commit_later(&self, changes: Changes) {
+        let records = std::sync::Arc::clone(&self.parts.records);
+        tokio::spawn(async move { records.commit(changes).await });
     }
 
     pub(super) fn found(&self, rotation: &Rotation, next: Rotation, step: Step) -> (Rotation, Step) {

@@ -82,7 +82,11 @@ impl Refresher {
             changes = changes.at(&key, revision);
         }
         changes = changes.put(&key, credential);
-        match self.commit(credential, revision, changes).await? {
+        if self.unawaited(&credential.rotation.phase) {
+            self.commit_later(changes);
+            return Ok(revision);
+        }
+        match self.parts.records.commit(changes).await? {
             Commit::Applied(revision) => Ok(revision),
             Commit::Conflict => Err(Unsettled::Superseded),
         }
@@ -126,7 +130,7 @@ impl Refresher {
         };
         record = record.phase(phase).outcome(outcome);
         if begin.is_none() {
-            record = record.about("found", "staged answer");
+            record = record.about("settled", "staged answer");
         }
         if let Some(cause) = credential.rotation.phase.cause() {
             record = record.about("cause", cause);
