@@ -11,10 +11,10 @@ const PLANTED: &[(Planted, &[&str])] = &[
     (Planted::SkipReread, &["needed"]),
     (Planted::WakeEarly, &["true-journal"]),
     (Planted::CancelWithCaller, &["never-cancelled"]),
-    (Planted::LostIsNotProcessed, &["rested", "never-stale"]),
-    (Planted::FoundClaimIsFree, &["rested"]),
+    (Planted::LostIsNotProcessed, &["told-as-lost"]),
+    (Planted::FoundClaimIsFree, &["told-as-lost"]),
     (Planted::ClaimAfterSending, &["claimed-first"]),
-    (Planted::StagedIsDropped, &["never-resent"]),
+    (Planted::StagedIsDropped, &["never-resent", "told-as-lost"]),
     (
         Planted::Unguarded,
         &["never-back", "one-token-a-generation", "true-tokens", "whole"],
