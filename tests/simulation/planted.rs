@@ -12,6 +12,7 @@ const PLANTED: &[(Planted, &[&str])] = &[
     (Planted::WakeEarly, &["true-journal"]),
     (Planted::CancelWithCaller, &["never-cancelled"]),
     (Planted::LostIsNotProcessed, &["told-as-lost"]),
+    (Planted::GatewayIsNotProcessed, &["told-as-lost"]),
     (Planted::FoundClaimIsFree, &["told-as-lost"]),
     (Planted::ClaimAfterSending, &["claimed-first"]),
     (Planted::StagedIsDropped, &["never-resent", "told-as-lost"]),

@@ -62,7 +62,7 @@ impl Refresher {
         if let Some(pass) = claim.pass.take() {
             pass.answered(&says, answer.status, plain);
         }
-        match self.blamed(says) {
+        match self.blamed(says, answer.status) {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             Answer::Rotated(refresh_token) => {
                 // A new refresh token and no access token: kept at once, and refreshed again at the next need.
