@@ -403,12 +403,15 @@ impl State {
         self.sendings[number].known = known;
     }
 
-    /// The process ended: what was answered and not stored is not known.
+    /// The process ended: what came of a sending and was not stored is not known.
     pub fn forget_unstaged(&mut self) {
         for sending in &mut self.sendings {
+            let account = &self.accounts[sending.account];
+            let stored = account.fence > sending.fence || !matches!(account.phase, Phase::Claimed { .. });
             sending.known = match sending.known {
                 known if sending.staged => known,
-                Known::NotProcessed(_) => Known::NotProcessed(0),
+                // No connection: nothing is staged, and the state tells it.
+                known @ Known::NotProcessed(_) if stored => known,
                 _ => Known::Nothing,
             };
         }

@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use crate::journal::Kept;
 use crate::provider::{Tokens, number};
 use crate::report::{Violation, broken};
-use crate::world::World;
+use crate::world::{State, World};
 
 /// Which step of an account's refresh a commit is, and of which account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +39,8 @@ pub struct Account {
     pub acknowledged: u64,
     pub phase: Phase,
     pub fence: u64,
+    /// The fence at which the present generation was stored.
+    pub born: u64,
     pub refresh: Option<usize>,
     /// The access token of each generation.
     pub access: BTreeMap<u64, Option<usize>>,
@@ -92,6 +94,7 @@ impl Account {
             acknowledged: 1,
             phase: Phase::rested(),
             fence: 0,
+            born: 0,
             refresh: Some(refresh),
             access: BTreeMap::from([(1, None)]),
             reported: 0,
@@ -215,11 +218,14 @@ impl World {
             if dead && state.provider.is_alive(grant) {
                 return broken("no-false-death", format!("account {index} is given up and its grant is alive"));
             }
+            if generation > account.generation {
+                account.born = rotation.fence.0;
+            }
             account.generation = generation;
             account.fence = rotation.fence.0;
             account.refresh = Some(refresh);
             account.phase = rotation.phase.clone();
-            Ok(())
+            state.told_as_lost(index)
         })
     }
 
@@ -259,6 +265,35 @@ impl World {
             }
         });
         self.check(checked);
+    }
+}
+
+impl State {
+    /// The sendings of an account's refresh token, since its present generation, of which the broker cannot know what
+    /// came of them: their numbers.
+    pub fn lost(&self, index: usize, refresh: usize) -> impl Iterator<Item = usize> {
+        let born = self.accounts[index].born;
+        let sendings = self.sendings.iter().enumerate();
+        let lost = sendings.filter(move |(_, sent)| {
+            (sent.account, sent.refresh, sent.known) == (index, refresh, Known::Nothing) && sent.fence > born
+        });
+        lost.map(|(number, _)| number)
+    }
+
+    /// Whether the state hides that an answer was lost. Only a new generation makes up for that: an answer to another
+    /// sending, even one that was not processed, tells nothing of it.
+    fn told_as_lost(&self, index: usize) -> Result<(), Violation> {
+        let account = &self.accounts[index];
+        let lost = account
+            .refresh
+            .and_then(|refresh| self.lost(index, refresh).next());
+        match (&account.phase, lost) {
+            (Phase::Live { .. }, Some(lost)) => broken(
+                "told-as-lost",
+                format!("account {index} is live, and nobody knows what came of sending {lost}"),
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Refresher {
         if let Some(pass) = claim.pass.take() {
             pass.answered(&says, answer.status, plain);
         }
-        match self.blamed(says) {
+        match self.blamed(says, answer.status) {
             Answer::Granted(granted) => self.grant(claim, old, granted, answer.received).await,
             // The very token that was sent, and none to be used: nothing was granted.
             Answer::Rotated(refresh_token) if is_same(old, &refresh_token) => {

@@ -53,6 +53,8 @@ pub enum Planted {
     RejectedIsServed,
     /// What is handed out is not recorded first.
     Unrecorded,
+    /// A gateway's answer, of 500 and above, counts as not processed.
+    GatewayIsNotProcessed,
 }
 
 /// Ends a flight when it is dropped.
@@ -113,8 +115,13 @@ impl Refresher {
         }
     }
 
-    pub(super) fn blamed(&self, answer: Answer) -> Answer {
+    pub(super) fn blamed(&self, answer: Answer, status: u16) -> Answer {
         match answer {
+            Answer::Ambiguous { retry_after, message }
+                if status >= 500 && self.planted(Planted::GatewayIsNotProcessed) =>
+            {
+                Answer::NotProcessed { retry_after, message }
+            }
             Answer::Ambiguous { message, .. } if self.planted(Planted::FailureKills) => Answer::Refused {
                 code: "failed".to_owned(),
                 told: crate::domain::rotation::Told::Withdrawn,
