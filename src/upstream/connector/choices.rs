@@ -187,19 +187,19 @@ pub const CHOICES: &[Choice] = &[
         "quirks",
         "scope-list",
         "`scope` of an answer may be a JSON array",
-        "Twitch developer documentation",
+        "Twitch developer documentation (memory)",
     ),
     quirk(
         "quirks",
         "text-seconds",
         "numbers of seconds in an answer may be written as texts",
-        "Microsoft Entra ID v1.0 documentation",
+        "Microsoft Entra ID v1.0 documentation (memory)",
     ),
     quirk(
         "quirks",
         "error-in-success",
         "an error code in an answer of status 2xx counts as one of status 400",
-        "GitHub documentation; issue reports (Claude)",
+        "GitHub documentation (memory); issue reports (Claude)",
     ),
     standard("sharing", "any", "grants may be an org's or a member's", "ours"),
     standard(
