@@ -46,6 +46,8 @@ mod planted;
 mod provider;
 #[path = "simulation/report.rs"]
 mod report;
+#[path = "simulation/rest.rs"]
+mod rest;
 #[path = "simulation/schedule.rs"]
 mod schedule;
 mod support;

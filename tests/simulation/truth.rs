@@ -7,6 +7,7 @@ use credbroker::domain::id::{CredentialId, OrgId};
 use credbroker::domain::journal::{Action, Outcome, Phase as RecordPhase, Position};
 use credbroker::domain::rotation::Phase;
 use credbroker::domain::secret::Exposure;
+use credbroker::domain::time::Time;
 use credbroker::journal::simulated::entry;
 use credbroker::store::keys;
 use credbroker::store::model::{CredentialSecret, StagedAnswer};
@@ -58,7 +59,14 @@ pub struct Sending {
     pub refresh: usize,
     pub fence: u64,
     pub at: u64,
+    /// When the broker's claim says that this refresh token was sent first.
+    pub first: Time,
     pub known: Known,
+    /// Since when that is known: really, and by the broker's clock.
+    pub ended_at: u64,
+    pub ended: Time,
+    /// For how long the provider wants to be left alone, in milliseconds.
+    pub asked: u64,
     /// What was answered, where it granted.
     pub tokens: Option<Tokens>,
     /// Whether the answer is durable.
