@@ -31,6 +31,7 @@ const PLANTED: &[(Planted, &[&str])] = &[
     (Planted::FailureKills, &["no-false-death"]),
     (Planted::RetryAfterIgnored, &["rested"]),
     (Planted::RejectedIsServed, &["never-rejected"]),
+    (Planted::StaleWaiter, &["one-flight"]),
     (Planted::Unrecorded, &["recorded-first"]),
 ];
 

@@ -42,6 +42,8 @@ pub struct Account {
     pub fence: u64,
     /// The fence at which the present generation was stored.
     pub born: u64,
+    /// The generation that the exchange of each fence brought.
+    pub brought: BTreeMap<u64, u64>,
     pub refresh: Option<usize>,
     /// The access token of each generation.
     pub access: BTreeMap<u64, Option<usize>>,
@@ -103,6 +105,7 @@ impl Account {
             phase: Phase::rested(),
             fence: 0,
             born: 0,
+            brought: BTreeMap::new(),
             refresh: Some(refresh),
             access: BTreeMap::from([(1, None)]),
             reported: 0,
@@ -219,6 +222,7 @@ impl World {
                 if expected != Some(refresh) || access != Some(tokens.access) {
                     return broken("true-tokens", format!("generation {generation} is not what was answered: {tokens:?}"));
                 }
+                account.brought.insert(fence, generation);
             } else if account.refresh != Some(refresh) {
                 return broken("true-tokens", "the refresh token changed without a generation");
             }
