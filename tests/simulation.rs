@@ -46,6 +46,8 @@ mod planted;
 mod provider;
 #[path = "simulation/report.rs"]
 mod report;
+#[path = "simulation/rest.rs"]
+mod rest;
 #[path = "simulation/schedule.rs"]
 mod schedule;
 mod support;
@@ -57,6 +59,9 @@ mod truth;
 mod upheaval;
 #[path = "simulation/world.rs"]
 mod world;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::process::Command;
 
 use fleet::{number_of, sail};
 
@@ -89,6 +94,25 @@ fn a_seed_is_a_run() {
     }
 }
 
+/// And in another process: what fails in one can be looked at in any.
+#[test]
+fn a_seed_is_a_run_everywhere() {
+    for seed in ["3", "18", "59"] {
+        let run = || {
+            let mut replay = Command::new(std::env::current_exe().unwrap());
+            replay.args(["replay", "--exact", "--nocapture", "--test-threads=1"]);
+            let ran = replay.env("CREDBROKER_SIM_SEED", seed).output().unwrap();
+            let told = String::from_utf8(ran.stdout).unwrap();
+            let digest = told.lines().find(|line| line.starts_with(DIGEST));
+            digest.unwrap_or_else(|| panic!("seed {seed}: {told}")).to_owned()
+        };
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+}
+
+/// What the last line of a replay begins with.
+const DIGEST: &str = "digest of all that happened: ";
+
 /// A seed from the environment, with all that happens.
 #[test]
 fn replay() {
@@ -97,6 +121,9 @@ fn replay() {
     };
     let ended = schedule::run(seed, None, true);
     ended.trace.iter().for_each(|line| println!("{line}"));
+    let mut digest = DefaultHasher::new();
+    ended.trace.hash(&mut digest);
+    println!("{DIGEST}{} lines, {:016x}", ended.trace.len(), digest.finish());
     if let Some(violation) = ended.violation {
         panic!("{}", report::failure(seed, &violation));
     }

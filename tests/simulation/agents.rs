@@ -88,6 +88,8 @@ struct Begun {
     at: u64,
     acknowledged: u64,
     grants: usize,
+    /// The fence of the exchange that was under way, where nothing else could serve.
+    waits_for: Option<u64>,
 }
 
 /// What a call came to.
@@ -210,10 +212,13 @@ impl State {
                 self.tally.reports += 1;
             }
         }
+        let under_way = matches!(account.phase, Phase::Claimed { .. } | Phase::Staged { .. });
+        let survives = self.provider.rules.survives;
         let begun = Begun {
             at,
             acknowledged: account.acknowledged,
             grants: account.grants.len(),
+            waits_for: (under_way && !survives).then_some(account.fence),
         };
         self.tally.calls += 1;
         (agent.clone(), begun)
@@ -254,6 +259,12 @@ impl State {
             );
         }
         let behind = format!("agent {index} gets generation {generation}");
+        // Nobody gets more than is stored, so that all who get it before there is a newer one get the same.
+        let brought = begun.waits_for.and_then(|fence| account.brought.get(&fence));
+        if let Some(brought) = brought.filter(|brought| generation < **brought) {
+            let message = format!("{behind} when the exchange it waited for brought {brought}");
+            return broken("one-flight", message);
+        }
         if generation < begun.acknowledged {
             let message = format!("{behind} when {} was stored before it asked", begun.acknowledged);
             return broken("never-back", message);

@@ -67,7 +67,11 @@ impl TokenEndpoint for SimEndpoint {
         let fate = world.with(|state| state.fate(number));
         let (known, delivery) = self.run(fate, refresh, number).await;
         world.point(Point::AfterAnswer).await;
-        world.with(|state| state.come_back(number, known));
+        let asked = match &delivery {
+            Delivery::Answered { retry_after, .. } => retry_after.map_or(0, |after| after.as_millis() as u64),
+            _ => 0,
+        };
+        world.with(|state| state.come_back(number, known, asked));
         guard.back = true;
         delivery
     }
@@ -183,7 +187,7 @@ impl Drop for Guard<'_> {
             return;
         }
         self.world.with(|state| {
-            state.sendings[self.number].known = Known::Nothing;
+            state.end(self.number, Known::Nothing);
             if state.down {
                 return;
             }
@@ -226,6 +230,7 @@ impl World {
         self.with(|state| {
             let now = state.now();
             let fence = credential.rotation.fence.0;
+            let wall = state.clocks.wall();
             let sent = state.sendings.len();
             state.note(|| format!("sending {sent} of rt-{refresh}, fence {fence}"));
             // A person may have signed in again between the claim and now: then the old grant is nobody's.
@@ -252,11 +257,14 @@ impl World {
                     format!("rt-{refresh} is sent while sending {other} is under way"),
                 );
             }
+            let first = match &credential.rotation.phase {
+                Phase::Claimed { sent, .. } if kept == Some(refresh) => Some(sent.first),
+                _ => None,
+            };
             if let Some(last) = state.sendings.iter().rposition(|sent| sent.refresh == refresh) {
                 state.tally.resent += 1;
-                state.may_resend(last, now)?;
+                state.may_resend(last, first)?;
             } else {
-                let wall = state.clocks.wall();
                 let even = state.clocks.even_since(0);
                 let lead = LEAD.as_millis() as u64;
                 let account = &state.accounts[account];
@@ -280,7 +288,11 @@ impl World {
                 refresh,
                 fence,
                 at: now,
+                first: first.unwrap_or(wall),
                 known: Known::UnderWay,
+                ended_at: now,
+                ended: wall,
+                asked: 0,
                 tokens: None,
                 staged: false,
             });
@@ -290,40 +302,6 @@ impl World {
 }
 
 impl State {
-    /// Whether a refresh token may be sent that was sent before.
-    fn may_resend(&self, last: usize, now: u64) -> Result<(), Violation> {
-        let sent = &self.sendings[last];
-        let refresh = sent.refresh;
-        let even = self.clocks.even_since(sent.at);
-        let rules = &self.provider.rules;
-        // As the rotation says: shorter where nothing can come of it.
-        let harmless = !rules.rotates || rules.grace.is_some();
-        let rest = if harmless { 250 } else { 2_000 };
-        let refuse = |what: &str| broken("never-resent", format!("rt-{refresh} is sent again, {what}"));
-        match sent.known {
-            Known::UnderWay => refuse("and is under way"),
-            Known::NotProcessed(after) if even && now < sent.at + after.min(300_000) => broken(
-                "rested",
-                format!("rt-{refresh} is sent again before its Retry-After of {after} ms"),
-            ),
-            Known::NotProcessed(_) => Ok(()),
-            Known::Nothing if even && now < sent.at + rest => broken(
-                "rested",
-                format!(
-                    "rt-{refresh} is sent again {} ms after its answer was lost",
-                    now - sent.at
-                ),
-            ),
-            Known::Nothing => Ok(()),
-            Known::Granted if !sent.staged => refuse("though its answer had come"),
-            Known::Granted if sent.tokens.is_some_and(|tokens| tokens.refresh.is_some()) => {
-                refuse("though a newer one is stored")
-            }
-            Known::Granted => Ok(()),
-            Known::Refused => refuse("though it was refused"),
-        }
-    }
-
     fn fate(&mut self, number: usize) -> Fate {
         let weather = self.weather;
         let fate = if self.calm || !self.dice.percent(weather.trouble) {
@@ -340,7 +318,10 @@ impl State {
                 9 => Fate::DoubledLate,
                 10 => Fate::Silent,
                 11 | 12 => Fate::Unprocessed(429, after),
-                13 => Fate::Unprocessed(self.dice.pick(&[500, 502, 503]), None),
+                13 => {
+                    let status = self.dice.pick(&[500, 502, 503]);
+                    Fate::Unprocessed(status, after.filter(|_| status == 503))
+                }
                 _ => Fate::Failed(self.dice.pick(&[500, 502, 503, 504])),
             }
         };
@@ -397,23 +378,36 @@ impl State {
         answer
     }
 
-    fn come_back(&mut self, number: usize, known: Known) {
+    fn come_back(&mut self, number: usize, known: Known, asked: u64) {
         self.note(|| format!("sending {number} comes back: {known:?}"));
         self.tally.lost += u64::from(known == Known::Nothing);
-        self.sendings[number].known = known;
+        self.end(number, known);
+        self.sendings[number].asked = asked;
+    }
+
+    /// What the broker can know of a sending, from now on.
+    fn end(&mut self, number: usize, known: Known) {
+        let (ended_at, ended) = (self.now(), self.clocks.wall());
+        let sending = &mut self.sendings[number];
+        (sending.known, sending.ended_at, sending.ended) = (known, ended_at, ended);
     }
 
     /// The process ended: what came of a sending and was not stored is not known.
     pub fn forget_unstaged(&mut self) {
-        for sending in &mut self.sendings {
+        for number in 0..self.sendings.len() {
+            let sending = &self.sendings[number];
             let account = &self.accounts[sending.account];
             let stored = account.fence > sending.fence || !matches!(account.phase, Phase::Claimed { .. });
-            sending.known = match sending.known {
-                known if sending.staged => known,
+            match sending.known {
+                _ if sending.staged => {}
                 // No connection: nothing is staged, and the state tells it.
-                known @ Known::NotProcessed(_) if stored => known,
-                _ => Known::Nothing,
-            };
+                Known::NotProcessed(_) if stored => {}
+                Known::Nothing => self.sendings[number].asked = 0,
+                _ => {
+                    self.end(number, Known::Nothing);
+                    self.sendings[number].asked = 0;
+                }
+            }
         }
     }
 

@@ -11,11 +11,14 @@ const PLANTED: &[(Planted, &[&str])] = &[
     (Planted::SkipReread, &["needed"]),
     (Planted::WakeEarly, &["true-journal"]),
     (Planted::CancelWithCaller, &["never-cancelled"]),
-    (Planted::LostIsNotProcessed, &["told-as-lost"]),
-    (Planted::GatewayIsNotProcessed, &["told-as-lost"]),
+    (Planted::LostIsNotProcessed, &["told-as-lost", "rested"]),
+    (Planted::GatewayIsNotProcessed, &["told-as-lost", "rested"]),
     (Planted::FoundClaimIsFree, &["told-as-lost"]),
     (Planted::ClaimAfterSending, &["claimed-first"]),
-    (Planted::StagedIsDropped, &["never-resent", "told-as-lost"]),
+    (
+        Planted::StagedIsDropped,
+        &["never-resent", "rested", "told-as-lost"],
+    ),
     (
         Planted::Unguarded,
         &["never-back", "one-token-a-generation", "true-tokens", "whole"],
@@ -28,6 +31,7 @@ const PLANTED: &[(Planted, &[&str])] = &[
     (Planted::FailureKills, &["no-false-death"]),
     (Planted::RetryAfterIgnored, &["rested"]),
     (Planted::RejectedIsServed, &["never-rejected"]),
+    (Planted::StaleWaiter, &["one-flight"]),
     (Planted::Unrecorded, &["recorded-first"]),
 ];
 

@@ -334,7 +334,7 @@ async fn lead_life(template: &'static Template, world: &Arc<World>, start: usize
     drop(storms);
     if world.with(|state| state.draining) {
         // It was told to stop: the next process goes on.
-        broker.refresher().drain().await;
+        upheaval::drain(world, &broker).await;
         world.end(|state| state.tally.restarts += 1);
         return false;
     }

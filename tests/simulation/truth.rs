@@ -7,6 +7,7 @@ use credbroker::domain::id::{CredentialId, OrgId};
 use credbroker::domain::journal::{Action, Outcome, Phase as RecordPhase, Position};
 use credbroker::domain::rotation::Phase;
 use credbroker::domain::secret::Exposure;
+use credbroker::domain::time::Time;
 use credbroker::journal::simulated::entry;
 use credbroker::store::keys;
 use credbroker::store::model::{CredentialSecret, StagedAnswer};
@@ -41,6 +42,8 @@ pub struct Account {
     pub fence: u64,
     /// The fence at which the present generation was stored.
     pub born: u64,
+    /// The generation that the exchange of each fence brought.
+    pub brought: BTreeMap<u64, u64>,
     pub refresh: Option<usize>,
     /// The access token of each generation.
     pub access: BTreeMap<u64, Option<usize>>,
@@ -58,7 +61,14 @@ pub struct Sending {
     pub refresh: usize,
     pub fence: u64,
     pub at: u64,
+    /// When the broker's claim says that this refresh token was sent first.
+    pub first: Time,
     pub known: Known,
+    /// Since when that is known: really, and by the broker's clock.
+    pub ended_at: u64,
+    pub ended: Time,
+    /// For how long the provider wants to be left alone, in milliseconds.
+    pub asked: u64,
     /// What was answered, where it granted.
     pub tokens: Option<Tokens>,
     /// Whether the answer is durable.
@@ -95,6 +105,7 @@ impl Account {
             phase: Phase::rested(),
             fence: 0,
             born: 0,
+            brought: BTreeMap::new(),
             refresh: Some(refresh),
             access: BTreeMap::from([(1, None)]),
             reported: 0,
@@ -211,6 +222,7 @@ impl World {
                 if expected != Some(refresh) || access != Some(tokens.access) {
                     return broken("true-tokens", format!("generation {generation} is not what was answered: {tokens:?}"));
                 }
+                account.brought.insert(fence, generation);
             } else if account.refresh != Some(refresh) {
                 return broken("true-tokens", "the refresh token changed without a generation");
             }

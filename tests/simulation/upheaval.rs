@@ -8,7 +8,7 @@ use credbroker::domain::reason::Reason;
 use credbroker::service::Broker;
 use tokio::task::JoinSet;
 
-use crate::agents::{Call, Ended, make};
+use crate::agents::{CALL_LIMIT, Call, Ended, make};
 use crate::provider::{End, refresh_text};
 use crate::template::{MEMBERS, Template, import};
 use crate::world::{Point, State, World};
@@ -96,8 +96,7 @@ pub fn begin(template: &'static Template, world: &Arc<World>, broker: &Arc<Broke
                 Upheaval::Kill => world.end(|state| state.tally.crash(Point::AnyTime)),
                 Upheaval::Restart => {
                     world.with(|state| state.draining = true);
-                    broker.refresher().drain().await;
-                    world.alive().await;
+                    drain(&world, &broker).await;
                     world.end(|state| state.tally.restarts += 1);
                 }
                 Upheaval::TakeBack => world.with(|state| {
@@ -108,6 +107,16 @@ pub fn begin(template: &'static Template, world: &Arc<World>, broker: &Arc<Broke
         });
     }
     storms
+}
+
+/// The broker is told to stop, and what it has under way ends.
+pub async fn drain(world: &World, broker: &Broker) {
+    let drained = tokio::time::timeout(CALL_LIMIT, broker.refresher().drain()).await;
+    if drained.is_err() {
+        let message = "a stop does not come to its end".to_owned();
+        world.violate("nothing-waits-for-ever", message);
+    }
+    world.alive().await;
 }
 
 /// A member signs in again, and the operator takes the new grant over.

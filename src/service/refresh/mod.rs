@@ -270,6 +270,7 @@ impl Refresher {
                 continue;
             }
             match self.join(org, id, need, Why::Asked).await {
+                Landing::Renewed if self.is_behind(&held) => return Ok(fresh(held, true)),
                 Landing::Renewed => exchanged = true,
                 Landing::Current => {}
                 Landing::Refused(refusal) => {
@@ -292,7 +293,7 @@ impl Refresher {
 
     /// Whether what was chosen of a credential may still be handed out, seen how it stands `now`.
     pub(super) fn still_good(&self, chosen: &Credential, now: &Credential) -> bool {
-        self.rules(now).still_good(&chosen.rotation, &now.rotation)
+        self.planted(Planted::StaleWaiter) || self.rules(now).still_good(&chosen.rotation, &now.rotation)
     }
 
     fn rules(&self, credential: &Credential) -> Rules {

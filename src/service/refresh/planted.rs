@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::flights::Landed;
-use super::{Need, Refresher};
+use super::{Held, Need, Refresher};
 use crate::domain::credential::Credential;
 use crate::domain::rotation::{Phase, Rotation, Step};
 use crate::domain::time::Time;
@@ -55,6 +55,8 @@ pub enum Planted {
     Unrecorded,
     /// A gateway's answer, of 500 and above, counts as not processed.
     GatewayIsNotProcessed,
+    /// Who waited for an exchange gets what there was before it.
+    StaleWaiter,
 }
 
 /// Ends a flight when it is dropped.
@@ -76,6 +78,14 @@ impl Refresher {
             .newer_than
             .filter(|_| !self.planted(Planted::RejectedIsServed));
         Need { newer_than, ..need }
+    }
+
+    pub(super) fn is_behind(&self, held: &Held) -> bool {
+        let under_way = matches!(
+            held.credential.value.rotation.phase,
+            Phase::Claimed { .. } | Phase::Staged { .. }
+        );
+        under_way && held.secret.value.access.is_some() && self.planted(Planted::StaleWaiter)
     }
 
     pub(super) fn until_landed<'a>(&self, landed: Landed<'a>) -> Option<Landed<'a>> {
