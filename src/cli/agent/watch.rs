@@ -29,7 +29,7 @@ pub enum WatchOutput {
 #[derive(Args, Debug)]
 pub struct WatchArgs {
     /// Go on after this cursor, from the JSON of an earlier event.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
     cursor: String,
     /// End after so many events.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -137,7 +137,21 @@ fn object(event: &proto::WatchEvent) -> Value {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: WatchArgs,
+    }
+
+    #[test]
+    fn a_cursor_may_begin_with_a_hyphen() {
+        let line = Line::try_parse_from(["watch", "--cursor", "-Yti5", "--limit", "1"]).unwrap();
+        assert_eq!((line.args.cursor.as_str(), line.args.limit), ("-Yti5", Some(1)));
+    }
 
     #[test]
     fn an_event_is_a_line() {
