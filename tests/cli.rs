@@ -53,17 +53,8 @@ impl Scene {
         drop(starting);
         let user = User::new();
         let address = broker.address.to_string();
-        let add = [
-            "context",
-            "add",
-            "test",
-            "--address",
-            &address,
-            "--ca-pin",
-            &broker.pin,
-        ];
-        let add = [&add[..], &["--org", ORG]].concat();
-        user.credbroker_with(&add, broker.operator_token()).await.good();
+        user.connect(&address, &broker.pin, ORG, broker.operator_token())
+            .await;
         Self { broker, user }
     }
 

@@ -113,18 +113,8 @@ async fn connectors_are_shown_by_command_to_people_and_programs() {
     broker.prepare().await;
     let user = User::new();
     let address = broker.address.to_string();
-    let add = [
-        "context",
-        "add",
-        "test",
-        "--address",
-        &address,
-        "--ca-pin",
-        &broker.pin,
-        "--org",
-        ORG,
-    ];
-    user.credbroker_with(&add, broker.operator_token()).await.good();
+    user.connect(&address, &broker.pin, ORG, broker.operator_token())
+        .await;
     let run = async |line: &str| user.credbroker(&line.split(' ').collect::<Vec<_>>()).await;
 
     let names = run("connector list -o name").await.good();

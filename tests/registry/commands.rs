@@ -116,18 +116,8 @@ async fn the_registry_is_shown_by_command_to_people_and_programs() {
     broker.prepare().await;
     let user = User::new();
     let address = broker.address.to_string();
-    let add = [
-        "context",
-        "add",
-        "test",
-        "--address",
-        &address,
-        "--ca-pin",
-        &broker.pin,
-        "--org",
-        ORG,
-    ];
-    user.credbroker_with(&add, broker.operator_token()).await.good();
+    user.connect(&address, &broker.pin, ORG, broker.operator_token())
+        .await;
     let run = async |line: &str| user.credbroker(&line.split(' ').collect::<Vec<_>>()).await;
     let show = async |line: &str| -> Value { run(&format!("{line} -o json")).await.json() };
 

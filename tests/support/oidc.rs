@@ -134,19 +134,21 @@ impl OidcServer {
 
     /// Whether it still takes a refresh token of the client for people. Uses the token up.
     pub async fn takes(&self, refresh_token: &str) -> bool {
+        self.present(refresh_token, CLI_CLIENT)
+            .await
+            .status()
+            .is_success()
+    }
+
+    /// Refreshes a grant of `client`, whatever comes of it.
+    async fn present(&self, refresh_token: &str, client: &str) -> reqwest::Response {
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token),
-            ("client_id", CLI_CLIENT),
+            ("client_id", client),
         ];
-        let answer = self
-            .client
-            .post(self.token_url())
-            .form(&form)
-            .send()
-            .await
-            .unwrap();
-        answer.status().is_success()
+        let request = self.client.post(self.token_url()).form(&form);
+        request.send().await.unwrap()
     }
 
     /// Makes a grant of the public client, whose access tokens live for `ttl` (whole seconds).
@@ -194,18 +196,7 @@ impl OidcServer {
     /// Refreshes a grant of the public client past any broker, as a copy of it elsewhere would: the new refresh
     /// token, where it is taken.
     pub async fn refresh(&self, refresh_token: &str) -> Option<String> {
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token),
-            ("client_id", PUBLIC_CLIENT),
-        ];
-        let told = self
-            .client
-            .post(self.token_url())
-            .form(&form)
-            .send()
-            .await
-            .unwrap();
+        let told = self.present(refresh_token, PUBLIC_CLIENT).await;
         let told: serde_json::Value = told.error_for_status().ok()?.json().await.unwrap();
         Some(told["refresh_token"].as_str().unwrap().to_owned())
     }

@@ -35,6 +35,13 @@ pub struct Ended {
 }
 
 impl User {
+    /// Adds the context `test`, of a broker's org.
+    pub async fn connect(&self, address: &str, ca_pin: &str, org: &str, token: &str) {
+        let place = ["context", "add", "test", "--address", address, "--ca-pin", ca_pin];
+        let add = [&place[..], &["--org", org]].concat();
+        self.credbroker_with(&add, token).await.good();
+    }
+
     pub fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("tmp")).unwrap();
