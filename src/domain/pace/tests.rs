@@ -214,9 +214,8 @@ proptest! {
     /// A clock that is put back while it is open: the pause is over at once, or has no more left than it had.
     #[test]
     fn a_clock_put_back_does_not_keep_it_open(
-        at in 0_u64..1_000_000, back in prop_oneof![1_u64..600, 1_u64..1_000_000], later in 0_u64..1_000,
+        at in 1_000_u64..1_000_000, back in prop_oneof![1_u64..600, 600_u64..1_000], later in 0_u64..2_000,
     ) {
-        prop_assume!(back <= at);
         let breaker = opened(busy(300), seconds(at));
         prop_assert!(breaker.clone().admit(seconds(at - back)) == Admission::Probe);
         match breaker.clone().admit(seconds(at - back + later)) {
