@@ -208,11 +208,13 @@ pub enum Group {
     Secrets,
     /// Have proxy grants checked, as a model proxy of the org's own.
     Proxy,
+    /// Connect and disconnect accounts on behalf of members.
+    Accounts,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Group; 11] = [
+    pub const ALL: [Group; 12] = [
         Group::Tasks,
         Group::Resolve,
         Group::Enrollment,
@@ -224,6 +226,7 @@ impl Group {
         Group::Watch,
         Group::Secrets,
         Group::Proxy,
+        Group::Accounts,
     ];
 
     /// What an API key may do where nothing was said: what a control plane needs to run tasks.
@@ -251,6 +254,7 @@ impl Group {
             Group::Watch => "watch",
             Group::Secrets => "secrets",
             Group::Proxy => "proxy",
+            Group::Accounts => "accounts",
         }
     }
 

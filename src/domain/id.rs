@@ -146,6 +146,10 @@ kinds! {
     Approval, ApprovalId, "apr";
     /// A lock.
     Lock, LockId, "lck";
+    /// A connection: an account on its way to being connected.
+    Connection, ConnectionId, "cnx";
+    /// A revocation of an account's tokens at its provider.
+    Revocation, RevocationId, "rev";
 }
 
 #[cfg(test)]

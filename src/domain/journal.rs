@@ -101,6 +101,14 @@ actions! {
     ProfileCreate, "profile.create";
     ProfileUpdate, "profile.update";
     ProfileRemove, "profile.remove";
+    ConnectionBegin, "connection.begin";
+    ConnectionExchange, "connection.exchange";
+    ConnectionFail, "connection.fail";
+    ConnectionCancel, "connection.cancel";
+    AccountConnect, "account.connect";
+    AccountDisconnect, "account.disconnect";
+    TokenRevoke, "account.revoke_tokens";
+    CredentialTest, "credential.test";
 }
 
 /// The place of a record in its journal, from 1.

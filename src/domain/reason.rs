@@ -307,6 +307,22 @@ reasons! {
         "One grant cannot be kept twice: whoever refreshes it first logs the other out. Sign in once more for this owner, or store it for one of them only.";
     ReauthFailed, "REAUTH_FAILED", Precondition, Member,
         "The provider rejects each new token that it issues: look at what it said, in the metadata. If the account is in order, sign in again.";
+    FlowUnsupported, "FLOW_UNSUPPORTED", Precondition, Caller,
+        "The connector has no such way to sign in: choose one of those in the metadata. 'credbroker connector show' lists what each needs.";
+    ConnectionLimit, "CONNECTION_LIMIT", Exhausted, Caller,
+        "As many accounts are being connected as may be at once: finish one, or cancel one with 'credbroker account cancel'.";
+    ConnectionState, "CONNECTION_STATE", Precondition, Caller,
+        "The connection does not wait for this: see how it stands, and begin it anew with 'credbroker account connect' where it has ended.";
+    ConnectionMismatch, "CONNECTION_MISMATCH", Precondition, Member,
+        "The code belongs to another sign-in: paste the whole of what the page of this one shows, or begin anew.";
+    ConnectionExpired, "CONNECTION_EXPIRED", Precondition, Member,
+        "Nobody signed in in time. Begin anew.";
+    ConnectionRefused, "CONNECTION_REFUSED", Precondition, Member,
+        "The provider refused the sign-in; what it said is in the metadata. Begin anew, and allow what is asked for.";
+    ConnectionLost, "CONNECTION_LOST", Unavailable, Provider,
+        "The provider's answer was lost, and a code works once: begin anew. What it may have granted meanwhile ends by itself or can be withdrawn in the account's settings there.";
+    ParallelismLimit, "PARALLELISM_LIMIT", Exhausted, Member,
+        "As many leases stand on this personal subscription as may at once. Release one, wait for one to end, or have an admin raise the cap.";
 }
 
 impl std::fmt::Display for Reason {

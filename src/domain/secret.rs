@@ -77,3 +77,9 @@ pub enum ActorToken {}
 pub enum ExtensionValue {}
 /// A proxy grant.
 pub enum ProxyGrantToken {}
+/// An authorization code (RFC 6749 section 4.1.2).
+pub enum AuthorizationCode {}
+/// The verifier of a code challenge (RFC 7636 section 4.1).
+pub enum CodeVerifier {}
+/// A device code (RFC 8628 section 3.2). Never leaves the process but to its token endpoint.
+pub enum DeviceCode {}

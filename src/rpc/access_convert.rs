@@ -68,6 +68,7 @@ pub(super) fn wire_groups(groups: &[Group]) -> Vec<i32> {
         Group::Watch => proto::ApiKeyGroup::Watch,
         Group::Secrets => proto::ApiKeyGroup::Secrets,
         Group::Proxy => proto::ApiKeyGroup::Proxy,
+        Group::Accounts => proto::ApiKeyGroup::Accounts,
     };
     groups.iter().map(|one| group(one) as i32).collect()
 }

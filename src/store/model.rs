@@ -409,6 +409,7 @@ choice!(Scope { 0 => Broker, 1 => Org(org), 2 => Project(org, project) });
 choice!(Group {
     0 => Tasks, 1 => Resolve, 2 => Enrollment, 3 => Agents, 4 => Directory, 5 => Credentials, 6 => Approvals,
     7 => Introspect, 8 => Watch, 9 => Secrets, 10 => Proxy,
+    11 => Accounts,
 });
 choice!(Capacity { 0 => Cloud, 1 => Local });
 choice!(LockTarget {

@@ -63,7 +63,7 @@ struct Kind {
 const DENIED: &str = "PERMISSION_DENIED";
 const WRONG_FAMILY: &str = "WRONG_CREDENTIAL_FAMILY";
 
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "tasks",
     "resolve",
     "enrollment",
@@ -75,6 +75,7 @@ const GROUPS: [&str; 11] = [
     "watch",
     "secrets",
     "proxy",
+    "accounts",
 ];
 
 /// A member who holds this role, and no other.

@@ -71,7 +71,7 @@ pub enum Action {
     },
 }
 
-const GROUPS: [(Group, proto::ApiKeyGroup); 11] = [
+const GROUPS: [(Group, proto::ApiKeyGroup); 12] = [
     (Group::Tasks, proto::ApiKeyGroup::Tasks),
     (Group::Resolve, proto::ApiKeyGroup::Resolve),
     (Group::Enrollment, proto::ApiKeyGroup::Enrollment),
@@ -83,6 +83,7 @@ const GROUPS: [(Group, proto::ApiKeyGroup); 11] = [
     (Group::Watch, proto::ApiKeyGroup::Watch),
     (Group::Secrets, proto::ApiKeyGroup::Secrets),
     (Group::Proxy, proto::ApiKeyGroup::Proxy),
+    (Group::Accounts, proto::ApiKeyGroup::Accounts),
 ];
 
 fn group(text: &str) -> Result<proto::ApiKeyGroup, String> {
