@@ -24,6 +24,7 @@ pub mod files;
 pub mod identity;
 pub mod input;
 pub mod login;
+pub mod loopback;
 pub mod operator;
 pub mod pin;
 pub mod render;
@@ -104,6 +105,8 @@ enum Command {
     Profile(Noun<operator::profile::Action>),
     /// Which modes may be used where: one file, shown, compared and applied.
     Policy(Noun<operator::policy::Action>),
+    /// The accounts that members connect: which there are, which are missing, and connecting them.
+    Account(Noun<operator::account::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
     /// The platform's own keys, for metered and shared use.
@@ -181,6 +184,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
+        Command::Account(noun) => noun!(account, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Approval(args) => agent::approval::run(args).await,
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
