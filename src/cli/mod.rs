@@ -27,6 +27,7 @@ pub mod login;
 pub mod loopback;
 pub mod operator;
 pub mod pin;
+pub mod qr;
 pub mod render;
 pub mod yaml;
 
@@ -40,7 +41,7 @@ An address given together with a pin or CA file is another broker: the current c
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
 Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise; \
-2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal.";
+2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal, 130 after Ctrl-C in 'account connect'.";
 
 /// A credential broker for sandboxed coding agents.
 #[derive(Parser, Debug)]

@@ -1,6 +1,13 @@
 //! `credbroker account`: the accounts that members connect, and what agents can do with them. No token is ever shown.
 
+mod connect;
+mod dialog;
+mod follow;
 mod list;
+mod outcome;
+mod present;
+mod walk;
+mod way;
 
 use clap::Subcommand;
 
@@ -13,6 +20,13 @@ use crate::proto;
 /// What is done with accounts.
 #[derive(Subcommand, Debug)]
 pub enum Action {
+    /// Connect an account: sign in at the provider, with the browser here or on any other machine.
+    ///
+    /// The broker keeps what the provider grants; no token comes here. What to open is told on standard error, the
+    /// outcome on standard output. Ctrl-C cancels it.
+    Connect(connect::ConnectArgs),
+    /// Go on with a connection: begin it anew where it failed, expired or was cancelled.
+    Retry(connect::RetryArgs),
     /// List the agent programs: which can be used, by which account, and which need one connected.
     List(list::ListedArgs),
     /// List the connections that wait for somebody to sign in, and those that ended within the last day.
@@ -29,11 +43,13 @@ pub enum Action {
 /// Runs the command.
 pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
     match action {
+        Action::Connect(args) => connect::connect(session, args).await,
+        Action::Retry(args) => connect::retry(session, args).await,
         Action::List(args) => list::run(session, args).await,
         Action::Connections(list) => connections(session, list).await,
         Action::Cancel { connection, show } => {
             let request = proto::CancelConnectionRequest {
-                org: session.org()?,
+                org: session.org_or_own(),
                 connection,
             };
             let answer = session.accounts().cancel_connection(request).await;
@@ -44,7 +60,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
 }
 
 async fn connections(session: &Session, list: ListArgs) -> Result<(), Failure> {
-    let org = session.org()?;
+    let org = session.org_or_own();
     let items = pages(list.limit, |page_size, page_token| {
         let (mut accounts, org) = (session.accounts(), org.clone());
         async move {
