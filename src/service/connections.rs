@@ -213,7 +213,10 @@ impl Broker {
                 .map_err(|why| unfit(&stored.value, why, now))?;
             let record = caller.record(Action::ConnectionCancel, Some(cancelled.org));
             let changes = put(Changes::default(), &stored, &cancelled, now);
-            match self.connection_effect(about(record, &cancelled), changes, cancelled).await {
+            match self
+                .connection_effect(about(record, &cancelled), changes, cancelled)
+                .await
+            {
                 Err(Undone::Conflict) => {}
                 Err(Undone::Refused(refusal)) => return Err(refusal),
                 Ok(cancelled) => return Ok(cancelled),
@@ -236,6 +239,9 @@ impl Broker {
 }
 
 fn busy() -> Refusal {
-    Refusal::new(Reason::Conflict, "the connection is changed by others at the same time")
-        .retry_after(Duration::from_secs(1))
+    Refusal::new(
+        Reason::Conflict,
+        "the connection is changed by others at the same time",
+    )
+    .retry_after(Duration::from_secs(1))
 }

@@ -185,7 +185,13 @@ impl Broker {
         changes = changes.put(&keys::credential_secret(org, id), &secret);
         if kind == CredentialKind::OAuthGrant {
             changes = self
-                .brought(changes, before.as_deref(), &credential, &secret, incoming.refresh_expires)
+                .brought(
+                    changes,
+                    before.as_deref(),
+                    &credential,
+                    &secret,
+                    incoming.refresh_expires,
+                )
                 .await?;
         }
         // An exchange of what was there before has lost its claim; its answer is of no use.

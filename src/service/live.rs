@@ -72,7 +72,11 @@ impl Broker {
     }
 
     /// The record by which whoever began a connection can be revoked, and the revision at which it was found live.
-    pub(super) async fn standing_beginner(&self, org: OrgId, by: Beginner) -> Result<(Key, Revision), Refusal> {
+    pub(super) async fn standing_beginner(
+        &self,
+        org: OrgId,
+        by: Beginner,
+    ) -> Result<(Key, Revision), Refusal> {
         match by {
             Beginner::Member(member) => self.standing_member(org, member).await,
             Beginner::ApiKey(id) => {

@@ -39,14 +39,18 @@ pub fn pasted(text: &Secret<AuthorizationCode>) -> Result<Pasted, Unreadable> {
         return Err(Unreadable::TooLong);
     }
     let text = text.expose_str(Exposure::Inspect).ok_or(Unreadable::Characters)?;
-    let text: zeroize::Zeroizing<String> =
-        text.chars().filter(|c| !c.is_whitespace()).collect::<String>().into();
+    let text: zeroize::Zeroizing<String> = text
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .collect::<String>()
+        .into();
     if !text.chars().all(|c| c.is_ascii_graphic()) {
         return Err(Unreadable::Characters);
     }
-    let is_address = ["http://", "https://"]
-        .iter()
-        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    let is_address = ["http://", "https://"].iter().any(|scheme| {
+        text.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    });
     let (code, state) = if is_address { address(&text)? } else { bare(&text) };
     if code.is_empty() {
         return Err(Unreadable::Empty);
@@ -71,7 +75,9 @@ fn address(text: &str) -> Result<Parts, Unreadable> {
     let query = query.split('#').next().unwrap_or_default();
     let field = |wanted: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+        pairs
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.into_owned())
     };
     let code = field("code").unwrap_or_default();
     if code.is_empty()

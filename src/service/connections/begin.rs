@@ -8,7 +8,9 @@ use ring::digest::{SHA256, digest};
 
 use super::{ATTEMPTS, ConnectionStanding, about, busy, ended, put, unfit};
 use crate::domain::actor::Caller;
-use crate::domain::connection::{Beginner, Begun, Connection, Flow, LIFETIME, MOST_KEPT, MOST_WAITING, Phase};
+use crate::domain::connection::{
+    Beginner, Begun, Connection, Flow, LIFETIME, MOST_KEPT, MOST_WAITING, Phase,
+};
 use crate::domain::id::{ConnectionId, MemberId, OrgId};
 use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
@@ -81,7 +83,11 @@ impl Broker {
         };
         place.admit("member", None, Some(member))?;
         let connector = self.connector(begin.connector)?;
-        let flow = begin.flow.unwrap_or_else(|| self.usual_flow(connector));
+        let flow = match begin.flow {
+            Some(flow) => flow,
+            None if self.has_device_flow(connector).await => FlowKind::Device,
+            None => FlowKind::Paste,
+        };
         let by = beginner(caller, org)?;
         let id = self.new_id()?;
         let prepared = self.prepared(connector, flow, 1).await?;
@@ -107,7 +113,9 @@ impl Broker {
             let changes = self.making_room(org, member, id).await?;
             let key = keys::connection(org, id);
             let changes = changes.absent(&key).put(&key, &connection);
-            let changes = self.beginning(changes, caller, &connection, &prepared.secret).await?;
+            let changes = self
+                .beginning(changes, caller, &connection, &prepared.secret)
+                .await?;
             let record = about(caller.record(Action::ConnectionBegin, Some(org)), &connection);
             match self.connection_effect(record, changes, connection.clone()).await {
                 Err(Undone::Conflict) => {}
@@ -139,8 +147,12 @@ impl Broker {
             let over = |why| unfit(before, why, now);
             // Before anything is prepared for one that goes on.
             let by = beginner(caller, before.org)?;
-            before.again(before.flow.clone(), String::new(), by.clone(), now).map_err(over)?;
-            let prepared = self.prepared(connector, kind, before.attempt.saturating_add(1)).await?;
+            before
+                .again(before.flow.clone(), String::new(), by.clone(), now)
+                .map_err(over)?;
+            let prepared = self
+                .prepared(connector, kind, before.attempt.saturating_add(1))
+                .await?;
             let again = before.again(prepared.flow, prepared.url, by, now).map_err(over)?;
             let changes = self.making_room(again.org, again.member, again.id).await?;
             let changes = put(changes, &stored, &again, now);
@@ -185,18 +197,20 @@ impl Broker {
         }
     }
 
-    fn usual_flow(&self, connector: &Connector) -> FlowKind {
-        if self.oauth.has_device_flow(connector) {
-            FlowKind::Device
-        } else {
-            FlowKind::Paste
-        }
+    async fn has_device_flow(&self, connector: &Connector) -> bool {
+        let endpoint = self.oauth.device_endpoint(connector).await;
+        endpoint.is_ok_and(|endpoint| endpoint.is_some())
     }
 
     /// Prepares a way to sign in.
-    async fn prepared(&self, connector: &Connector, kind: FlowKind, attempt: u32) -> Result<Prepared, Refusal> {
-        let flow = self.flow(connector, kind)?;
-        let Some((redirect, redirect_uri)) = flow else {
+    async fn prepared(
+        &self,
+        connector: &Connector,
+        kind: FlowKind,
+        attempt: u32,
+    ) -> Result<Prepared, Refusal> {
+        let device = self.has_device_flow(connector).await;
+        let Some((redirect, redirect_uri)) = redirect(connector, kind, device)? else {
             return Ok(Prepared {
                 flow: Flow::Device {
                     user_code: String::new(),
@@ -213,7 +227,7 @@ impl Broker {
             });
         };
         let state: String = self.random_text()?;
-        let verifier = match redirect.pkce.unwrap_or(connector.pkce) {
+        let verifier = match connector.challenges(redirect) {
             true => Some(self.random_text()?),
             false => None,
         };
@@ -222,7 +236,7 @@ impl Broker {
             .as_ref()
             .map(|verifier| URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes())));
         let endpoint = self.oauth.authorize_url(connector).await.map_err(|message| {
-            Refusal::new(Reason::ConnectionUnavailable, message).with("connector", &connector.name)
+            Refusal::new(Reason::ConnectionUnavailable, message).with("connector", connector.name.to_string())
         })?;
         let url = authorization_request(
             &endpoint,
@@ -251,66 +265,6 @@ impl Broker {
         })
     }
 
-    /// The connector's redirect for a way to sign in, and its address; `None`: a device flow needs none.
-    fn flow<'a>(
-        &self,
-        connector: &'a Connector,
-        kind: FlowKind,
-    ) -> Result<Option<(&'a Redirect, String)>, Refusal> {
-        let paste = |redirect: &'a Redirect| match &redirect.kind {
-            RedirectKind::Paste { url, .. } => Some((redirect, url.to_string())),
-            RedirectKind::Loopback { .. } => None,
-        };
-        let loopback = |redirect: &'a Redirect| match &redirect.kind {
-            RedirectKind::Loopback { host, ports, path } => Some((redirect, host, ports, path)),
-            RedirectKind::Paste { .. } => None,
-        };
-        let unsupported = || {
-            let mut ways = Vec::new();
-            if self.oauth.has_device_flow(connector) {
-                ways.push("device");
-            }
-            if connector.redirects.iter().any(|redirect| paste(redirect).is_some()) {
-                ways.push("paste");
-            }
-            if connector.redirects.iter().any(|redirect| loopback(redirect).is_some()) {
-                ways.push("loopback");
-            }
-            let (name, ways) = (&connector.name, ways.join(", "));
-            let message = format!("connector {name} has no {} flow; it has: {ways}", kind.name());
-            Refusal {
-                field: Some("flow"),
-                ..Refusal::new(Reason::FlowUnsupported, message).with("flows", ways)
-            }
-        };
-        match kind {
-            FlowKind::Device if self.oauth.has_device_flow(connector) => Ok(None),
-            FlowKind::Device => Err(unsupported()),
-            FlowKind::Paste => {
-                let found = connector.redirects.iter().find_map(paste);
-                found.map(Some).ok_or_else(unsupported)
-            }
-            FlowKind::Loopback { port } => {
-                let mut all = connector.redirects.iter().filter_map(loopback);
-                let (redirect, host, ports, path) = all.next().ok_or_else(unsupported)?;
-                if port == 0 || !(ports.is_empty() || ports.contains(&port)) {
-                    let known: Vec<_> = ports.iter().map(u16::to_string).collect();
-                    let message = match known.is_empty() {
-                        true => "loopback_port is required: the port that the caller listens on".to_owned(),
-                        false => format!("loopback_port is one of {}", known.join(", ")),
-                    };
-                    return Err(Refusal::invalid("loopback_port", message));
-                }
-                // An IPv6 address stands in brackets (RFC 3986 section 3.2.2).
-                let host = match host.contains(':') && !host.starts_with('[') {
-                    true => format!("[{host}]"),
-                    false => host.clone(),
-                };
-                Ok(Some((redirect, format!("http://{host}:{port}{path}"))))
-            }
-        }
-    }
-
     /// 256 random bits as text (RFC 7636 section 4.1 asks for as many).
     fn random_text(&self) -> Result<String, Refusal> {
         Ok(URL_SAFE_NO_PAD.encode(self.random::<32>()?))
@@ -321,12 +275,18 @@ impl Broker {
     async fn making_room(&self, org: OrgId, member: MemberId, id: ConnectionId) -> Result<Changes, Refusal> {
         let key = keys::connections_of(org, member);
         let stored = self.records.get::<Begun>(&key).await?;
-        let mut begun = stored.as_ref().map(|stored| Begun::clone(&stored.value)).unwrap_or_default();
+        let mut begun = stored
+            .as_ref()
+            .map(|stored| Begun::clone(&stored.value))
+            .unwrap_or_default();
         let (mut changes, now) = (Changes::default(), self.now());
         let (mut waiting, mut over) = (0, Vec::new());
         begun.ids.retain(|other| *other != id);
         for other in &begun.ids {
-            let found = self.records.get::<Connection>(&keys::connection(org, *other)).await?;
+            let found = self
+                .records
+                .get::<Connection>(&keys::connection(org, *other))
+                .await?;
             match found.map(|found| found.value.standing(now)) {
                 Some(ConnectionStanding::Waiting | ConnectionStanding::Exchanging) => waiting += 1,
                 Some(_) | None => over.push(*other),
@@ -347,6 +307,74 @@ impl Broker {
             None => changes.absent(&key),
         };
         Ok(changes.put(&key, &begun))
+    }
+}
+
+/// The connector's redirect for a way to sign in, and its address; `None`: a device flow needs none.
+fn redirect<'a>(
+    connector: &'a Connector,
+    kind: FlowKind,
+    device: bool,
+) -> Result<Option<(&'a Redirect, String)>, Refusal> {
+    let paste = |redirect: &'a Redirect| match &redirect.kind {
+        RedirectKind::Paste { url, .. } => Some((redirect, url.to_string())),
+        RedirectKind::Loopback { .. } => None,
+    };
+    let loopback = |redirect: &'a Redirect| match &redirect.kind {
+        RedirectKind::Loopback { host, ports, path } => Some((redirect, host, ports, path)),
+        RedirectKind::Paste { .. } => None,
+    };
+    let unsupported = || {
+        let mut ways = Vec::new();
+        if device {
+            ways.push("device");
+        }
+        if connector
+            .redirects
+            .iter()
+            .any(|redirect| paste(redirect).is_some())
+        {
+            ways.push("paste");
+        }
+        if connector
+            .redirects
+            .iter()
+            .any(|redirect| loopback(redirect).is_some())
+        {
+            ways.push("loopback");
+        }
+        let (name, ways) = (&connector.name, ways.join(", "));
+        let message = format!("connector {name} has no {} flow; it has: {ways}", kind.name());
+        Refusal {
+            field: Some("flow"),
+            ..Refusal::new(Reason::FlowUnsupported, message).with("flows", ways)
+        }
+    };
+    match kind {
+        FlowKind::Device if device => Ok(None),
+        FlowKind::Device => Err(unsupported()),
+        FlowKind::Paste => {
+            let found = connector.redirects.iter().find_map(paste);
+            found.map(Some).ok_or_else(unsupported)
+        }
+        FlowKind::Loopback { port } => {
+            let mut all = connector.redirects.iter().filter_map(loopback);
+            let (redirect, host, ports, path) = all.next().ok_or_else(unsupported)?;
+            if port == 0 || !(ports.is_empty() || ports.contains(&port)) {
+                let known: Vec<_> = ports.iter().map(u16::to_string).collect();
+                let message = match known.is_empty() {
+                    true => "loopback_port is required: the port that the caller listens on".to_owned(),
+                    false => format!("loopback_port is one of {}", known.join(", ")),
+                };
+                return Err(Refusal::invalid("loopback_port", message));
+            }
+            // An IPv6 address stands in brackets (RFC 3986 section 3.2.2).
+            let host = match host.contains(':') && !host.starts_with('[') {
+                true => format!("[{host}]"),
+                false => host.clone(),
+            };
+            Ok(Some((redirect, format!("http://{host}:{port}{path}"))))
+        }
     }
 }
 

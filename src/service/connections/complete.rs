@@ -100,14 +100,26 @@ impl Broker {
                     return Err(mismatch("this is the answer to another sign-in"));
                 }
                 let said = redact(&format!("{error}: {description}"), 512);
-                return Err(self.fail_by(caller, &stored, Reason::ConnectionRefused, said).await?);
+                return Err(self
+                    .fail_by(caller, &stored, Reason::ConnectionRefused, said)
+                    .await?);
             }
             Err(why) => return Err(unreadable(&why)),
         };
-        let needs_state = !matches!(connection.flow, Flow::Paste { with_state: false, .. });
+        let needs_state = !matches!(
+            connection.flow,
+            Flow::Paste {
+                with_state: false,
+                ..
+            }
+        );
         match bound {
             Some(true) => {}
-            Some(false) => return Err(self.mismatched(caller, connection, "the code is of another sign-in").await),
+            Some(false) => {
+                return Err(self
+                    .mismatched(caller, connection, "the code is of another sign-in")
+                    .await);
+            }
             None if needs_state => {
                 let what = "a part is missing: paste all that the page shows, with what stands after the #, or the \
                             whole address";
@@ -116,7 +128,10 @@ impl Broker {
             None => {}
         }
         let Some(redirect_uri) = connection.redirect_uri() else {
-            return Err(Refusal::new(Reason::ConnectionState, "the connection takes no code"));
+            return Err(Refusal::new(
+                Reason::ConnectionState,
+                "the connection takes no code",
+            ));
         };
         let ready = Code {
             code,
@@ -158,7 +173,10 @@ impl Broker {
         }
     }
 
-    pub(super) async fn connection_secret(&self, connection: &Connection) -> Result<ConnectionSecret, Refusal> {
+    pub(super) async fn connection_secret(
+        &self,
+        connection: &Connection,
+    ) -> Result<ConnectionSecret, Refusal> {
         let key = keys::connection_secret(connection.org, connection.id);
         let stored = self.records.get::<ConnectionSecret>(&key).await?;
         let secret = stored.and_then(|stored| Arc::into_inner(stored.value));

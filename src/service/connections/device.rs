@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::ConnectionStanding;
 use super::complete::Code;
 use super::put;
+use super::settle::{rejected_client, told};
 use crate::domain::connection::{Connection, Event, Flow, Phase};
 use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
@@ -168,14 +169,18 @@ impl Broker {
             }
             (Phase::Waiting, ConnectionStanding::Waiting) => {}
             (Phase::Waiting, ConnectionStanding::Expired) => {
-                self.moves(&now, Event::TimeOver, Some(Action::ConnectionFail)).await?;
+                self.moves(&now, Event::TimeOver, Some(Action::ConnectionFail))
+                    .await?;
                 return Ok(Polled::Ended);
             }
             _ => return Ok(Polled::Ended),
         }
         if let Err(refusal) = self.standing_beginner(now.org, now.by).await {
             let message = format!("whoever began it may no longer: {}", refusal.message);
-            return Ok(self.settled(self.fail_connection(&now, Reason::ConnectionRefused, message).await));
+            return Ok(self.settled(
+                self.fail_connection(&now, Reason::ConnectionRefused, message)
+                    .await,
+            ));
         }
         self.ask(&now).await
     }
@@ -208,7 +213,7 @@ impl Broker {
         match classify_device(connector, status, retry_after, &body) {
             DeviceAnswer::Pending => Ok(Polled::Again),
             DeviceAnswer::SlowDown => Ok(Polled::Slower),
-            DeviceAnswer::NotNow { .. } => Ok(Polled::Missed),
+            DeviceAnswer::NotProcessed { .. } | DeviceAnswer::Ambiguous { .. } => Ok(Polled::Missed),
             DeviceAnswer::Granted => {
                 let answer = StagedAnswer {
                     fence: u64::from(now.attempt),
@@ -219,7 +224,11 @@ impl Broker {
                 };
                 Ok(self.settled(self.stage_and_settle(Arc::clone(now), answer).await))
             }
-            DeviceAnswer::Code(approved) => {
+            DeviceAnswer::Code {
+                code,
+                verifier,
+                redirect_uri,
+            } => {
                 let Some(exchanging) = self
                     .moves(now, Event::Approved, Some(Action::ConnectionExchange))
                     .await?
@@ -227,20 +236,38 @@ impl Broker {
                     return Ok(Polled::Ended);
                 };
                 let code = Code {
-                    code: approved.code,
-                    redirect_uri: approved.redirect_uri,
-                    verifier: approved.verifier,
+                    code,
+                    redirect_uri,
+                    verifier,
                     state: String::new(),
                 };
                 Ok(self.settled(self.exchange_connection(exchanging, code).await))
             }
             DeviceAnswer::Denied { message } => {
-                let failed = self.fail_connection(now, Reason::ConnectionRefused, message).await;
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionRefused, message)
+                    .await;
+                Ok(self.settled(failed))
+            }
+            DeviceAnswer::Refused { code, message } => {
+                let message = told(code, message);
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionRefused, message)
+                    .await;
+                Ok(self.settled(failed))
+            }
+            DeviceAnswer::Misconfigured { code, message } => {
+                let message = rejected_client(connector, code, message);
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionRefused, message)
+                    .await;
                 Ok(self.settled(failed))
             }
             DeviceAnswer::Expired => {
                 let message = "the provider waits no longer".to_owned();
-                let failed = self.fail_connection(now, Reason::ConnectionExpired, message).await;
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionExpired, message)
+                    .await;
                 Ok(self.settled(failed))
             }
         }

@@ -1,6 +1,7 @@
 //! The exchange of a code, and what its answer comes to: stored before it is read, as the answer to a refresh is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::complete::Code;
 use super::{ATTEMPTS, busy, by_beginner, put};
@@ -10,21 +11,27 @@ use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::secret::Secret;
-use crate::service::credentials::Incoming;
+use crate::domain::secret::{RefreshToken, Secret};
+use crate::domain::time::Time;
 use crate::service::Broker;
+use crate::service::credentials::{BEARER, Incoming};
 use crate::service::refresh::bounded_account;
-use crate::store::model::{Mark, StagedAnswer};
+use crate::store::model::StagedAnswer;
 use crate::store::record::Changes;
 use crate::store::{Commit, keys};
 use crate::upstream::Delivery;
-use crate::upstream::answer::{Answer, Granted, classify};
+use crate::upstream::answer::{ExchangeAnswer, Granted, classify_exchange};
 use crate::upstream::connector::Connector;
 use crate::upstream::oauth::CodeRequest;
+
+/// When to hand a code over again that was not processed, where the provider says nothing.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What an answer says of a connection.
 enum Says {
     Granted(Box<Granted>),
+    /// What a refresh brings an access token for.
+    RefreshOnly(Secret<RefreshToken>),
     /// The code may be handed over again.
     Later(Refusal),
     Failed(Reason, String),
@@ -40,7 +47,9 @@ impl Broker {
         let connector = match self.connector(&connection.connector) {
             Ok(connector) => connector,
             Err(refusal) => {
-                return self.fail_connection(&connection, refusal.reason, refusal.message).await;
+                return self
+                    .fail_connection(&connection, refusal.reason, refusal.message)
+                    .await;
             }
         };
         let request = CodeRequest {
@@ -56,7 +65,8 @@ impl Broker {
                 Err(unavailable(message))
             }
             Delivery::Lost(message) => {
-                self.fail_connection(&connection, Reason::ConnectionLost, message).await
+                self.fail_connection(&connection, Reason::ConnectionLost, message)
+                    .await
             }
             Delivery::Answered {
                 status,
@@ -66,7 +76,8 @@ impl Broker {
                 let answer = StagedAnswer {
                     fence: u64::from(connection.attempt),
                     status,
-                    retry_after_ms: retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                    retry_after_ms: retry_after
+                        .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
                     body,
                     received: self.now(),
                 };
@@ -125,19 +136,26 @@ impl Broker {
         for _ in 0..ATTEMPTS {
             let key = keys::connection_answer(connection.org, connection.id);
             let stored = self.records.get::<StagedAnswer>(&key).await?;
-            let Some(answer) = stored.filter(|stored| stored.value.fence == u64::from(connection.attempt)) else {
+            let Some(answer) = stored.filter(|stored| stored.value.fence == u64::from(connection.attempt))
+            else {
                 return self.over(&connection).await;
             };
             let connector = match self.connector(&connection.connector) {
                 Ok(connector) => connector,
                 // The configuration was changed meanwhile.
                 Err(refusal) => {
-                    return self.fail_connection(&connection, refusal.reason, refusal.message).await;
+                    return self
+                        .fail_connection(&connection, refusal.reason, refusal.message)
+                        .await;
                 }
             };
             let received = answer.value.received;
-            let granted = match says(connector, &answer.value) {
-                Says::Granted(granted) => granted,
+            let incoming = match says(connector, &answer.value) {
+                Says::Granted(granted) => incoming(&connection, connector, *granted, received),
+                Says::RefreshOnly(refresh) => Incoming {
+                    refresh: Some(refresh),
+                    ..nothing_yet(&connection, connector, received)
+                },
                 Says::Later(refusal) => {
                     self.moves(&connection, Event::NotProcessed, None).await?;
                     return Err(refusal);
@@ -146,7 +164,6 @@ impl Broker {
                     return self.fail_connection(&connection, reason, message).await;
                 }
             };
-            let incoming = incoming(&connection, connector, *granted, received);
             match self.connect(&connection, incoming).await {
                 Ok(Some(connected)) => return Ok(connected),
                 Ok(None) => {
@@ -157,7 +174,9 @@ impl Broker {
                 Err(refusal) if refusal.reason == Reason::Conflict => last = refusal,
                 Err(refusal) if is_final(refusal.reason) => {
                     self.unwanted(&connection, &answer.value).await;
-                    return self.fail_connection(&connection, refusal.reason, refusal.message).await;
+                    return self
+                        .fail_connection(&connection, refusal.reason, refusal.message)
+                        .await;
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -209,10 +228,26 @@ impl Broker {
             reason,
             message: message.clone(),
         };
-        match self.moves(connection, event, Some(Action::ConnectionFail)).await? {
-            Some(_) => Err(Refusal::new(reason, message).with("connection", connection.id)),
+        match self
+            .moves(connection, event, Some(Action::ConnectionFail))
+            .await?
+        {
+            Some(_) => Err(Refusal::new(reason, message).with("connection", connection.id.to_string())),
             None => self.over(connection).await,
         }
+    }
+
+    /// What was granted and nobody wants any more goes back to the provider.
+    async fn unwanted(&self, connection: &Connection, answer: &StagedAnswer) {
+        let Ok(connector) = self.connector(&connection.connector) else {
+            return;
+        };
+        let (refresh, access) = match says(connector, answer) {
+            Says::Granted(granted) => (granted.refresh_token, Some(granted.access_token)),
+            Says::RefreshOnly(refresh) => (Some(refresh), None),
+            Says::Later(_) | Says::Failed(..) => return,
+        };
+        let _ = (refresh, access);
     }
 
     /// What is told of a connection that somebody else ended.
@@ -247,72 +282,86 @@ fn is_final(reason: Reason) -> bool {
 }
 
 fn unavailable(message: String) -> Refusal {
-    Refusal::new(Reason::ConnectionUnavailable, message).retry_after(std::time::Duration::from_secs(5))
+    Refusal::new(Reason::ConnectionUnavailable, message).retry_after(RETRY)
+}
+
+/// A provider's code, with what it said.
+pub(super) fn told(code: String, message: String) -> String {
+    match message.is_empty() {
+        true => code,
+        false => format!("{code}: {message}"),
+    }
+}
+
+/// What is told where the provider rejects the broker itself; its operator is, in the log.
+pub(super) fn rejected_client(connector: &Connector, code: String, message: String) -> String {
+    tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
+    format!(
+        "the provider rejects the broker's client: {}",
+        told(code, message)
+    )
 }
 
 fn says(connector: &Connector, answer: &StagedAnswer) -> Says {
-    let retry_after = answer.retry_after_ms.map(std::time::Duration::from_millis);
-    let told = |code: String, message: String| match message.is_empty() {
-        true => code,
-        false => format!("{code}: {message}"),
-    };
-    match classify(connector, answer.status, retry_after, &answer.body) {
-        Answer::Granted(granted) if granted.refresh_token.is_none() && granted.expiry.is_some() => {
+    let retry_after = answer.retry_after_ms.map(Duration::from_millis);
+    match classify_exchange(connector, answer.status, retry_after, &answer.body) {
+        ExchangeAnswer::Granted(granted) if granted.refresh_token.is_none() && granted.expiry.is_some() => {
             let message = "the provider gave no refresh token: the account would be logged out as soon as its access \
                            token ends. The connector has to ask for offline access (scopes or authorize_params)";
             Says::Failed(Reason::ConnectionRefused, message.to_owned())
         }
-        Answer::Granted(granted) => Says::Granted(Box::new(granted)),
-        Answer::Rotated(_) => Says::Failed(
+        ExchangeAnswer::Granted(granted) => Says::Granted(Box::new(granted)),
+        ExchangeAnswer::RefreshOnly(refresh) => Says::RefreshOnly(refresh),
+        ExchangeAnswer::Refused { code, message } => {
+            Says::Failed(Reason::ConnectionRefused, told(code, message))
+        }
+        ExchangeAnswer::Misconfigured { code, message } => Says::Failed(
             Reason::ConnectionRefused,
-            "the provider gave no access token".to_owned(),
+            rejected_client(connector, code, message),
         ),
-        Answer::Refused { code, message, .. } => Says::Failed(Reason::ConnectionRefused, told(code, message)),
-        Answer::Misconfigured { code, message } => {
-            tracing::error!(connector = %connector.name, code, why = message, "the provider rejects this client");
-            let told = told(code, message);
-            Says::Failed(
-                Reason::ConnectionRefused,
-                format!("the provider rejects the broker's client: {told}"),
-            )
-        }
-        Answer::NotProcessed { retry_after, message } => {
+        ExchangeAnswer::NotProcessed { retry_after, message } => {
             let refusal = Refusal::new(Reason::ConnectionUnavailable, message);
-            Says::Later(refusal.retry_after(retry_after.unwrap_or(std::time::Duration::from_secs(5))))
+            Says::Later(refusal.retry_after(retry_after.unwrap_or(RETRY)))
         }
-        // Whatever it means: a code that a 4xx answered was not exchanged (RFC 6749 section 5.2).
-        Answer::Ambiguous { message, .. } if (400..500).contains(&answer.status) => {
-            Says::Failed(Reason::ConnectionRefused, message)
-        }
-        Answer::Ambiguous { message, .. } => Says::Failed(Reason::ConnectionLost, message),
+        ExchangeAnswer::Ambiguous { message, .. } => Says::Failed(Reason::ConnectionLost, message),
     }
 }
 
-fn incoming(
-    connection: &Connection,
-    connector: &Connector,
-    granted: Granted,
-    received: crate::domain::time::Time,
-) -> Incoming {
+fn incoming(connection: &Connection, connector: &Connector, granted: Granted, received: Time) -> Incoming {
     let mut account = granted.account;
     bounded_account(&mut account);
+    Incoming {
+        expires: granted.expiry.map(|expiry| expiry.at(received)),
+        // Left out: those that were asked for (RFC 6749 section 5.1).
+        scopes: granted.scopes.unwrap_or_else(|| connector.scopes.clone()),
+        account,
+        access: Some(granted.access_token),
+        refresh: granted.refresh_token,
+        token_type: granted.token_type,
+        refresh_expires: granted.refresh_expires_in.map(|life| received + life),
+        ..nothing_yet(connection, connector, received)
+    }
+}
+
+/// A grant of this connection, without any token.
+fn nothing_yet(connection: &Connection, connector: &Connector, received: Time) -> Incoming {
     Incoming {
         org: connection.org,
         owner: Owner::Member(connection.member),
         provider: connector.provider.clone(),
         kind: CredentialKind::OAuthGrant,
         connector: connection.connector.clone(),
-        expires: granted.expiry.map(|expiry| expiry.at(received)),
+        // Without an access token there is nothing to hand out until the first refresh.
+        expires: Some(received),
         hint: String::new(),
-        // Left out: those that were asked for (RFC 6749 section 5.1).
-        scopes: granted.scopes.unwrap_or_else(|| connector.scopes.clone()),
-        account,
-        access: Some(granted.access_token),
-        refresh: granted.refresh_token,
+        scopes: connector.scopes.clone(),
+        account: Vec::new(),
+        access: None,
+        refresh: None,
         aws: None,
         executor: None,
         region: None,
-        token_type: granted.token_type,
-        refresh_expires: granted.refresh_expires_in.map(|life| received + life),
+        token_type: BEARER.to_owned(),
+        refresh_expires: None,
     }
 }

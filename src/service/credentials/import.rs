@@ -132,7 +132,12 @@ impl Broker {
             }
             None => changes.absent(&place),
         };
-        Ok(descended(changes, credential, &before, &before.with(link, refresh_expires)))
+        Ok(descended(
+            changes,
+            credential,
+            &before,
+            &before.with(link, refresh_expires),
+        ))
     }
 
     /// Refuses a refresh token that the credential `by` has and is not `id`, or that it had before.

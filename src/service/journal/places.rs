@@ -92,12 +92,7 @@ impl Followers {
 
     /// A place for following a connection.
     pub(in super::super) fn of_connections(&self, actor: &Actor) -> Result<Place, Refusal> {
-        let share = share(
-            &self.connected,
-            actor.id_bytes(),
-            CONNECTIONS_EACH,
-            "connections",
-        )?;
+        let share = share(&self.connected, actor.id_bytes(), CONNECTIONS_EACH, "connections")?;
         Ok(Place {
             _permit: permit(&self.connections)?,
             _share: Some(share),
