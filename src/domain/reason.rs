@@ -323,6 +323,10 @@ reasons! {
         "The provider's answer was lost, and a code works once: begin anew. What it may have granted meanwhile ends by itself or can be withdrawn in the account's settings there.";
     ParallelismLimit, "PARALLELISM_LIMIT", Exhausted, Member,
         "As many leases stand on this personal subscription as may at once. Release one, wait for one to end, or have an admin raise the cap.";
+    RevocationUnavailable, "REVOCATION_UNAVAILABLE", Unavailable, Provider,
+        "The provider has not confirmed that the tokens are revoked. It is asked again by itself: see 'credbroker account revocations'.";
+    RevocationRefused, "REVOCATION_REFUSED", Precondition, Provider,
+        "The provider did not revoke a token: its account page lists the sessions that can be ended there.";
 }
 
 impl std::fmt::Display for Reason {

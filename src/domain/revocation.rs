@@ -150,13 +150,15 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// It is revoked.
-    Revoked,
+    Revoked {
+        /// Whether it is a provider that is known to end the access tokens of a grant with its refresh token. Those
+        /// are not asked about then.
+        with_grant: bool,
+    },
     /// The provider does not revoke tokens of this kind (RFC 7009 section 2.2.1).
     Unsupported {
         /// What it said.
         message: String,
-        /// Whether the provider is known to end access tokens with the refresh token of their grant.
-        with_grant: bool,
     },
     /// It could not be reached, or cannot do it now.
     NotNow {
@@ -246,10 +248,6 @@ impl Revocation {
     }
 
     fn heard(&mut self, place: usize, heard: Heard, now: Time, fraction: f64) {
-        let refresh_gone = self
-            .tokens
-            .iter()
-            .any(|token| token.kind == TokenKind::Refresh && token.fate == Fate::Revoked);
         let Some(token) = self.tokens.get_mut(place) else {
             return;
         };
@@ -257,11 +255,20 @@ impl Revocation {
             return;
         }
         match heard {
-            Heard::Revoked => token.becomes(Fate::Revoked, ""),
-            Heard::Unsupported { message, with_grant } => {
-                let goes = with_grant && refresh_gone && token.kind == TokenKind::Access;
-                token.becomes(if goes { Fate::WithGrant } else { Fate::Expires }, &message);
+            Heard::Revoked { with_grant } => {
+                let all = with_grant && token.kind == TokenKind::Refresh;
+                token.becomes(Fate::Revoked, "");
+                // There is one grant, so one refresh token, but where a last exchange brought another.
+                if all
+                    && self
+                        .next_token()
+                        .is_none_or(|next| self.tokens[next].kind == TokenKind::Access)
+                {
+                    self.pending()
+                        .for_each(|token| token.becomes(Fate::WithGrant, ""));
+                }
             }
+            Heard::Unsupported { message } => token.becomes(Fate::Expires, &message),
             Heard::Refused { message } => token.becomes(Fate::GivenUp, &message),
             Heard::NotNow { message, retry_after } => {
                 self.attempts = self.attempts.saturating_add(1);
@@ -270,6 +277,7 @@ impl Revocation {
                     let fate = if over { Fate::GivenUp } else { Fate::Pending };
                     token.becomes(fate, &message);
                 }
+                self.with_credential &= !over;
                 self.next = (!over).then(|| now + pause(self.attempts, fraction, retry_after));
                 return;
             }

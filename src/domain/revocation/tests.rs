@@ -7,6 +7,8 @@ use crate::domain::id::Id;
 
 const NOW: Time = Time::from_seconds(1_700_000_000);
 
+const REVOKED: Heard = Heard::Revoked { with_grant: false };
+
 fn after(seconds: u64) -> Time {
     NOW + Duration::from_secs(seconds)
 }
@@ -45,17 +47,17 @@ fn fates(revocation: &Revocation) -> Vec<Fate> {
 fn the_refresh_token_comes_first_and_the_last_confirmation_ends_it() {
     let one = begun();
     assert_eq!(one.next_token(), Some(0));
-    let two = one.on(Event::Heard(0, Heard::Revoked), NOW, 0.5);
+    let two = one.on(Event::Heard(0, REVOKED), NOW, 0.5);
     assert_eq!(two.next_token(), Some(1));
     assert_eq!((two.attempts, two.ended), (0, None), "one try asks about both");
-    let done = two.on(Event::Heard(1, Heard::Revoked), after(1), 0.5);
+    let done = two.on(Event::Heard(1, REVOKED), after(1), 0.5);
     assert_eq!((done.attempts, done.next, done.ended), (1, None, Some(after(1))));
     assert!(done.is_confirmed());
 }
 
 #[test]
 fn what_the_provider_asks_for_is_waited_for_and_what_was_revoked_stays_so() {
-    let two = begun().on(Event::Heard(0, Heard::Revoked), NOW, 0.5);
+    let two = begun().on(Event::Heard(0, REVOKED), NOW, 0.5);
     let wait = Duration::from_secs(3_600);
     let later = two.on(Event::Heard(1, not_now(Some(wait))), NOW, 0.5);
     assert_eq!(fates(&later), [Fate::Revoked, Fate::Pending]);
@@ -65,22 +67,22 @@ fn what_the_provider_asks_for_is_waited_for_and_what_was_revoked_stays_so() {
 }
 
 #[test]
-fn an_access_token_goes_with_its_grant_only_where_that_is_known() {
-    let unsupported = |with_grant| Heard::Unsupported {
+fn access_tokens_go_with_their_grant_only_where_that_is_known() {
+    let unsupported = || Heard::Unsupported {
         message: "unsupported_token_type".to_owned(),
-        with_grant,
     };
-    let two = begun().on(Event::Heard(0, Heard::Revoked), NOW, 0.5);
-    let known = two.on(Event::Heard(1, unsupported(true)), NOW, 0.5);
+    let known = begun().on(Event::Heard(0, Heard::Revoked { with_grant: true }), NOW, 0.5);
     assert_eq!(fates(&known), [Fate::Revoked, Fate::WithGrant]);
-    let unknown = two.on(Event::Heard(1, unsupported(false)), NOW, 0.5);
+    assert!(known.is_confirmed());
+    let two = begun().on(Event::Heard(0, REVOKED), NOW, 0.5);
+    let unknown = two.on(Event::Heard(1, unsupported()), NOW, 0.5);
     assert_eq!(fates(&unknown), [Fate::Revoked, Fate::Expires]);
     assert_eq!(unknown.tokens[1].expires, Some(after(600)));
-    // The refresh token was not revoked: nothing goes with it.
-    let one = begun().on(Event::Heard(0, unsupported(true)), NOW, 0.5);
-    let neither = one.on(Event::Heard(1, unsupported(true)), NOW, 0.5);
-    assert_eq!(fates(&neither), [Fate::Expires, Fate::Expires]);
-    assert!(!neither.is_confirmed());
+    assert!(!unknown.is_confirmed());
+    // Nothing goes with a refresh token that is not revoked, and nothing with an access token.
+    let one = begun().on(Event::Heard(0, unsupported()), NOW, 0.5);
+    let neither = one.on(Event::Heard(1, Heard::Revoked { with_grant: true }), NOW, 0.5);
+    assert_eq!(fates(&neither), [Fate::Expires, Fate::Revoked]);
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn a_refusal_of_one_token_says_nothing_of_the_other() {
     let message = "invalid_client".to_owned();
     let one = begun().on(Event::Heard(0, Heard::Refused { message }), NOW, 0.5);
     assert_eq!(fates(&one), [Fate::GivenUp, Fate::Pending]);
-    let done = one.on(Event::Heard(1, Heard::Revoked), NOW, 0.5);
+    let done = one.on(Event::Heard(1, REVOKED), NOW, 0.5);
     assert_eq!(fates(&done), [Fate::GivenUp, Fate::Revoked]);
     assert_eq!(done.ended, Some(NOW));
 }
@@ -123,6 +125,16 @@ fn it_does_not_end_before_its_tokens_were_looked_for() {
     assert_eq!(found.tokens[0], refresh);
     let none = hidden.on(Event::Gathered(Vec::new()), NOW, 0.5);
     assert_eq!(none.ended, Some(NOW));
+    // Nor does it wait for them for good.
+    let tokens = begun().tokens;
+    let attempts = MAX_ATTEMPTS - 1;
+    let last = Revocation {
+        tokens,
+        attempts,
+        ..hidden
+    };
+    let given_up = last.on(Event::Heard(0, not_now(None)), NOW, 0.5);
+    assert_eq!((given_up.with_credential, given_up.ended), (false, Some(NOW)));
 }
 
 #[test]
@@ -138,7 +150,7 @@ fn tries_that_fail_take_days_and_come_to_an_end() {
     let days = now.since(NOW).as_secs() / 86_400;
     assert!((2..=3).contains(&days), "{days} days");
     // Of what has ended nothing changes any more.
-    let again = revocation.on(Event::Heard(0, Heard::Revoked), now, 0.5);
+    let again = revocation.on(Event::Heard(0, REVOKED), now, 0.5);
     assert_eq!(again, revocation);
     assert!(!revocation.is_over(now + KEPT - Duration::from_millis(1)));
     assert!(revocation.is_over(now + KEPT));
@@ -155,11 +167,8 @@ fn a_clock_that_was_put_back_stops_nothing() {
 fn heard() -> impl Strategy<Value = Heard> {
     let message = || "said".to_owned();
     prop_oneof![
-        Just(Heard::Revoked),
-        any::<bool>().prop_map(move |with_grant| Heard::Unsupported {
-            message: message(),
-            with_grant
-        }),
+        any::<bool>().prop_map(|with_grant| Heard::Revoked { with_grant }),
+        Just(Heard::Unsupported { message: message() }),
         proptest::option::of(0u64..10_000_000).prop_map(move |after| not_now(after.map(Duration::from_secs))),
         Just(Heard::Refused { message: message() }),
     ]
