@@ -40,7 +40,7 @@ impl HttpTokenEndpoint {
             message,
             retry_after: None,
         };
-        let endpoint = self.known(connector, Need::Device).await;
+        let endpoint = self.device_endpoint(connector).await;
         if endpoint.map_err(unavailable)?.is_none() {
             return Err(DeviceFault::Unsupported);
         }
@@ -74,6 +74,15 @@ impl HttpTokenEndpoint {
     /// It cannot be found out now; in words.
     pub async fn revocation_endpoint(&self, connector: &Connector) -> Result<Option<Url>, String> {
         self.known(connector, Need::Revoke).await
+    }
+
+    /// Where device flows begin: what is configured, else what was discovered, which is found out first where it is not
+    /// known. `None`: the server has none.
+    ///
+    /// # Errors
+    /// It cannot be found out now; in words.
+    pub async fn device_endpoint(&self, connector: &Connector) -> Result<Option<Url>, String> {
+        self.known(connector, Need::Device).await
     }
 
     async fn known(&self, connector: &Connector, need: Need) -> Result<Option<Url>, String> {
