@@ -12,6 +12,7 @@ mod approvals;
 mod authenticate;
 mod billing;
 mod chance;
+mod connections;
 mod connectors;
 mod credentials;
 mod denials;
@@ -95,6 +96,10 @@ pub use approvals::{
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
+};
+pub use connections::{
+    BeginConnection, CompleteConnection, ConnectionPhase, ConnectionStanding, Flow, FlowKind,
+    FollowedConnection, WatchedConnection,
 };
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
@@ -241,6 +246,7 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    connecting: connections::Connecting,
     nonces: renew::Nonces,
     /// When it was put together, on the clock that only goes forward.
     started: Duration,
@@ -311,6 +317,7 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            connecting: connections::Connecting::default(),
             nonces,
             started,
             hub,

@@ -76,6 +76,15 @@ impl HttpTokenEndpoint {
         self.known(connector, Need::Revoke).await
     }
 
+    /// Where device flows begin: what is configured, else what was discovered, which is found out first where it is not
+    /// known. `None`: the server has none.
+    ///
+    /// # Errors
+    /// It cannot be found out now; in words.
+    pub async fn device_endpoint(&self, connector: &Connector) -> Result<Option<Url>, String> {
+        self.known(connector, Need::Device).await
+    }
+
     async fn known(&self, connector: &Connector, need: Need) -> Result<Option<Url>, String> {
         let endpoints = self.endpoints(connector, need).await;
         let endpoints = endpoints.map_err(|error| format!("connector {}: {error}", connector.name))?;
