@@ -220,7 +220,9 @@ impl Revoker {
                 retry_after,
                 body,
             } => match classify_revocation(connector, status, retry_after, &body) {
-                RevocationAnswer::Revoked => Heard::Revoked { with_grant: false },
+                RevocationAnswer::Revoked => Heard::Revoked {
+                    with_grant: connector.revoke_ends_access,
+                },
                 RevocationAnswer::Unsupported { code } => Heard::Unsupported { message: plain(code) },
                 RevocationAnswer::NotNow { retry_after, message } => not_now(message, retry_after),
                 RevocationAnswer::Refused { code, message } => Heard::Refused {
