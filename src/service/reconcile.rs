@@ -142,8 +142,8 @@ impl Broker {
                 self.collect_requests(org.value.id, today).await?;
                 self.collect_taken(org.value.id).await?;
                 self.collect_spend(org.value.id).await?;
-                self.collect_revocations(org.value.id).await?;
                 self.collect_connections(org.value.id).await?;
+                self.collect_revocations(org.value.id).await?;
             }
             match orgs.into_iter().last() {
                 Some((key, _)) => after = Some(key),

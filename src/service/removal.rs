@@ -162,6 +162,8 @@ impl Broker {
             .await?;
         let tasks = self.end_tasks_of(org, id, record).await?;
         self.drop_approvals_of(org, id, record).await?;
+        // Before the credentials go, so that none comes after them.
+        self.forget_connections(org, id).await?;
         // Before the credentials go: what is still out there is read off them.
         let (leases, outstanding) = self.end_member_leases(org, id).await?;
         let credentials = self.remove_credentials_of(org, id, record).await?;

@@ -65,7 +65,7 @@ impl Tokens {
     }
 
     /// Those that a token endpoint's answer brings; none, where it grants nothing.
-    pub(super) fn of_answer(connector: &Connector, answer: &StagedAnswer) -> Self {
+    pub(in crate::service) fn of_answer(connector: &Connector, answer: &StagedAnswer) -> Self {
         let retry_after = answer.retry_after_ms.map(Duration::from_millis);
         match classify(connector, answer.status, retry_after, &answer.body) {
             Answer::Granted(granted) => {
@@ -101,7 +101,7 @@ impl Tokens {
         tokens
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::service) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
