@@ -51,9 +51,9 @@ pub struct Disconnected {
 }
 
 /// How long is waited for a provider where nothing else is asked for.
-pub const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(5);
 /// How long is waited at most.
-pub const MAX_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How often it is tried again when the credential is changed at the same moment.
 const ATTEMPTS: usize = 16;
 
