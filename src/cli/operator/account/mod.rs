@@ -2,6 +2,7 @@
 
 mod connect;
 mod dialog;
+mod disconnect;
 mod follow;
 mod list;
 mod outcome;
@@ -38,6 +39,13 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
+    /// Disconnect an account: it is gone from the broker at once, and its tokens are revoked at the provider.
+    ///
+    /// What the provider confirmed is told, and what merely expires, and when. What it did not confirm in time is asked
+    /// for again in the background.
+    Disconnect(disconnect::DisconnectArgs),
+    /// List the revocations at providers that go on, and those that ended within the last week.
+    Revocations(#[command(flatten)] ListArgs),
 }
 
 /// Runs the command.
@@ -47,6 +55,8 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
         Action::Retry(args) => connect::retry(session, args).await,
         Action::List(args) => list::run(session, args).await,
         Action::Connections(list) => connections(session, list).await,
+        Action::Disconnect(args) => disconnect::run(session, args).await,
+        Action::Revocations(list) => disconnect::revocations(session, list).await,
         Action::Cancel { connection, show } => {
             let request = proto::CancelConnectionRequest {
                 org: session.org_or_own(),
