@@ -132,8 +132,13 @@ fn the_directory() {
     };
     older("api-key-3", &api_key);
     let api_key = ApiKey {
+        groups: Some(Group::ALL[..11].to_vec()),
+        ..api_key
+    };
+    older("api-key-4", &api_key);
+    let api_key = ApiKey {
         groups: Some(Group::ALL.to_vec()),
         ..api_key
     };
-    check("api-key-4", &api_key, &[6, 7, 8, 9, 10, 11]);
+    check("api-key-5", &api_key, &[6, 7, 8, 9, 10, 11]);
 }

@@ -1,3 +1,5 @@
+//! Connections through their steps, and what people paste.
+
 use super::*;
 use crate::domain::id::Id;
 use crate::domain::secret::{AuthorizationCode, Exposure, Secret};

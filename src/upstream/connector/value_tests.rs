@@ -260,6 +260,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("quirks = [\"anything\"]", "quirks", "unknown variant `anything`"),
     ("rotates = \"maybe\"", "rotates", "expected a boolean"),
     (
+        "revoke_ends_access = 1",
+        "revoke_ends_access",
+        "expected a boolean",
+    ),
+    (
         "old_access_survives = 1",
         "old_access_survives",
         "expected a boolean",
