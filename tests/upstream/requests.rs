@@ -316,6 +316,15 @@ async fn endpoints_are_found_out_first_where_they_are_left_open() {
     let connectors = Connectors::load_text("test.toml", &text).unwrap();
     let connector = connectors.get("test").unwrap();
 
+    // One that is off asks nobody.
+    let off = Connectors::load_text("test.toml", &format!("{text}enabled = false\n")).unwrap();
+    let off = off.get("test").unwrap();
+    let idle = endpoint(&options());
+    assert!(idle.authorize_url(off).await.is_err());
+    assert!(idle.revocation_endpoint(off).await.is_err());
+    assert!(idle.device_endpoint(off).await.is_err());
+    assert_eq!(metadata.asked(), [""; 0]);
+
     // Not known is not the same as none.
     metadata.page(&place, Page::Says(500, String::new()));
     let lost = endpoint(&options());
