@@ -8,6 +8,8 @@
     missing_docs
 )]
 
+#[path = "upstream/asking.rs"]
+mod asking;
 #[path = "upstream/delivery.rs"]
 mod delivery;
 #[path = "upstream/discovery.rs"]

@@ -1,176 +1,15 @@
 //! Code exchanges, device flows and revocations, as a server sees them: what is sent, where, and how far it got.
 
-use credbroker::domain::secret::{AccessToken, AuthorizationCode, CodeVerifier, DeviceCode};
 use credbroker::upstream::answer::{DeviceAnswer, RevocationAnswer, classify_device, classify_revocation};
 use credbroker::upstream::oauth::{
-    CodeRequest, DeviceFault, DevicePoll, GrantToken, RevocationRequest, authorization_request,
+    CodeRequest, DeviceFault, GrantToken, RevocationRequest, authorization_request,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::asking::{ODD, Scene, fields, named, secret};
 use super::delivery::{Act, Raw, far, http};
 use super::metadata::{Metadata, Page, STANDARD};
 use super::*;
-
-/// A secret with all that an encoding has to take care of.
-const ODD: &str = "s t/+\"\\&=%\u{e9}";
-
-fn secret<K>(text: &str) -> Secret<K> {
-    Secret::from(text.to_owned())
-}
-
-/// A server that answers everything alike, and a client.
-struct Scene {
-    server: Raw,
-    endpoint: HttpTokenEndpoint,
-    folder: tempfile::TempDir,
-}
-
-/// A request, taken apart.
-struct Seen {
-    /// The first line without the protocol.
-    line: String,
-    /// The other lines of the head, in lower case but for `authorization`.
-    head: String,
-    body: String,
-}
-
-impl Seen {
-    /// The fields of a form.
-    fn form(&self) -> Vec<(String, String)> {
-        assert!(
-            self.head
-                .contains("content-type: application/x-www-form-urlencoded\r\n"),
-            "{}",
-            self.head
-        );
-        fields(&self.body)
-    }
-
-    fn json(&self) -> Value {
-        assert!(
-            self.head.contains("content-type: application/json\r\n"),
-            "{}",
-            self.head
-        );
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    fn authorization(&self) -> Option<&str> {
-        self.head
-            .lines()
-            .find_map(|line| line.strip_prefix("authorization: "))
-    }
-}
-
-fn fields(encoded: &str) -> Vec<(String, String)> {
-    let url = reqwest::Url::parse(&format!("http://h/?{encoded}")).unwrap();
-    url.query_pairs().into_owned().collect()
-}
-
-fn named<const N: usize>(fields: [(&str, &str); N]) -> Vec<(String, String)> {
-    fields
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
-}
-
-impl Scene {
-    async fn answering(status: &str, body: &str) -> Self {
-        Self::acting(Act::KeepAlive(http(status, "", body))).await
-    }
-
-    async fn acting(act: Act) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("secret"), ODD).unwrap();
-        Self {
-            server: Raw::start(act).await,
-            endpoint: endpoint(&options()),
-            folder,
-        }
-    }
-
-    /// A connector of the server with all endpoints of the standards.
-    fn connector(&self, more: &str) -> Arc<Connector> {
-        let device = if more.contains("device_authorization_url") {
-            String::new()
-        } else {
-            format!("device_authorization_url = \"{}\"\n", self.server.at("/device"))
-        };
-        let revoke = self.server.at("/revoke");
-        let all = format!("{device}revoke_url = \"{revoke}\"\n{more}\n");
-        connector(&self.server.url(), &all)
-    }
-
-    /// One with a device flow of its own.
-    fn own(&self) -> Arc<Connector> {
-        let at = |path| self.server.at(path);
-        self.connector(&format!(
-            "device_flow = \"code\"\ndevice_authorization_url = \"{}\"\ndevice_poll_url = \"{}\"\n\
-             device_page_url = \"{}\"\ndevice_redirect_uri = \"{}\"",
-            at("/own/usercode"),
-            at("/own/token"),
-            at("/own/enter"),
-            at("/own/callback")
-        ))
-    }
-
-    fn with_secret(&self, auth: &str) -> String {
-        let file = self.folder.path().join("secret");
-        format!(
-            "client_auth = \"{auth}\"\nclient_secret = {{ file = '{}' }}\n",
-            file.display()
-        )
-    }
-
-    fn seen(&self) -> Seen {
-        let request = self.server.request();
-        let (head, body) = request.split_once("\r\n\r\n").unwrap();
-        let (line, rest) = head.split_once("\r\n").unwrap();
-        let lower = |line: &str| match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                format!("authorization: {value}\r\n")
-            }
-            _ => format!("{}\r\n", line.to_lowercase()),
-        };
-        Seen {
-            line: line.strip_suffix(" HTTP/1.1").unwrap().to_owned(),
-            head: rest.lines().map(lower).collect(),
-            body: body.to_owned(),
-        }
-    }
-
-    async fn exchange(&self, connector: &Connector, verifier: Option<&str>) -> Delivery {
-        let code: Secret<AuthorizationCode> = secret(ODD);
-        let verifier: Option<Secret<CodeVerifier>> = verifier.map(secret);
-        let request = CodeRequest {
-            connector,
-            code: &code,
-            redirect_uri: "http://127.0.0.1:1/cb?x=1",
-            verifier: verifier.as_ref(),
-            state: "st",
-        };
-        self.endpoint.exchange_code(request).await
-    }
-
-    async fn poll(&self, connector: &Connector) -> Delivery {
-        let device_code: Secret<DeviceCode> = secret(ODD);
-        let request = DevicePoll {
-            connector,
-            device_code: &device_code,
-            user_code: "AB-12",
-        };
-        self.endpoint.poll_device(request).await
-    }
-
-    async fn revoke(&self, connector: &Connector, refresh: bool) -> Delivery {
-        let (one, other): (Secret<RefreshToken>, Secret<AccessToken>) = (secret(ODD), secret(ODD));
-        let token = if refresh {
-            GrantToken::Refresh(&one)
-        } else {
-            GrantToken::Access(&other)
-        };
-        self.endpoint.revoke(RevocationRequest { connector, token }).await
-    }
-}
 
 // req: A7 N10
 #[tokio::test]
@@ -398,6 +237,29 @@ async fn a_revocation_is_sent_again_only_by_whoever_asks() {
     }
 }
 
+// req: A12
+#[tokio::test]
+async fn a_token_in_an_address_is_in_no_message() {
+    let refused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = format!("http://{}/revoke", refused.local_addr().unwrap());
+    drop(refused);
+    let scene = Scene::acting(Act::CloseRead).await;
+    let query = "revoke_encoding = \"query\"\nrevoke_url";
+    for url in [closed, scene.server.at("/revoke")] {
+        let connector = connector(&scene.server.url(), &format!("{query} = \"{url}\"\n"));
+        let token: Secret<RefreshToken> = secret("correct-horse-battery");
+        let token = GrantToken::Refresh(&token);
+        let request = RevocationRequest {
+            connector: &connector,
+            token,
+        };
+        let (Delivery::NotSent(why) | Delivery::Lost(why)) = scene.endpoint.revoke(request).await else {
+            panic!("answered");
+        };
+        assert!(!why.contains("correct"), "{why}");
+    }
+}
+
 // req: A7
 #[tokio::test]
 async fn how_far_a_code_got_is_told_as_of_a_refresh() {
@@ -453,6 +315,15 @@ async fn endpoints_are_found_out_first_where_they_are_left_open() {
     );
     let connectors = Connectors::load_text("test.toml", &text).unwrap();
     let connector = connectors.get("test").unwrap();
+
+    // One that is off asks nobody.
+    let off = Connectors::load_text("test.toml", &format!("{text}enabled = false\n")).unwrap();
+    let off = off.get("test").unwrap();
+    let idle = endpoint(&options());
+    assert!(idle.authorize_url(off).await.is_err());
+    assert!(idle.revocation_endpoint(off).await.is_err());
+    assert!(idle.device_endpoint(off).await.is_err());
+    assert_eq!(metadata.asked(), [""; 0]);
 
     // Not known is not the same as none.
     metadata.page(&place, Page::Says(500, String::new()));

@@ -64,7 +64,7 @@ pub fn classify_revocation(
         return RevocationAnswer::NotNow { retry_after, message };
     }
     // Success is told by the status alone, and the body is of no meaning, but for a server that puts errors there.
-    if success && !(said.heard && !said.codes.is_empty()) {
+    if success && (!said.heard || said.codes.is_empty()) {
         return RevocationAnswer::Revoked;
     }
     if success || said.refuses() || (300..400).contains(&status) {

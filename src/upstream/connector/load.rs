@@ -200,7 +200,12 @@ impl Connectors {
                     return Err(error(file, name, key, ConnectorFault::Fixed));
                 }
             }
-            let table = overlay(base.clone(), shipped.unwrap_or_default());
+            let mut shipped = shipped.unwrap_or_default();
+            // A shipped flow that another replaces leaves nothing of itself behind.
+            if over.contains_key("device_flow") {
+                shipped.retain(|key, _| !key.starts_with("device_"));
+            }
+            let table = overlay(base.clone(), shipped);
             let connector = validate(file, name, overlay(table, over.clone()))?;
             all.insert(name.clone(), Arc::new(connector));
         }

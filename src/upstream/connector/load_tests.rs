@@ -64,6 +64,23 @@ fn accepted_terms_switch_a_connector_on_and_enabled_switches_it_off() {
 }
 
 #[test]
+fn a_device_flow_replaces_the_shipped_one_whole() {
+    let load = |more| load(&format!("[connectors.openai]\nclient_id = \"mine\"\n{more}"));
+    let standard = load("device_flow = \"rfc8628\"\n").unwrap();
+    let openai = standard.get("openai").unwrap();
+    assert_eq!(
+        (&openai.device_flow, &openai.device_authorization_url),
+        (&DeviceFlow::Rfc8628, &None)
+    );
+    let moved = load("device_page_url = \"https://auth.openai.com/x\"\n").unwrap();
+    assert!(matches!(
+        &moved.get("openai").unwrap().device_flow,
+        DeviceFlow::Code { page_url, redirect_uri, .. }
+            if page_url.path() == "/x" && redirect_uri == "https://auth.openai.com/deviceauth/callback"
+    ));
+}
+
+#[test]
 fn a_new_connector_takes_the_standard_for_what_it_does_not_say() {
     let acme = acme("grace_seconds = 30\n").unwrap();
     assert_eq!(acme.usable(), Ok(()));

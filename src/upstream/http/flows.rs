@@ -86,8 +86,13 @@ impl HttpTokenEndpoint {
     }
 
     async fn known(&self, connector: &Connector, need: Need) -> Result<Option<Url>, String> {
+        let name = &connector.name;
+        // Nobody is asked anything about a connector that is off.
+        connector
+            .usable()
+            .map_err(|off| format!("connector {name}: {off}"))?;
         let endpoints = self.endpoints(connector, need).await;
-        let endpoints = endpoints.map_err(|error| format!("connector {}: {error}", connector.name))?;
+        let endpoints = endpoints.map_err(|error| format!("connector {name}: {error}"))?;
         Ok(endpoints.get(need).cloned())
     }
 }
