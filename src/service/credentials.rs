@@ -17,6 +17,7 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
+use crate::domain::parallelism::Parallel;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rejection::Forced;
@@ -273,6 +274,7 @@ impl Broker {
             .delete::<StagedAnswer>(&keys::credential_answer(org, id))
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
+            .delete::<Parallel>(&keys::parallel(org, id))
             .delete::<Pointer>(&slot);
         Ok(forgotten(&self.records, changes, &stored.value).await?)
     }

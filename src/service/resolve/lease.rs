@@ -42,6 +42,7 @@ impl Broker {
         let before = filed.lease.as_ref().map(|lease| Arc::clone(&lease.value));
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
+                self.count_in(choice, &lease).await?;
                 let handed = self.handed(caller, choice)?;
                 let lease = self.handing(lease, handed, &entry.model).await?;
                 // What a rejection or a lapsed subscription led to is the task's choice from now on.
@@ -118,12 +119,15 @@ impl Broker {
         let changes = self
             .guard_subject(changes, caller, subject, prepared, choice)
             .await?;
+        let replaces = before.as_ref().map(|before| before.id);
+        let (changes, turn) = self.placed(caller, changes, choice, &lease, replaces).await?;
         // An effect goes on when its caller goes away, and of one that failed it may not be known whether it came
         // about: the place stays taken unless it is known that nothing did.
         if let Some(place) = &mut place {
             place.hold();
         }
         let done = self.effect_or_fate(record, changes).await;
+        drop(turn);
         if let (Err(Failed { known: true, .. }), Some(place)) = (&done, place) {
             place.release();
         }
