@@ -5,10 +5,23 @@
 //! place whose lease stands no more is empty, and is given to the next who finds the list full. So nothing has to be
 //! counted back, and no lease can be forgotten.
 
+use std::time::Duration;
+
 use super::id::LeaseId;
+use super::time::Time;
 
 /// The most that may stand at once on one credential, whoever raises the cap: the list is one small record.
 pub const MOST: u32 = 200;
+
+/// Within which times who found no place is asked to come again.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(60);
+
+/// When to ask for a place again, where the first of the leases that have one ends at `next` by itself: not much later
+/// whenever that is, for a lease may be given back at any moment.
+pub fn come_again(next: Time, now: Time) -> Duration {
+    next.since(now).clamp(SOONEST, LATEST)
+}
 
 /// The cap of one credential, and who has the places under it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,6 +191,16 @@ mod tests {
                 prop_assert!(parallel.leases.len() <= longest + counted);
             }
         }
+    }
+
+    #[test]
+    fn who_waits_comes_again_when_the_first_lease_ends_or_within_a_minute() {
+        let now = Time::from_millis(1_700_000_000_000);
+        for (ends_in, again) in [(0, 1), (1, 1), (25, 25), (60, 60), (3_600, 60)] {
+            let next = now + Duration::from_secs(ends_in);
+            assert_eq!(come_again(next, now), Duration::from_secs(again));
+        }
+        assert_eq!(come_again(now, now + LATEST), SOONEST);
     }
 
     #[test]

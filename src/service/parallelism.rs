@@ -18,7 +18,7 @@ use crate::domain::id::{LeaseId, OrgId};
 use crate::domain::journal::Action;
 use crate::domain::lease::{Holder, Lease};
 use crate::domain::mode::CredentialKind;
-use crate::domain::parallelism::{MOST, Parallel};
+use crate::domain::parallelism::{MOST, Parallel, come_again};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::task::{Task, TaskClaims};
@@ -41,9 +41,6 @@ pub struct Parallelism {
 const ATTEMPTS: usize = 16;
 /// How many of those who have the places are named.
 const MAX_NAMED: usize = 8;
-/// Within which times a refused caller is asked to come again: a lease may be given back at any moment.
-const SOONEST: std::time::Duration = std::time::Duration::from_secs(1);
-const LATEST: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Broker {
     /// Whether only so many leases may stand on the credential at once. A grant whose connector is not configured any
@@ -138,7 +135,7 @@ impl Broker {
             let at = jiff::Timestamp::from_millisecond(next.millis()).map(|at| at.to_string());
             refusal = refusal
                 .with("next_end_time", at.unwrap_or_default())
-                .retry_after(next.since(self.now()).clamp(SOONEST, LATEST));
+                .retry_after(come_again(next, self.now()));
         }
         if matches!(caller.actor(), Actor::Member { .. } | Actor::Operator(_)) {
             let named = standing.iter().take(MAX_NAMED).map(|lease| match lease.task {

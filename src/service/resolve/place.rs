@@ -7,7 +7,7 @@
 use super::look::Source;
 use super::obtain::Choice;
 use super::subject::Subject;
-use crate::domain::actor::Caller;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, LeaseId};
 use crate::domain::lease::Lease;
@@ -16,7 +16,6 @@ use crate::domain::parallelism::{Full, Parallel, Room};
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
 use crate::service::effect::Undone;
-use crate::service::lease::holder;
 use crate::service::turns::Turn;
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, keys};
@@ -46,7 +45,9 @@ impl Broker {
         if parallel.room(None, usual) == Room::Free {
             return Ok(Ok(()));
         }
-        if holder(caller).is_ok() {
+        // What people want to know is whether the task is served: they are handed nothing of anybody's own.
+        let person = matches!(caller.actor(), Actor::Member { .. } | Actor::Operator(_));
+        if !person {
             let filed = self.filed(caller, subject, source.backing(entry)).await?;
             let now = self.now();
             if filed.lease.is_some_and(|lease| lease.value.stands(now)) {
@@ -54,8 +55,7 @@ impl Broker {
             }
         }
         let standing = self.standing_of(credential.org, &parallel.leases).await?;
-        // People hold no leases: what they want to know is whether the task is served.
-        let task = subject.task_id().filter(|_| holder(caller).is_err());
+        let task = subject.task_id().filter(|_| person);
         let served = task.is_some() && standing.iter().any(|lease| lease.task == task);
         let cap = parallel.cap(usual);
         if served || standing.len() < cap as usize {
