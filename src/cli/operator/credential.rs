@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{pages, print_named, print_named_list};
 use crate::cli::client::Session;
@@ -189,7 +189,7 @@ fn parallelism(text: &str) -> Result<u32, String> {
 /// How many leases stand, of how many that may; empty where nothing is capped.
 fn parallelism_field(parallelism: Option<&proto::Parallelism>) -> Field {
     let Some(parallelism) = parallelism else {
-        return Field::Text(String::new());
+        return Field::Both(String::new(), Value::Null);
     };
     let text = format!("{} of {}", parallelism.standing, parallelism.cap);
     let value = json!({
