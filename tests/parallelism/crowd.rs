@@ -98,6 +98,12 @@ async fn one_agent_that_asks_fifty_times_at_once_takes_one_place() {
     assert_eq!(ids.len(), 1);
     other.resolve().await.unwrap();
     assert_eq!(scene.standing().await, (2, 2));
+    let scene = scene.restart(PERSONAL).await;
+    let first = scene.again(first).await;
+    for answer in join_all((0..50).map(|_| first.resolve())).await {
+        assert!(ids.contains(&answer.unwrap().id));
+    }
+    assert_eq!(scene.standing().await, (2, 2));
     let records = scene.operator.records().await;
     let of_first = records.iter().filter(|record| {
         record.subject.get("lease") == ids.first()

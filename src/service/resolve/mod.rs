@@ -284,7 +284,10 @@ impl Broker {
         if subject.system_scope {
             record = record.about("scope", "system");
         }
-        match self.lease(caller, subject, prepared, choice, record).await {
+        match self
+            .lease(caller, subject, prepared, choice, remaining, record)
+            .await
+        {
             Ok((lease, position)) => {
                 self.still_allowed(caller, whose, subject.task.as_ref()).await?;
                 self.still_approved(caller, &lease).await?;
