@@ -411,6 +411,11 @@ impl Session {
         proto::watch_service_client::WatchServiceClient::new(self.streams.clone())
     }
 
+    /// Streams of how connections of accounts go.
+    pub fn account_watches(&self) -> proto::account_service_client::AccountServiceClient<Transport> {
+        proto::account_service_client::AccountServiceClient::new(self.streams.clone())
+    }
+
     /// What a refusal is told as.
     pub fn failure(&self, status: Status) -> Failure {
         Failure::from(status).at(&self.target)
@@ -461,6 +466,8 @@ stubs! {
     billing: billing_service_client::BillingServiceClient;
     /// The policy.
     policies: policy_service_client::PolicyServiceClient;
+    /// Connected accounts.
+    accounts: account_service_client::AccountServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

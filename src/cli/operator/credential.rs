@@ -73,7 +73,10 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
-    /// Remove a credential and its secret.
+    /// Remove a credential and its secret, from the broker only.
+    ///
+    /// Nothing is told to the provider: a key goes on working there, and so do the tokens of a grant until they expire.
+    /// 'credbroker account disconnect' has those revoked as well.
     Remove {
         /// The credential, `crd_…`.
         credential: String,
@@ -162,8 +165,10 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             print_named(session, answer.into_inner().credential, show).await
         }
         Action::Remove { credential, yes } => {
-            let consequence =
-                format!("This removes {credential} and its secret: tasks that use it stop working.");
+            let consequence = format!(
+                "This removes {credential} and its secret from the broker: tasks that use it stop working. Nothing is \
+                 revoked at the provider; of a connected account, 'credbroker account disconnect' does that too."
+            );
             input::confirm(&consequence, yes)?;
             let request = proto::RemoveCredentialRequest {
                 org,
