@@ -64,6 +64,7 @@ fn settings(config: &Config) -> Settings {
         collect_after: config.agents.collect_after,
         certificate_lifetime: config.identity.certificate_lifetime,
         lease_lifetime: config.leases.lifetime,
+        personal_parallelism: config.leases.personal_parallelism,
         minimum_remaining: config.refresh.minimum_remaining_default,
         exchange_timeout: config.refresh.exchange_timeout,
         max_exchanges: config.refresh.max_concurrent_exchanges,

@@ -163,6 +163,10 @@ fn a_fault_names_the_file_the_key_and_the_remedy() {
             "/etc/credbroker/credbrokerd.toml: listen.max_connections: out of range. Set it to 1 to 1000000.",
         ),
         (
+            "[leases]\npersonal_parallelism = 201",
+            "/etc/credbroker/credbrokerd.toml: leases.personal_parallelism: out of range. Set it to 1 to 200.",
+        ),
+        (
             "[leases]\nlifetime = \"31d\"",
             "/etc/credbroker/credbrokerd.toml: leases.lifetime: out of range. Set it to 1m to 30d.",
         ),
@@ -285,6 +289,7 @@ ahead = false
 ahead_window = "1m"
 [leases]
 lifetime = "2h"
+personal_parallelism = 4
 [store]
 reserved_bytes = 1
 [log]

@@ -18,6 +18,8 @@ mod bytes;
 mod directory;
 #[path = "records_golden/lineage.rs"]
 mod lineage;
+#[path = "records_golden/parallelism.rs"]
+mod parallelism;
 #[path = "records_golden/platform.rs"]
 mod platform;
 #[path = "records_golden/policy.rs"]

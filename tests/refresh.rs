@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use credbroker::proto::{CredentialHealth, Lease};
+use credbroker::proto::{CredentialHealth, Lease, RemoveCredentialRequest};
 use futures_util::future::join_all;
 use support::broker::{MEMBER, ORG};
 use support::client::{metadata, retry_after, secret};
@@ -219,4 +219,76 @@ async fn asking_for_more_life_than_tokens_have_costs_one_refresh() {
         );
     }
     assert_eq!(scene.provider.calls(), 2);
+}
+
+/// A sandbox that slept through the end of its token, and then of its lease: what it wakes up to is the credential
+/// as it stands now, with the life that was asked for, however many of its programs ask at once.
+// req: B6 B5
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sleep_fifty_calls_at_once_get_one_lease_and_one_new_token() {
+    let (scene, first) = Scene::leased("", "").await;
+    let five_minutes = Duration::from_secs(300);
+    let mut ids = BTreeSet::from([first.id.clone()]);
+    for (slept, generation, leases) in [(LIFE, 3, 1), (Duration::from_secs(7_200), 4, 2)] {
+        scene.clock.advance(slept);
+        let woken = join_all((0..50).map(|_| scene.resolve_for(five_minutes))).await;
+        for lease in woken {
+            let lease = lease.unwrap();
+            assert_eq!(lease.generation, generation);
+            assert_eq!(lease.minimum_remaining.unwrap().seconds, 300);
+            ids.insert(lease.id);
+        }
+        assert_eq!(scene.provider.calls(), leases + 1);
+        assert_eq!(ids.len(), leases);
+    }
+    // The second lease is of the same task: one cost event for both.
+    let records = scene.operator.records().await;
+    let done = records
+        .iter()
+        .filter(|record| record.action == "credential.resolve" && record.outcome == "allowed");
+    let finished: Vec<_> = done.filter(|record| record.phase == "finish").collect();
+    let with = |what: &str| {
+        let with = finished.iter().filter(|record| record.subject.contains_key(what));
+        with.count()
+    };
+    assert_eq!((with("first"), with("dispatch")), (2, 1));
+}
+
+/// What is promised of a token that cannot be had longer-lived, as when its provider does not answer, is what is left.
+// req: B6
+#[tokio::test]
+async fn a_token_that_cannot_be_refreshed_now_is_promised_for_what_it_has_left() {
+    let (scene, _) = Scene::leased("", "").await;
+    scene.clock.advance(LIFE / 2);
+    scene.provider.fails(429, "{}", None);
+    // More than is left: nothing that would do can be had.
+    let refused = scene.resolve_for(LIFE).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(retry_after(&refused).is_some());
+    // What is left does: it is handed out, and no more is promised than was asked for.
+    let lease = scene.resolve_for(LIFE / 4).await.unwrap();
+    assert_eq!(lease.generation, 2);
+    let promised = Duration::try_from(lease.minimum_remaining.unwrap()).unwrap();
+    assert_eq!(promised, LIFE / 4);
+}
+
+/// All that is kept of a long-lived grant goes with it, however often it was rotated.
+// req: A12(core)
+#[tokio::test]
+async fn a_grant_that_was_rotated_many_times_can_be_removed() {
+    let (scene, _) = Scene::leased("", "").await;
+    for generation in 3..32 {
+        scene.expire();
+        assert_eq!(scene.resolve().await.unwrap().generation, generation);
+    }
+    let request = RemoveCredentialRequest {
+        org: ORG.to_owned(),
+        credential: scene.credential.clone(),
+    };
+    let mut credentials = scene.operator.credentials();
+    credentials.remove_credential(request).await.unwrap();
+    assert_eq!(
+        reason(&scene.resolve().await.unwrap_err()),
+        "NO_CREDENTIAL_CONFIGURED"
+    );
 }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::domain::parallelism::MOST;
+
 /// When a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apply {
@@ -156,6 +158,7 @@ pub const KEYS: &[Key] = &[
     key("refresh.ahead_window", time(seconds(1), days(1)), Apply::Reload),
 
     key("leases.lifetime", time(minutes(1), days(30)), Apply::Reload),
+    key("leases.personal_parallelism", number(1, MOST as u64), Apply::Reload),
 
     key("journal.segment_bytes", number(MIB, 1024 * MIB), Apply::Restart),
     key("journal.head_interval", time(millis(100), minutes(1)), Apply::Restart),

@@ -117,6 +117,7 @@ section!(Refresh {
 
 section!(Leases {
     lifetime: Span = Span::seconds(3600),
+    personal_parallelism: u32 = 3,
 });
 
 section!(Journal {

@@ -123,6 +123,8 @@ pub struct Agents {
 pub struct Leases {
     /// How long a lease lasts.
     pub lifetime: Duration,
+    /// How many stand at once on a personal subscription, where nothing else was said of it.
+    pub personal_parallelism: u32,
 }
 
 /// `[journal]`.
@@ -244,6 +246,7 @@ pub(super) fn check(raw: Raw, path: &Path, origins: &Origins) -> Result<Config, 
         refresh: refresh::refresh(&raw.refresh),
         leases: Leases {
             lifetime: raw.leases.lifetime.0,
+            personal_parallelism: raw.leases.personal_parallelism,
         },
         journal: Journal {
             segment_bytes: raw.journal.segment_bytes,

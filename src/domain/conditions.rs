@@ -54,6 +54,8 @@ conditions! {
         "The org's subscription is inactive.";
     Rejected, "rejected by the provider",
         "The provider itself refuses the credential.";
+    AtLimit, "too many at once",
+        "As many leases stand on the personal subscription as may at once.";
 }
 
 /// What is done about a condition.
@@ -102,6 +104,7 @@ pub const fn outcome(mode: AuthMode, condition: Condition, chosen: Chosen) -> Ou
         // What was taken away, used up or broken is for a person to know of: nothing else fills in for it.
         (At::NamedMissing, Mode::Byok) => return Stop(Reason::NamedCredentialMissing),
         (At::Locked, Mode::OAuth | Mode::Byok) => return Stop(Reason::Locked),
+        (At::AtLimit, Mode::OAuth) => return Stop(Reason::ParallelismLimit),
         (At::OverQuota, Mode::Metered) => return Stop(Reason::CreditsExhausted),
         (At::OverQuota, Mode::Shared) => return Stop(Reason::SharedQuotaExceeded),
         (At::EndpointDown | At::Rejected, Mode::Local) => return Stop(Reason::LocalEndpointUnreachable),

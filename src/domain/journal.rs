@@ -109,6 +109,7 @@ actions! {
     AccountDisconnect, "account.disconnect";
     TokenRevoke, "account.revoke_tokens";
     CredentialTest, "credential.test";
+    CredentialParallelism, "credential.set_parallelism";
 }
 
 /// The place of a record in its journal, from 1.

@@ -34,6 +34,7 @@ pub mod network;
 pub mod oidc;
 pub mod owner;
 pub mod pace;
+pub mod parallelism;
 pub mod plan;
 pub mod policy;
 pub mod pool;

@@ -125,6 +125,8 @@ table! {
     }
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
+        // Not members: what a subscription is used for beyond its usual is the org's to answer for.
+        ADMIN => SetParallelism;
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials;
     }
     "credbroker.v1.AccountService" {

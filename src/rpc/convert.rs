@@ -195,6 +195,7 @@ pub(super) fn credential(credential: &Credential, now: Health) -> proto::Credent
         scopes: credential.scopes.clone(),
         executor: credential.executor.clone().unwrap_or_default(),
         region: credential.region.clone().unwrap_or_default(),
+        parallelism: None,
     }
 }
 

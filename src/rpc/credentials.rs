@@ -12,7 +12,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::secret::Secret;
 use crate::proto;
 use crate::proto::set_credential_request::Key;
-use crate::service::{Broker, Dependent, ImportGrant, KeyInput, OwnerRef, PageRequest, SetKey};
+use crate::service::{Broker, Dependent, ImportGrant, KeyInput, OwnerRef, PageRequest, Parallelism, SetKey};
 
 pub(super) struct CredentialService(pub(super) Arc<Broker>);
 
@@ -24,8 +24,10 @@ impl CredentialService {
     /// As [`CredentialService::shown`], with what callers report where the provider says nothing.
     async fn shown_by_itself(&self, stored: &Credential) -> Result<proto::Credential, Status> {
         let last_error = self.0.last_error(stored).await.map_err(status)?;
+        let parallelism = self.0.parallelism(stored).await.map_err(status)?;
         Ok(proto::Credential {
             last_error,
+            parallelism: parallelism.map(of_parallelism),
             ..self.shown(stored)
         })
     }
@@ -66,6 +68,14 @@ fn key_input(key: Option<&mut Key>) -> KeyInput<'_> {
 
 fn taken<K>(secret: &mut proto::Secret) -> Secret<K> {
     Secret::from(std::mem::take(&mut secret.value))
+}
+
+fn of_parallelism(parallelism: Parallelism) -> proto::Parallelism {
+    proto::Parallelism {
+        cap: parallelism.cap,
+        set: parallelism.set,
+        standing: u32::try_from(parallelism.standing).unwrap_or(u32::MAX),
+    }
 }
 
 fn generation(link: &Link) -> proto::GrantGeneration {
@@ -214,5 +224,20 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RemoveCredentialResponse {}))
+    }
+
+    async fn set_parallelism(
+        &self,
+        request: Request<proto::SetParallelismRequest>,
+    ) -> Result<Response<proto::SetParallelismResponse>, Status> {
+        let caller = caller(&request)?;
+        let message = request.get_ref();
+        let set = self
+            .0
+            .set_parallelism(&caller, &message.org, &message.credential, message.parallelism);
+        let stored = set.await.map_err(status)?;
+        Ok(Response::new(proto::SetParallelismResponse {
+            credential: Some(self.shown_by_itself(&stored).await?),
+        }))
     }
 }

@@ -17,6 +17,7 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
+use crate::domain::parallelism::Parallel;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rejection::Forced;
@@ -309,6 +310,7 @@ impl Broker {
             .delete::<Credential>(&keys::credential(org, id))
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
+            .delete::<Parallel>(&keys::parallel(org, id))
             .delete::<Pointer>(&slot);
         Ok(forgotten(&self.records, changes, &stored.value).await?)
     }

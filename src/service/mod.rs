@@ -34,6 +34,7 @@ mod managed_keys;
 mod operator_tokens;
 mod outstanding;
 mod page;
+mod parallelism;
 mod policy;
 mod presence;
 mod proxy_grants;
@@ -55,6 +56,7 @@ mod streams;
 mod sweep;
 mod tasks;
 mod trust;
+mod turns;
 mod watch;
 
 use std::sync::Arc;
@@ -65,7 +67,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::clock::Clock;
 use crate::domain::executor::Registry;
 use crate::domain::grant_token::GrantKey;
-use crate::domain::id::{Id, Kind};
+use crate::domain::id::{CredentialId, Id, Kind, OrgId};
 use crate::domain::managed::ConfiguredKeys;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -123,6 +125,7 @@ pub use operator_tokens::{
 };
 pub use outstanding::{Fate, Outstanding, OutstandingLease};
 pub use page::{Page, PageRequest};
+pub use parallelism::Parallelism;
 pub use policy::{
     Affected, CellsInput, Changing, NewCell, NewOrgPolicy, NewPolicy, NewProfile, NewRules, PolicyChanged,
     PolicyNames, PolicyView, ScopeRef,
@@ -165,6 +168,8 @@ pub struct Settings {
     pub certificate_lifetime: Duration,
     /// How long a lease lasts; never past its task.
     pub lease_lifetime: Duration,
+    /// How many leases stand at once on a personal subscription, where nothing else was said of it.
+    pub personal_parallelism: u32,
     /// The minimum remaining life promised where a request names none.
     pub minimum_remaining: Duration,
     /// How long one exchange with a token endpoint may take.
@@ -257,7 +262,8 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
     quotas: Arc<quota::Quotas>,
-    turns: billing::Turns,
+    turns: turns::Turns<OrgId>,
+    places: turns::Turns<CredentialId>,
     spend: spend::Projection,
     grant_key: GrantKey,
     configured_keys: ArcSwap<ConfiguredKeys>,
@@ -327,7 +333,8 @@ impl Broker {
             metrics,
             connections: Arc::default(),
             quotas: Arc::default(),
-            turns: billing::Turns::default(),
+            turns: turns::Turns::default(),
+            places: turns::Turns::default(),
             spend: spend::Projection::default(),
             grant_key: parts.grant_key,
             configured_keys: ArcSwap::default(),

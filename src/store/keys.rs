@@ -38,6 +38,7 @@
 //!   revocation-of/<credential>             the revocation of what a credential had
 //!   credential-lineage/<credential>        the generations that it has had
 //!   grant/<fingerprint>                    the credential that has, or had, this refresh token
+//!   parallel/<credential>                  how many leases may stand on it at once, and which have a place
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
 //!                                          which credential it is, by owner, provider and kind; of a key for one
 //!                                          executor by that too

@@ -311,13 +311,18 @@ async fn many_agents_share_as_many_uses_as_there_are() {
 async fn one_agent_asking_many_times_at_once_uses_it_once() {
     let scene = Scene::start().await;
     let asked = scene.granted(1).await;
-    let tries = (0..12).map(|_| scene.agent.resolve_by("", &asked.token));
+    let tries = (0..50).map(|_| scene.agent.resolve_by("", &asked.token));
     let leases: Vec<_> = join_all(tries)
         .await
         .into_iter()
         .map(|lease| lease.unwrap().id)
         .collect();
     assert!(leases.iter().all(|lease| *lease == leases[0]), "{leases:?}");
+    assert_eq!(scene.approver.approval(&asked.id).await.unwrap().uses, 1);
+    // Nor does a restart: the lease stands under it, and is handed out again without.
+    let broker = scene.broker.restart().await;
+    let agent = broker.agent(&scene.enrolled).await;
+    assert_eq!(agent.resolve("").await.unwrap().lease.unwrap().id, leases[0]);
 }
 
 // req: D7

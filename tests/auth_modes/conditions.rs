@@ -51,6 +51,12 @@ impl Scene<'_> {
             (Condition::EndpointDown, _) => self.facts.local_endpoint.as_mut().unwrap().reachable = false,
             (Condition::Lapsed, _) => self.subscribe(proto::Subscription::Inactive).await,
             (Condition::Rejected, Mode::OAuth) => self.refuse_grant().await,
+            (Condition::AtLimit, _) => {
+                for _ in 0..3 {
+                    let task = self.task("set").await;
+                    self.resolve(&task).await.unwrap();
+                }
+            }
             // Nobody but the one who calls the provider knows, and reports it afterwards.
             (Condition::Rejected, _) => {}
         }

@@ -104,7 +104,7 @@ impl World {
         let options = Options {
             config: config.to_owned(),
             registry: EXECUTORS.to_owned(),
-            connectors: connector(&provider.token_url(), "tests", ""),
+            connectors: connector(&provider.token_url(), "tests", "sharing = \"personal\""),
             clock: Some(Arc::clone(&clock) as _),
             ..Options::default()
         };

@@ -276,6 +276,10 @@ fn credentials() -> Vec<Call> {
         "DescribeCredential": DescribeCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "RemoveCredential": RemoveCredentialRequest { org: org(), credential: s("crd_x") }
             => "INVALID_ARGUMENT" "credential";
+        "SetParallelism": SetParallelismRequest { org: org(), credential: s("crd_x"), parallelism: 3 }
+            => "INVALID_ARGUMENT" "credential";
+        "SetParallelism": SetParallelismRequest { org: org(), credential: s("crd_x"), parallelism: 201 }
+            => "INVALID_ARGUMENT" "parallelism";
     }
 }
 

@@ -342,6 +342,8 @@ async fn an_operator_cannot_mix_two_orgs() {
                 value: "a-key-for-a-stranger".to_owned() })) }
         "CredentialService/RemoveCredential": RemoveCredentialRequest {
             org: org(), credential: theirs.credential.clone() }
+        "CredentialService/SetParallelism": SetParallelismRequest {
+            org: org(), credential: theirs.credential.clone(), parallelism: 5 }
         "DirectoryService/CreateEnvironment": CreateEnvironmentRequest {
             org: org(), project: theirs.project.clone(), name: "mixed".to_owned() }
         "DirectoryService/UpdateProject": UpdateProjectRequest {

@@ -198,11 +198,11 @@ async fn an_api_key_is_shown_once_and_ends_when_revoked() {
         .bad(77, &["CREDENTIAL_UNKNOWN"]);
 }
 
-// req: B2 B9 E7
+// req: B2 B9 C9 E7
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_is_stored_from_standard_input_or_a_file_and_removed() {
     let options = Options {
-        connectors: support::broker::connector("http://127.0.0.1:9/token", "cli", ""),
+        connectors: support::broker::connector("http://127.0.0.1:9/token", "cli", "sharing = \"personal\""),
         ..Options::default()
     };
     let scene = Scene::bare(options).await;
@@ -231,6 +231,17 @@ async fn a_credential_is_stored_from_standard_input_or_a_file_and_removed() {
     );
     assert!(is_time(&imported["expire_time"]), "{imported}");
 
+    let grant = text(&imported["id"]);
+    let set = |cap: &str| format!("credential set-parallelism {grant} {cap}");
+    let raised = scene.json(&set("7")).await;
+    let told = json!({ "standing": 0, "cap": 7, "set": true });
+    assert_eq!(raised["parallelism"], told);
+    let shown = scene.run(&format!("credential show {grant}")).await.good();
+    assert!(shown.contains("0 of 7"), "{shown}");
+    let lowered = scene.json(&set("default")).await;
+    assert_eq!(lowered["parallelism"]["cap"], json!(3));
+    scene.run(&set("0")).await.bad(64, &["1 to 200, or default"]);
+
     let listed = scene.run("credential list -o json").await.good();
     for secret in [
         "a-key-on-a-pipe",
@@ -247,6 +258,7 @@ async fn a_credential_is_stored_from_standard_input_or_a_file_and_removed() {
 
     let id = text(&stored["id"]);
     let shown = scene.json(&format!("credential show {id}")).await;
+    assert_eq!(shown["parallelism"], Value::Null);
     for (field, value) in stored.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }

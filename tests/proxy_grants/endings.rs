@@ -1,6 +1,8 @@
 //! What ends a grant, or stops it for a while: from the very next time on that the proxy asks.
 
-use credbroker::proto::{self, lock_target::Target};
+use std::time::Duration;
+
+use credbroker::proto::{self, lock_target::Target, material::Material};
 
 use crate::inactive;
 use crate::scene::{KEY, Scene, Used};
@@ -35,6 +37,34 @@ async fn unlock(scene: &Scene, lock: String) {
         lock,
     };
     scene.operator.locks().remove_lock(request).await.unwrap();
+}
+
+/// A grant ends with its lease. One that is asked for near that end works for as long as was asked all the same, and is
+/// no other dispatch.
+// req: B6 E12
+#[tokio::test]
+async fn near_the_end_of_its_lease_a_grant_lasts_as_long_as_is_promised() {
+    let scene = Scene::start(&[]).await;
+    let used = &scene.used[0];
+    let agent = scene.broker.agent(&used.agent).await;
+    // Five of its sixty minutes are left.
+    scene.clock.advance(Duration::from_secs(55 * 60));
+    let ten_minutes = Duration::from_secs(600);
+    let resolved = agent.resolve_for(&used.task, ten_minutes).await.unwrap();
+    let lease = resolved.lease.unwrap();
+    assert_eq!(lease.id, used.lease.id);
+    assert_eq!(lease.minimum_remaining.unwrap().seconds, 600);
+    let Some(Material::ProxyGrant(grant)) = lease.material.unwrap().material else {
+        panic!("no proxy grant");
+    };
+    // Past the first end of the lease, and within what was promised.
+    scene.clock.advance(Duration::from_secs(9 * 60));
+    is(&scene, &grant.token.unwrap().value, "").await;
+    let records = scene.operator.records().await;
+    let dispatches = records
+        .iter()
+        .filter(|record| record.phase == "finish" && record.subject.contains_key("dispatch"));
+    assert_eq!(dispatches.count(), 1);
 }
 
 async fn demand_approvals(scene: &Scene, posture: proto::ApprovalPosture) {

@@ -386,6 +386,7 @@ fn settings() -> Settings {
         enrollment_window: Duration::from_secs(600),
         certificate_lifetime: Duration::from_secs(3_600),
         lease_lifetime: Duration::from_secs(3_600),
+        personal_parallelism: 3,
         minimum_remaining: Duration::from_secs(60),
         exchange_timeout: Duration::from_secs(10),
         max_exchanges: 1,

@@ -304,6 +304,7 @@ fn settings(forced: Forced) -> Settings {
         enrollment_window: Duration::from_secs(600),
         certificate_lifetime: 30 * DAYS,
         lease_lifetime: 10 * DAYS,
+        personal_parallelism: 3,
         minimum_remaining: MINIMUM_REMAINING,
         exchange_timeout: EXCHANGE_TIMEOUT,
         max_exchanges: 8,

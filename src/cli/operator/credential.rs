@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::{pages, print_named, print_named_list};
 use crate::cli::client::Session;
 use crate::cli::error::Failure;
 use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
 use crate::cli::{input, key_value, owner_field, owner_reference};
+use crate::domain::parallelism::MOST;
 use crate::domain::secret::{AccessToken, Exposure, RefreshToken, Secret};
 use crate::proto;
 
@@ -56,6 +58,18 @@ pub enum Action {
     Show {
         /// The credential, `crd_…`.
         credential: String,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Say how many leases may stand at once on the grant of a personal subscription.
+    ///
+    /// Ends none of those that do: where they are more, the next is made once enough of them have ended.
+    SetParallelism {
+        /// The credential, `crd_…`.
+        credential: String,
+        /// As many as may stand, 1 to 200; `default`: as many as the configuration says.
+        #[arg(value_parser = parallelism)]
+        parallelism: u32,
         #[command(flatten)]
         show: ShowArgs,
     },
@@ -137,6 +151,19 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = credentials.describe_credential(request).await.map_err(failed)?;
             print_named(session, Some(answer.into_inner()), show).await
         }
+        Action::SetParallelism {
+            credential,
+            parallelism,
+            show,
+        } => {
+            let request = proto::SetParallelismRequest {
+                org,
+                credential,
+                parallelism,
+            };
+            let answer = credentials.set_parallelism(request).await.map_err(failed)?;
+            print_named(session, answer.into_inner().credential, show).await
+        }
         Action::Remove { credential, yes } => {
             let consequence = format!(
                 "This removes {credential} and its secret from the broker: tasks that use it stop working. Nothing is \
@@ -151,6 +178,31 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             render::print(&format!("removed {credential}\n"))
         }
     }
+}
+
+/// As many as may stand; 0 where the configuration is to say it.
+fn parallelism(text: &str) -> Result<u32, String> {
+    match text {
+        "default" => Ok(0),
+        text => match text.parse() {
+            Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+            _ => Err(format!("1 to {MOST}, or default")),
+        },
+    }
+}
+
+/// How many leases stand, of how many that may; empty where nothing is capped.
+fn parallelism_field(parallelism: Option<&proto::Parallelism>) -> Field {
+    let Some(parallelism) = parallelism else {
+        return Field::Both(String::new(), Value::Null);
+    };
+    let text = format!("{} of {}", parallelism.standing, parallelism.cap);
+    let value = json!({
+        "standing": parallelism.standing,
+        "cap": parallelism.cap,
+        "set": parallelism.set,
+    });
+    Field::Both(text, value)
 }
 
 fn import_request(org: String, args: ImportArgs) -> Result<proto::ImportGrantRequest, Failure> {
@@ -223,6 +275,7 @@ impl Resource for proto::Credential {
             ("create_time", Field::Time(self.create_time)),
             ("refresh_time", Field::Time(self.refresh_time)),
             ("expire_time", Field::Time(self.expire_time)),
+            ("parallelism", parallelism_field(self.parallelism.as_ref())),
         ]
     }
 

@@ -3,7 +3,6 @@
 //! Every change of an account is one guarded commit with what makes it safe to repeat, so that an amount counts
 //! once whatever crashes.
 
-mod turns;
 mod usage;
 
 use std::sync::Arc;
@@ -23,7 +22,6 @@ use crate::store::keys::{self, Key};
 use crate::store::model::Taken;
 use crate::store::record::{Changes, Stored};
 
-pub(super) use turns::Turns;
 pub(super) use usage::USAGE_TAKEN_FOR;
 pub use usage::{ReportedUsage, UsageEvent, UsageResult};
 

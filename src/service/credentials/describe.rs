@@ -70,7 +70,6 @@ impl Broker {
 
     /// The leases that stand on a credential, the oldest first, and whether there may be more.
     async fn dependents(&self, org: OrgId, id: CredentialId) -> Result<(Vec<Dependent>, bool), Refusal> {
-        let now = self.now();
         let (list, mut found, mut scanned, mut after) = (keys::leases(org), Vec::new(), 0, None);
         loop {
             let rows = self
@@ -78,16 +77,18 @@ impl Broker {
                 .scan::<Lease>(list.as_bytes(), after.as_ref(), MAX_SCAN)
                 .await?;
             scanned += rows.len();
-            let leases = rows.iter().map(|(_, lease)| &lease.value);
-            let standing = leases.filter(|lease| lease.credential == Some(id) && lease.stands(now));
-            found.extend(standing.map(|lease| Dependent {
-                lease: lease.id,
-                holder: lease.holder,
-                task: lease.task,
-                member: lease.member,
-                generation: lease.handed.map(|handed| handed.generation),
-                expires: lease.expires,
-            }));
+            for lease in rows.iter().map(|(_, lease)| &lease.value) {
+                if lease.credential == Some(id) && self.is_standing(lease).await? {
+                    found.push(Dependent {
+                        lease: lease.id,
+                        holder: lease.holder,
+                        task: lease.task,
+                        member: lease.member,
+                        generation: lease.handed.map(|handed| handed.generation),
+                        expires: lease.expires,
+                    });
+                }
+            }
             let full = found.len() > MAX_TOLD;
             found.truncate(MAX_TOLD);
             match rows.into_iter().last() {

@@ -1,6 +1,7 @@
 //! The lease of a resolution: found, or made under guards that a revocation breaks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::look::Source;
 use super::obtain::Choice;
@@ -32,6 +33,7 @@ impl Broker {
         subject: &Subject,
         prepared: &Prepared,
         choice: &Choice,
+        remaining: Duration,
         record: Record,
     ) -> Result<(Arc<Lease>, Position), Undone> {
         let (org, now) = (subject.org, self.now());
@@ -42,7 +44,9 @@ impl Broker {
         let before = filed.lease.as_ref().map(|lease| Arc::clone(&lease.value));
         if let Some(lease) = filed.lease {
             if self.keeps(&cleared, &lease.value).await? {
+                self.count_in(choice, &lease).await?;
                 let handed = self.handed(caller, choice)?;
+                let lease = self.prolonged(caller, subject, choice, lease, remaining).await?;
                 let lease = self.handing(lease, handed, &entry.model).await?;
                 // What a rejection or a lapsed subscription led to is the task's choice from now on.
                 self.repin(prepared, choice).await?;
@@ -118,12 +122,15 @@ impl Broker {
         let changes = self
             .guard_subject(changes, caller, subject, prepared, choice)
             .await?;
+        let replaces = before.as_ref().map(|before| before.id);
+        let (changes, turn) = self.placed(caller, changes, choice, &lease, replaces).await?;
         // An effect goes on when its caller goes away, and of one that failed it may not be known whether it came
         // about: the place stays taken unless it is known that nothing did.
         if let Some(place) = &mut place {
             place.hold();
         }
         let done = self.effect_or_fate(record, changes).await;
+        drop(turn);
         if let (Err(Failed { known: true, .. }), Some(place)) = (&done, place) {
             place.release();
         }
@@ -174,6 +181,48 @@ impl Broker {
         let changes = Changes::default().at(&key, lease.revision).put(&key, &handing);
         match self.records.commit(changes).await.map_err(Refusal::from)? {
             Commit::Applied(_) => Ok(Arc::new(handing)),
+            Commit::Conflict => Err(Undone::Conflict),
+        }
+    }
+
+    /// A lease that ends too soon for a grant that is to work for `remaining`, with a later end: a grant for the model
+    /// proxy ends with its lease. What a task runs on is one dispatch however often it asks, so that this costs
+    /// nobody anything; a lease that was made with an approval ends when that says.
+    async fn prolonged(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        choice: &Choice,
+        lease: Stored<Lease>,
+        remaining: Duration,
+    ) -> Result<Stored<Lease>, Undone> {
+        let is_grant = matches!(choice.source, Source::Managed(_)) && !self.hands_raw(holder(caller)?);
+        let (Some(task), true, None) = (&subject.task, is_grant, lease.value.approval) else {
+            return Ok(lease);
+        };
+        let now = self.now();
+        let (lasts, wanted) = {
+            let settings = self.settings();
+            (
+                settings.lease_lifetime,
+                remaining.min(settings.proxy.grant_lifetime),
+            )
+        };
+        let latest = task.value.expires.min(now + lasts);
+        if now + wanted <= lease.value.expires || latest <= lease.value.expires {
+            return Ok(lease);
+        }
+        let prolonged = Lease {
+            expires: latest,
+            ..Lease::clone(&lease.value)
+        };
+        let key = keys::lease(prolonged.org, prolonged.id);
+        let changes = Changes::default().at(&key, lease.revision).put(&key, &prolonged);
+        match self.records.commit(changes).await.map_err(Refusal::from)? {
+            Commit::Applied(revision) => Ok(Stored {
+                value: Arc::new(prolonged),
+                revision,
+            }),
             Commit::Conflict => Err(Undone::Conflict),
         }
     }

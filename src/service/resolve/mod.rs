@@ -6,6 +6,7 @@ mod explain;
 mod lease;
 mod look;
 mod obtain;
+mod place;
 mod plan;
 mod prepare;
 mod replace;
@@ -33,7 +34,7 @@ use crate::service::lease::{Material, Vended, holder};
 use crate::service::managed_keys::ManagedSecret;
 use crate::store::keys;
 use crate::store::record::Stored;
-use obtain::{Choice, Purpose};
+use obtain::{Choice, Purpose, lost};
 use prepare::Prepared;
 use subject::Subject;
 
@@ -230,8 +231,14 @@ impl Broker {
                 )
                 .await?;
             let handed = self.hand_out(caller, subject, &prepared, &choice, remaining, record.clone());
-            if let Some(handed) = handed.await? {
-                return Ok(handed);
+            match handed.await {
+                Ok(Some(handed)) => return Ok(handed),
+                Ok(None) => {}
+                // The last place was free when it was looked at, and taken by somebody else since.
+                Err(refusal) if refusal.reason == Reason::ParallelismLimit => {
+                    return Err(lost(decision, permit, &choice, refusal));
+                }
+                Err(refusal) => return Err(refusal),
             }
         }
         Err(Refusal::new(
@@ -277,7 +284,10 @@ impl Broker {
         if subject.system_scope {
             record = record.about("scope", "system");
         }
-        match self.lease(caller, subject, prepared, choice, record).await {
+        match self
+            .lease(caller, subject, prepared, choice, remaining, record)
+            .await
+        {
             Ok((lease, position)) => {
                 self.still_allowed(caller, whose, subject.task.as_ref()).await?;
                 self.still_approved(caller, &lease).await?;

@@ -68,7 +68,11 @@ impl Broker {
                     decision.chosen = source.credential().map(|found| (found.id, found.owner));
                     self.check_cleared(caller, subject, entry, source.backing(entry))
                         .await?;
-                    match self.take_source(source, purpose).await {
+                    let taken = match self.check_place(caller, subject, &source, entry).await? {
+                        Ok(()) => self.take_source(source, purpose).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    match taken {
                         Ok((source, secret)) => {
                             return Ok(Choice {
                                 position: walk.position(),
@@ -77,17 +81,19 @@ impl Broker {
                                 because: decision.fallback,
                             });
                         }
-                        Err(refusal) if refusal.reason == Reason::ReauthRequired => Met {
-                            condition: Condition::Rejected,
-                            refusal: Some(refusal),
+                        Err(refusal) => match stood_in_the_way(&refusal) {
+                            Some(condition) => Met {
+                                condition,
+                                refusal: Some(refusal),
+                            },
+                            None => return Err(refusal),
                         },
-                        Err(refusal) => return Err(refusal),
                     }
                 }
                 Err(met) => met,
             };
             decision.chosen = None;
-            passed_over(decision, &walk, met.condition);
+            passed_over(decision, walk.entry(), walk.position(), met.condition);
             let (at, entry) = (walk.position(), walk.entry());
             match walk.met(met.condition) {
                 Step::Try(_) => {}
@@ -163,9 +169,26 @@ impl Broker {
     }
 }
 
+/// What the refusal of something that is there says of its entry; `None`: nothing.
+fn stood_in_the_way(refusal: &Refusal) -> Option<Condition> {
+    match refusal.reason {
+        Reason::ReauthRequired => Some(Condition::Rejected),
+        Reason::ParallelismLimit => Some(Condition::AtLimit),
+        _ => None,
+    }
+}
+
+/// Notes that what was chosen found no place when it was to be handed out.
+pub(super) fn lost(decision: &mut Decision, permit: &Permit, choice: &Choice, refusal: Refusal) -> Refusal {
+    let entry = &permit.entries()[choice.position];
+    decision.chosen = None;
+    passed_over(decision, entry, choice.position, Condition::AtLimit);
+    refusal.with("mode", entry.mode.name())
+}
+
 /// Notes why an entry was passed over.
-fn passed_over(decision: &mut Decision, walk: &Walk<'_>, condition: Condition) {
-    let (mode, position) = (walk.entry().mode, walk.position());
+fn passed_over(decision: &mut Decision, entry: &PermitEntry, position: usize, condition: Condition) {
+    let mode = entry.mode;
     let why = reason(mode, condition);
     match decision.candidates.last_mut() {
         Some(last) if last.position == position => last.passed_over = last.passed_over.or(why),

@@ -37,6 +37,11 @@ pub fn forced_by(org: OrgId, holder: Holder) -> Key {
     of(org, "forced-by", &[&holder_part(holder)])
 }
 
+/// How many leases may stand on a credential at once, and which have a place.
+pub fn parallel(org: OrgId, id: CredentialId) -> Key {
+    of(org, "parallel", &[id.as_bytes()])
+}
+
 /// The generations that a grant has had.
 pub fn credential_lineage(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-lineage", &[id.as_bytes()])
