@@ -38,6 +38,12 @@ pub const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How many codes may be handed over in one attempt: what is mistyped may be typed again, and nothing be guessed.
 pub const MOST_CODES: u32 = 5;
 
+/// The longest address of a connection, and the longest page with its code filled in, in bytes: both fit one value of
+/// the store with all else.
+pub const MAX_URL: usize = 2048;
+/// See [`MAX_URL`].
+pub const MAX_COMPLETE_URL: usize = 1024;
+
 /// How a member signs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -267,7 +273,8 @@ impl Connection {
                 next.url = url;
                 next.flow = Flow::Device {
                     user_code,
-                    complete_uri,
+                    // The page and the code do without it.
+                    complete_uri: complete_uri.filter(|uri| uri.len() <= MAX_COMPLETE_URL),
                     interval,
                 };
                 next.expires = now + expires_in.min(DEVICE_LIFETIME);
@@ -297,6 +304,7 @@ impl Connection {
         };
         if next.standing(now).is_over() {
             next.ended = Some(now);
+            next.url = String::new();
         }
         Ok(next)
     }

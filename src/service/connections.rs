@@ -124,17 +124,21 @@ fn by_beginner(action: Action, connection: &Connection) -> Record {
 fn put(changes: Changes, before: &Stored<Connection>, now: &Connection, at: Time) -> Changes {
     let key = keys::connection(now.org, now.id);
     let changes = changes.at(&key, before.revision).put(&key, now);
+    let changes = match before.value.phase {
+        ConnectionPhase::Staged => changes.delete::<StagedAnswer>(&keys::connection_answer(now.org, now.id)),
+        _ => changes,
+    };
     match now.standing(at).is_over() {
         true => ended(changes, now.org, now.id),
         false => changes,
     }
 }
 
-/// Removes what a connection needs only while it goes on.
+/// Removes what a connection needs only while it goes on. A stored answer is not among it: that goes with the step that
+/// reads it.
 fn ended(changes: Changes, org: OrgId, id: ConnectionId) -> Changes {
     changes
         .delete::<ConnectionSecret>(&keys::connection_secret(org, id))
-        .delete::<StagedAnswer>(&keys::connection_answer(org, id))
         .delete::<Mark>(&keys::connecting(org, id))
 }
 

@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 use super::{ATTEMPTS, ConnectionStanding, about, busy, ended, put, unfit};
 use crate::domain::actor::Caller;
 use crate::domain::connection::{
-    Beginner, Begun, Connection, Flow, LIFETIME, MOST_KEPT, MOST_WAITING, Phase,
+    Beginner, Begun, Connection, Flow, LIFETIME, MAX_URL, MOST_KEPT, MOST_WAITING, Phase,
 };
 use crate::domain::id::{ConnectionId, MemberId, OrgId};
 use crate::domain::journal::Action;
@@ -246,6 +246,12 @@ impl Broker {
             &state,
             challenge.as_deref(),
         );
+        if url.as_str().len() > MAX_URL {
+            let name = &connector.name;
+            let message =
+                format!("connector {name}: its authorization request is longer than {MAX_URL} bytes");
+            return Err(Refusal::new(Reason::ConnectionUnavailable, message));
+        }
         let flow = match &redirect.kind {
             RedirectKind::Loopback { .. } => Flow::Loopback { redirect_uri },
             RedirectKind::Paste { code, .. } => Flow::Paste {

@@ -3,16 +3,17 @@
 //! One task a connection, which ends with it. It keeps the pace that the provider sets: `slow_down` adds five seconds
 //! for good, and what cannot be reached is tried half as often each time (section 3.5).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::watch::Receiver;
 
 use super::ConnectionStanding;
 use super::complete::Code;
 use super::put;
 use super::settle::{rejected_client, told};
-use crate::domain::connection::{Connection, Event, Flow, Phase};
+use crate::domain::connection::{Connection, Event, Flow, MAX_URL, Phase};
 use crate::domain::journal::Action;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
@@ -68,14 +69,19 @@ impl Broker {
                 return self.fail_connection(&preparing, reason, message).await;
             }
         };
+        if begun.verification_uri.len() > MAX_URL {
+            let message = "the server's page for device codes has too long an address".to_owned();
+            return self
+                .fail_connection(&preparing, Reason::ConnectionRefused, message)
+                .await;
+        }
         let Some(waiting) = self.prepared_device(&preparing, begun).await? else {
             return Err(Refusal::new(
                 Reason::ConnectionState,
                 "the connection was given up while it was begun",
             ));
         };
-        let polling = Arc::clone(&self).poll_device(Arc::clone(&waiting), place);
-        tokio::spawn(polling);
+        tokio::spawn(self.polling(Arc::clone(&waiting), place));
         Ok(waiting)
     }
 
@@ -116,40 +122,18 @@ impl Broker {
         }
     }
 
-    /// Asks until the member has signed in, or the connection has ended. Keeps its place for as long.
-    pub(super) async fn poll_device(
-        self: Arc<Self>,
+    /// Asks until the member has signed in, or the connection has ended. Keeps its place for as long, and the broker
+    /// only while it asks.
+    pub(super) fn polling(
+        self: &Arc<Self>,
         connection: Arc<Connection>,
-        _place: OwnedSemaphorePermit,
-    ) {
-        let Flow::Device { interval, .. } = connection.flow else {
-            return;
-        };
-        let (mut pace, mut failures) = (interval, 0_u32);
-        let mut changed = self.connecting.follow(connection.id);
-        loop {
-            let slower = 2_u32.saturating_pow(failures.min(8));
-            let pause = pace.saturating_mul(slower).min(pace.max(LONGEST));
-            let left = connection.expires.since(self.now());
-            tokio::select! {
-                () = tokio::time::sleep(pause.min(left)) => {}
-                _ = changed.changed() => {}
-            }
-            match self.poll_once(&connection).await {
-                Ok(Polled::Again) => failures = 0,
-                Ok(Polled::Slower) => {
-                    failures = 0;
-                    pace += SLOWER;
-                }
-                Ok(Polled::Missed) => failures += 1,
-                Ok(Polled::Ended) => return,
-                Err(refusal) => {
-                    tracing::warn!(connection = %connection.id, %refusal, "a device flow was not asked for");
-                    failures += 1;
-                }
-            }
-            // Paces are the provider's: news of the connection must not make polls of it more frequent.
-            changed.borrow_and_update();
+        place: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let broker = Arc::downgrade(self);
+        let changed = self.connecting.follow(connection.id);
+        async move {
+            poll(broker, &connection, changed).await;
+            drop(place);
         }
     }
 
@@ -288,6 +272,43 @@ impl Broker {
             }
             Ok(_) | Err(_) => Polled::Ended,
         }
+    }
+}
+
+async fn poll(broker: Weak<Broker>, connection: &Arc<Connection>, mut changed: Receiver<()>) {
+    let Flow::Device { interval, .. } = connection.flow else {
+        return;
+    };
+    let (mut pace, mut failures) = (interval, 0_u32);
+    while let Some(left) = broker
+        .upgrade()
+        .map(|broker| connection.expires.since(broker.now()))
+    {
+        let slower = 2_u32.saturating_pow(failures.min(8));
+        let pause = pace.saturating_mul(slower).min(pace.max(LONGEST));
+        tokio::select! {
+            () = tokio::time::sleep(pause.min(left)) => {}
+            // It was given up, or begun anew. The broker may have gone as well.
+            _ = changed.changed() => {}
+        }
+        let Some(broker) = broker.upgrade() else {
+            return;
+        };
+        match broker.poll_once(connection).await {
+            Ok(Polled::Again) => failures = 0,
+            Ok(Polled::Slower) => {
+                failures = 0;
+                pace += SLOWER;
+            }
+            Ok(Polled::Missed) => failures += 1,
+            Ok(Polled::Ended) => return,
+            Err(refusal) => {
+                tracing::warn!(connection = %connection.id, %refusal, "a device flow was not asked for");
+                failures += 1;
+            }
+        }
+        // What this very poll has changed is no news.
+        changed.borrow_and_update();
     }
 }
 

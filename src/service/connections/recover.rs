@@ -8,7 +8,7 @@ use crate::domain::id::OrgId;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
-use crate::store::model::Mark;
+use crate::store::model::{Mark, StagedAnswer};
 use crate::store::record::Changes;
 use crate::store::{MAX_SCAN, keys};
 
@@ -62,7 +62,7 @@ impl Broker {
             Phase::Waiting if connection.is_device() => {
                 match Arc::clone(&self.connecting.polled).try_acquire_owned() {
                     Ok(place) => {
-                        tokio::spawn(Arc::clone(self).poll_device(connection, place));
+                        tokio::spawn(self.polling(connection, place));
                         return Ok(());
                     }
                     Err(_) => lost("as many device flows are waited for as may be at once"),
@@ -122,10 +122,14 @@ impl Broker {
         let Some(begun) = self.records.get::<Begun>(&key).await? else {
             return Ok(());
         };
-        let mut changes = Changes::default().at(&key, begun.revision).delete::<Begun>(&key);
+        // One a commit: a stored answer alone is many keys.
         for id in &begun.value.ids {
-            changes = ended(changes, org, *id).delete::<Connection>(&keys::connection(org, *id));
+            let changes = ended(Changes::default(), org, *id)
+                .delete::<Connection>(&keys::connection(org, *id))
+                .delete::<StagedAnswer>(&keys::connection_answer(org, *id));
+            let _applied = self.records.commit(changes).await?;
         }
+        let changes = Changes::default().at(&key, begun.revision).delete::<Begun>(&key);
         let _applied = self.records.commit(changes).await?;
         for id in &begun.value.ids {
             self.connecting.changed(*id);
