@@ -37,35 +37,37 @@ const TRIES: usize = 8;
 /// The host of a redirect to this machine, as its URL has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// `127.0.0.1`.
-    V4,
-    /// `[::1]`.
-    V6,
-    /// `localhost`, which a browser takes for either address.
+    /// An address, such as `127.0.0.1` or `[::1]`.
+    Address(IpAddr),
+    /// `localhost`, which a browser takes for `127.0.0.1` or for `[::1]`.
     Name,
 }
 
 impl Host {
+    /// `127.0.0.1`.
+    pub const V4: Self = Host::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
     /// The host that `text` is; `None`: it is not this machine.
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "127.0.0.1" => Some(Host::V4),
-            "[::1]" => Some(Host::V6),
-            "localhost" => Some(Host::Name),
-            _ => None,
+        if text == "localhost" {
+            return Some(Host::Name);
         }
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let address = match bare {
+            Some(address) => IpAddr::V6(address.parse().ok()?),
+            None => IpAddr::V4(text.parse().ok()?),
+        };
+        address.is_loopback().then_some(Host::Address(address))
     }
 
     /// Listens at every address that a browser may take for this host. Of `localhost` either address is enough
     /// where the machine has no other, but one that another program listens at is not ours.
     async fn bind(self, port: u16) -> io::Result<Vec<TcpListener>> {
-        let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
         match self {
-            Host::V4 => Ok(vec![TcpListener::bind((v4, port)).await?]),
-            Host::V6 => Ok(vec![TcpListener::bind((v6, port)).await?]),
+            Host::Address(address) => Ok(vec![TcpListener::bind((address, port)).await?]),
             Host::Name => {
-                let first = TcpListener::bind((v4, port)).await?;
-                match TcpListener::bind((v6, first.local_addr()?.port())).await {
+                let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+                match TcpListener::bind((Ipv6Addr::LOCALHOST, first.local_addr()?.port())).await {
                     Ok(second) => Ok(vec![first, second]),
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
                     Err(_) => Ok(vec![first]),
@@ -294,7 +296,12 @@ mod tests {
     #[test]
     fn only_this_machine_is_a_host() {
         assert_eq!(Host::parse("localhost"), Some(Host::Name));
-        for other in ["127.0.0.2", "::1", "localhost.example", ""] {
+        assert_eq!(Host::parse("127.0.0.1"), Some(Host::V4));
+        assert_eq!(
+            Host::parse("[::1]"),
+            Some(Host::Address(Ipv6Addr::LOCALHOST.into()))
+        );
+        for other in ["192.0.2.1", "::1", "[127.0.0.1]", "localhost.example", ""] {
             assert_eq!(Host::parse(other), None, "{other}");
         }
     }

@@ -160,8 +160,9 @@ impl proto::account_service_server::AccountService for AccountService {
             state: &message.state,
         };
         let done = self.0.complete_connection(&caller, complete).await;
+        let done = done.map_err(status)?;
         Ok(Response::new(proto::CompleteConnectionResponse {
-            connection: Some(self.shown(&done.map_err(status)?)),
+            connection: Some(self.shown(&done)),
         }))
     }
 

@@ -7,11 +7,11 @@ use credbroker::rpc::{ACCESS, Access};
 use credbroker::service::KeyAccess;
 use prost::Message;
 
-use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
+use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT, connector};
 use crate::support::client::owner;
 use crate::support::raw::told;
 use crate::support::state::State;
-use crate::support::{Caller, TestBroker, reason};
+use crate::support::{Caller, Options, TestBroker, reason};
 
 /// References to one of everything.
 #[derive(Clone)]
@@ -425,7 +425,13 @@ async fn answers(caller: &Caller, calls: Vec<(&'static str, Vec<u8>)>) -> Vec<(&
 // req: D1 D8 K6
 #[tokio::test]
 async fn another_orgs_anything_looks_like_nothing() {
-    let broker = TestBroker::start().await;
+    let endpoints =
+        "authorize_url = \"http://127.0.0.1:9/authorize\"\nrevoke_url = \"http://127.0.0.1:9/revoke\"";
+    let options = Options {
+        connectors: connector("http://127.0.0.1:9/token", "client", endpoints),
+        ..Options::default()
+    };
+    let broker = TestBroker::start_with(options).await;
     let operator = broker.prepare().await;
     operator.set_key(ORG, "", "the-orgs-own-key-000").await;
     let own_task = operator.make_task(ORG, MEMBER).await;
@@ -493,7 +499,13 @@ async fn another_orgs_anything_looks_like_nothing() {
 // req: D1 D8
 #[tokio::test]
 async fn an_operator_cannot_mix_two_orgs() {
-    let broker = TestBroker::start().await;
+    let endpoints =
+        "authorize_url = \"http://127.0.0.1:9/authorize\"\nrevoke_url = \"http://127.0.0.1:9/revoke\"";
+    let options = Options {
+        connectors: connector("http://127.0.0.1:9/token", "client", endpoints),
+        ..Options::default()
+    };
+    let broker = TestBroker::start_with(options).await;
     let operator = broker.prepare().await;
     let own_task = operator.make_task(ORG, MEMBER).await;
     let theirs = theirs(&broker, &operator).await;

@@ -156,7 +156,10 @@ mod tests {
             parts("http://localhost/auth/callback"),
             Some((Host::Name, None, "/auth/callback"))
         );
-        assert_eq!(parts("http://[::1]:1455/"), Some((Host::V6, Some(1455), "/")));
+        assert_eq!(
+            parts("http://[::1]:1455/"),
+            Host::parse("[::1]").map(|host| (host, Some(1455), "/"))
+        );
         assert_eq!(parts("http://127.0.0.1:8/cb"), Some((Host::V4, Some(8), "/cb")));
         for other in [
             "https://localhost/",
