@@ -411,6 +411,11 @@ impl Session {
         proto::watch_service_client::WatchServiceClient::new(self.streams.clone())
     }
 
+    /// Streams of how connections of accounts go.
+    pub fn account_watches(&self) -> proto::account_service_client::AccountServiceClient<Transport> {
+        proto::account_service_client::AccountServiceClient::new(self.streams.clone())
+    }
+
     /// What a refusal is told as.
     pub fn failure(&self, status: Status) -> Failure {
         Failure::from(status).at(&self.target)
