@@ -6,6 +6,8 @@
 
 #[path = "disconnect/bounds.rs"]
 mod bounds;
+#[path = "disconnect/cli.rs"]
+mod cli;
 #[path = "disconnect/killed.rs"]
 mod killed;
 #[path = "disconnect/later.rs"]
@@ -21,3 +23,5 @@ mod support;
 mod told;
 #[path = "disconnect/under_way.rs"]
 mod under_way;
+#[path = "support/user.rs"]
+mod user;

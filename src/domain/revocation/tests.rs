@@ -152,7 +152,7 @@ fn tries_that_fail_take_days_and_come_to_an_end() {
     // Of what has ended nothing changes any more.
     let again = revocation.on(Event::Heard(0, REVOKED), now, 0.5);
     assert_eq!(again, revocation);
-    assert!(!revocation.is_over(now + KEPT - Duration::from_millis(1)));
+    assert!(!revocation.is_over(now + (KEPT - Duration::from_millis(1))));
     assert!(revocation.is_over(now + KEPT));
 }
 
