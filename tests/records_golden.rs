@@ -24,6 +24,8 @@ mod parallelism;
 mod platform;
 #[path = "records_golden/policy.rs"]
 mod policy;
+#[path = "records_golden/revocations.rs"]
+mod revocations;
 
 use bytes::{check, older};
 use credbroker::domain::agent::{Agent, Certificates, KeyFingerprint, RenewalNonce, SerialNumber};

@@ -125,7 +125,9 @@ impl Shared {
     async fn call(&self, mut stream: TcpStream) {
         let body = body(&mut stream).await;
         let field = |name: &str| {
-            let value = body.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            let value = body
+                .split('&')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             value.unwrap_or_default().to_owned()
         };
         let asked = Asked {

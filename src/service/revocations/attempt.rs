@@ -97,8 +97,8 @@ impl Revoker {
 
     async fn not_now(&self, trying: &mut Trying, message: String) -> Result<(), Refusal> {
         let Some(place) = trying.revocation.next_token() else {
-            // Where its tokens were not looked for yet it has none to show; they are looked for at the next try.
-            return Ok(());
+            // It never had any.
+            return self.commit(trying, Event::Gathered(Vec::new())).await;
         };
         let retry_after = None;
         let heard = Heard::NotNow { message, retry_after };

@@ -14,6 +14,7 @@ mod read;
 mod tokens;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::domain::revocation::{Revocation, RevokedToken};
 use crate::domain::time::Time;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::store::keys::Key;
 use crate::store::model::{Pointer, RevocationDue, RevocationSecret};
 use crate::store::record::{Changes, Records};
 use crate::store::{MAX_SCAN, keys};
@@ -52,6 +54,8 @@ const LOOKED_AT: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
 /// See [`TICK`].
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a stop waits for what is under way.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What the engine is made of.
 pub(super) struct Parts {
@@ -75,6 +79,7 @@ pub struct Revoker {
     /// Counts what was written down, for those who wait.
     told: watch::Sender<u64>,
     tasks: TaskTracker,
+    closing: CancellationToken,
 }
 
 /// What is to be revoked at its provider: a grant.
@@ -96,7 +101,6 @@ struct UnderWay(Arc<Revoker>, RevocationId);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.list().remove(&self.1);
-        self.0.woken.notify_one();
     }
 }
 
@@ -110,6 +114,7 @@ impl Revoker {
             woken: Notify::new(),
             told: watch::Sender::new(0),
             tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
         })
     }
 
@@ -222,17 +227,27 @@ impl Revoker {
         connector: &str,
         place: Option<OwnedSemaphorePermit>,
     ) {
-        if self.tasks.is_closed() || self.list().contains_key(&id) {
+        if self.tasks.is_closed() {
             return;
         }
-        self.list().insert(id, connector.to_owned());
+        match self.list().entry(id) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(free) => free.insert(connector.to_owned()),
+        };
         let under_way = UnderWay(Arc::clone(self), id);
         let revoker = Arc::clone(self);
         self.tasks.spawn(async move {
-            if let Err(refusal) = revoker.attempt(org, id).await {
-                tracing::warn!(revocation = %id, %refusal, "a revocation could not be tried");
-            }
+            let ended = tokio::select! {
+                ended = revoker.attempt(org, id) => ended,
+                // Cut short it is made again.
+                () = revoker.closing.cancelled() => return,
+            };
             drop((under_way, place));
+            match ended {
+                Ok(()) => revoker.wake(),
+                // What cannot be written down is tried again at the next tick, not at once.
+                Err(refusal) => tracing::warn!(revocation = %id, %refusal, "a revocation could not be tried"),
+            }
         });
     }
 
@@ -277,11 +292,30 @@ impl Revoker {
             if all >= IN_BACKGROUND {
                 break;
             }
-            if same < FOR_EACH && Revocation::is_due(next, now) {
+            if same < FOR_EACH && Revocation::is_due(next, now) && self.is_queued(key, next, org, id).await? {
                 self.start(org, id, connector, None);
             }
         }
         Ok(rows.len())
+    }
+
+    /// Whether a place in the queue is that of its revocation. One that is not goes: it would be due for good.
+    async fn is_queued(
+        &self,
+        place: &Key,
+        next: Time,
+        org: OrgId,
+        id: RevocationId,
+    ) -> Result<bool, Refusal> {
+        let key = keys::revocation(org, id);
+        let stored = self.parts.records.get::<Revocation>(&key).await?;
+        let queued = stored.is_some_and(|stored| stored.value.next == Some(next));
+        // One that moved on meanwhile has its new place already, and this one is gone with that.
+        if !queued {
+            let changes = Changes::default().delete::<RevocationDue>(place);
+            let _applied = self.parts.records.commit(changes).await?;
+        }
+        Ok(queued)
     }
 
     /// How many revocations are in the queue; of very many, as many as one look tells.
@@ -294,10 +328,14 @@ impl Revoker {
         rows.await.map_or(0, |rows| rows.len())
     }
 
-    /// Begins nothing more and waits for what is under way.
+    /// Begins nothing more and waits a little for what is under way. A provider that takes longer holds no stop up: the
+    /// next start asks it again.
     pub async fn drain(&self) {
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            self.closing.cancel();
+            self.tasks.wait().await;
+        }
     }
 }
 

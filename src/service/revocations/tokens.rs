@@ -154,3 +154,103 @@ pub(in crate::service) fn told(
 fn copied<K>(secret: &Secret<K>) -> Secret<K> {
     Secret::new(secret.expose(Exposure::Seal).to_vec())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::upstream::connector::load::Connectors;
+
+    const NOW: Time = Time::from_seconds(1_700_000_000);
+
+    fn connector() -> std::sync::Arc<Connector> {
+        let text = "[connectors.demo]\nprovider = \"demo\"\ntoken_url = \"https://id.example/token\"\n\
+                    hosts = [\"id.example\"]\nclient_id = \"tests\"\n";
+        let connectors = Connectors::shipped()
+            .unwrap()
+            .with_file("test", text, &[])
+            .unwrap();
+        connectors
+            .iter()
+            .find(|one| one.name.as_str() == "demo")
+            .unwrap()
+            .clone()
+    }
+
+    fn secret(refresh: &str, access: &str) -> CredentialSecret {
+        CredentialSecret {
+            generation: 3,
+            access: Some(Secret::from(access.to_owned())),
+            refresh: Some(Secret::from(refresh.to_owned())),
+            aws: None,
+        }
+    }
+
+    fn answer(body: &str) -> StagedAnswer {
+        StagedAnswer {
+            fence: 7,
+            status: 200,
+            retry_after_ms: None,
+            body: Secret::from(body.to_owned()),
+            received: NOW,
+        }
+    }
+
+    fn known() -> [RevokedToken; 1] {
+        [RevokedToken::pending(TokenKind::Access, Some(NOW))]
+    }
+
+    /// The tokens, and when each expires.
+    fn kept(tokens: Tokens) -> Vec<(String, Option<Time>)> {
+        let (told, kept) = tokens.into_parts();
+        assert_eq!(told.len(), kept.tokens.len());
+        let text = |token: &KeptToken| {
+            let refresh = token
+                .refresh
+                .as_ref()
+                .map(|token| token.expose(Exposure::Inspect));
+            let access = token.access.as_ref().map(|token| token.expose(Exposure::Inspect));
+            String::from_utf8(refresh.or(access).unwrap().to_vec()).unwrap()
+        };
+        kept.tokens
+            .iter()
+            .map(|token| (text(token), told[token.place as usize].expires))
+            .collect()
+    }
+
+    /// An exchange had rotated the grant: the old refresh token is spent, and the new one is what ends the grant. Both
+    /// access tokens may still work.
+    #[test]
+    fn a_staged_answers_tokens_are_revoked_with_what_they_do_not_replace() {
+        let rotated = answer(r#"{"access_token":"a2","refresh_token":"r2","expires_in":60}"#);
+        let tokens = Tokens::left(&connector(), &secret("r1", "a1"), Some(&rotated), &known());
+        let a2 = ("a2".to_owned(), Some(NOW + Duration::from_secs(60)));
+        assert_eq!(
+            kept(tokens),
+            [("r2".to_owned(), None), a2.clone(), ("a1".to_owned(), Some(NOW))]
+        );
+        let not_rotated = answer(r#"{"access_token":"a2","expires_in":60}"#);
+        let tokens = Tokens::left(&connector(), &secret("r1", "a1"), Some(&not_rotated), &known());
+        assert_eq!(
+            kept(tokens),
+            [("r1".to_owned(), None), a2, ("a1".to_owned(), Some(NOW))]
+        );
+        let refused = answer(r#"{"error":"invalid_grant"}"#);
+        let tokens = Tokens::left(&connector(), &secret("r1", "a1"), Some(&refused), &known());
+        assert_eq!(
+            kept(tokens),
+            [("r1".to_owned(), None), ("a1".to_owned(), Some(NOW))]
+        );
+    }
+
+    #[test]
+    fn a_token_is_kept_once_and_what_is_too_long_is_left_to_expire() {
+        let same = answer(r#"{"access_token":"a1","expires_in":60}"#);
+        let tokens = Tokens::left(&connector(), &secret("r1", "a1"), Some(&same), &known());
+        assert_eq!(kept(tokens).len(), 2);
+        let long = "a".repeat(MAX_BYTES);
+        let (told, kept) = Tokens::left(&connector(), &secret("r1", &long), None, &known()).into_parts();
+        assert_eq!(kept.tokens.len(), 1);
+        assert_eq!((told[0].fate, told[1].fate), (Fate::Pending, Fate::Expires));
+    }
+}
