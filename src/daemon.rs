@@ -196,6 +196,8 @@ impl App {
         let ahead = Arc::clone(self.broker.refresher()).refresh_ahead(stopping.clone());
         let ahead = tokio::spawn(ahead);
         let summing = tokio::spawn(sum_spend(Arc::clone(&self.broker), stopping.clone()));
+        let counting = Arc::clone(&self.broker).keep_counting_credentials(stopping.clone());
+        let counting = tokio::spawn(counting);
         let limits = rpc::Limits {
             max_message_bytes: listen_config.max_message_bytes,
             max_requests_in_flight: listen_config.max_requests_in_flight,
@@ -216,7 +218,7 @@ impl App {
         };
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
-        let _ended = tokio::join!(chores, sweeper, summing, ahead);
+        let _ended = tokio::join!(chores, sweeper, summing, ahead, counting);
         if let Some(reading) = reading {
             let _ended = reading.await;
         }

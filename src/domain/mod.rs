@@ -18,6 +18,7 @@ pub mod executor;
 pub mod extension;
 pub mod gate;
 pub mod grant_token;
+pub mod health;
 pub mod id;
 pub mod impact;
 pub mod journal;

@@ -125,7 +125,8 @@ table! {
     }
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
-        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials;
+        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials
+            GetCredentialStatus ListCredentialStatuses;
     }
     "credbroker.v1.ExecutorService" {
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;

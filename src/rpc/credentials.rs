@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::{caller, credential, pairs, secret_text, time, timestamp};
+use super::credential_status;
 use super::status::status;
 use crate::domain::credential::Credential;
 use crate::domain::lineage::{Fingerprint, Link};
@@ -25,7 +26,7 @@ impl CredentialService {
     async fn shown_by_itself(&self, stored: &Credential) -> Result<proto::Credential, Status> {
         let last_error = self.0.last_error(stored).await.map_err(status)?;
         Ok(proto::Credential {
-            last_error,
+            last_error: last_error.message,
             ..self.shown(stored)
         })
     }
@@ -201,6 +202,20 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             credentials: page.rows.iter().map(|stored| self.shown(stored)).collect(),
             next_page_token: page.next,
         }))
+    }
+
+    async fn get_credential_status(
+        &self,
+        request: Request<proto::GetCredentialStatusRequest>,
+    ) -> Result<Response<proto::GetCredentialStatusResponse>, Status> {
+        credential_status::get(&self.0, &request).await
+    }
+
+    async fn list_credential_statuses(
+        &self,
+        request: Request<proto::ListCredentialStatusesRequest>,
+    ) -> Result<Response<proto::ListCredentialStatusesResponse>, Status> {
+        credential_status::list(&self.0, &request).await
     }
 
     async fn remove_credential(

@@ -48,6 +48,7 @@ mod roles;
 mod scope;
 mod sign_in;
 mod spend;
+mod stock;
 mod streams;
 mod sweep;
 mod tasks;
@@ -96,7 +97,9 @@ pub use billing::{
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
-pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
+pub use credentials::{
+    CredentialStatus, Dependent, Described, ImportGrant, KeyInput, LastError, OwnerRef, SetKey, StatusFilter,
+};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use enroll::Enrolled;
@@ -246,6 +249,8 @@ pub struct Broker {
     spend: spend::Projection,
     grant_key: GrantKey,
     configured_keys: ArcSwap<ConfiguredKeys>,
+    dependents: credentials::Counted,
+    stock: stock::Stock,
 }
 
 impl Broker {
@@ -303,6 +308,8 @@ impl Broker {
             spend: spend::Projection::default(),
             grant_key: parts.grant_key,
             configured_keys: ArcSwap::default(),
+            dependents: credentials::Counted::default(),
+            stock: stock::Stock::default(),
         }))
     }
 

@@ -3,6 +3,8 @@
 //! Field numbers are for good. `tests/golden` holds the bytes of each record as first released; a test
 //! decodes them with today's tables.
 
+mod reported;
+
 use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::record::Record;
@@ -32,6 +34,8 @@ use crate::domain::secret::{
     Secret,
 };
 use crate::domain::task::{Capacity, Task};
+
+pub use reported::Reported;
 
 /// The CA: certificates and the keys that sign.
 pub struct StoredAuthority {

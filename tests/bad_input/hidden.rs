@@ -269,6 +269,10 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
+        "CredentialService/GetCredentialStatus": GetCredentialStatusRequest { org: r().org, credential: r().credential }
+        "CredentialService/GetCredentialStatus": GetCredentialStatusRequest { org: own(), credential: r().credential }
+        "CredentialService/ListCredentialStatuses": ListCredentialStatusesRequest { org: r().org }
+        "CredentialService/ListCredentialStatuses": ListCredentialStatusesRequest { org: own(), member: r().member }
         "ApprovalService/RequestApproval": RequestApprovalRequest {
             org: r().org, task: named(own_task), project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }
         "ApprovalService/RequestApproval": RequestApprovalRequest {

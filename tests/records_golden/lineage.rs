@@ -4,6 +4,7 @@ use credbroker::domain::lease::Holder;
 use credbroker::domain::lineage::{Fingerprint, Lineage, Link, Origin};
 use credbroker::domain::rejection::{Failing, Forced, Share, Window};
 use credbroker::domain::rotation::Fence;
+use credbroker::store::model::Reported;
 
 use super::bytes::{check, older};
 use super::{at, id};
@@ -52,4 +53,17 @@ fn forced_rotations() {
         ..forced
     };
     check("forced-2", &forced, &[4]);
+}
+
+#[test]
+fn the_last_report_of_a_key() {
+    for (name, by) in [("reported", Some(Holder::Agent(id(3)))), ("reported-tested", None)] {
+        let value = Reported {
+            generation: 2,
+            at: at(7),
+            by,
+            message: "invalid x-api-key".to_owned(),
+        };
+        check(name, &value, &[2]);
+    }
 }

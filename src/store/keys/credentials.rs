@@ -32,6 +32,11 @@ pub fn forced(org: OrgId, id: CredentialId) -> Key {
     of(org, "forced", &[id.as_bytes()])
 }
 
+/// The last report that the provider rejects a key.
+pub fn reported(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-reported", &[id.as_bytes()])
+}
+
 /// The rotations that somebody has forced.
 pub fn forced_by(org: OrgId, holder: Holder) -> Key {
     of(org, "forced-by", &[&holder_part(holder)])
