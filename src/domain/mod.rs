@@ -8,6 +8,7 @@ pub mod amendment;
 pub mod approval;
 pub mod billing;
 pub mod conditions;
+pub mod connection;
 pub mod cost;
 pub mod credential;
 pub mod day;

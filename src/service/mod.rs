@@ -12,6 +12,7 @@ mod approvals;
 mod authenticate;
 mod billing;
 mod chance;
+mod connections;
 mod connectors;
 mod credentials;
 mod denials;
@@ -77,6 +78,7 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::http::HttpTokenEndpoint;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -93,6 +95,10 @@ pub use approvals::{
 pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
+};
+pub use connections::{
+    BeginConnection, CompleteConnection, ConnectionPhase, ConnectionStanding, Flow, FlowKind,
+    FollowedConnection, WatchedConnection,
 };
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
@@ -204,6 +210,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Where accounts are connected and tokens revoked.
+    pub oauth: Arc<HttpTokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Arc<Issuers>,
     /// Whether model servers are there.
@@ -225,6 +233,7 @@ pub struct Broker {
     registry: Arc<Registry>,
     connectors: Arc<Connectors>,
     endpoint: Arc<dyn TokenEndpoint>,
+    oauth: Arc<HttpTokenEndpoint>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
     settings: Arc<ArcSwap<Settings>>,
@@ -235,6 +244,7 @@ pub struct Broker {
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    connecting: connections::Connecting,
     nonces: renew::Nonces,
     /// When it was put together, on the clock that only goes forward.
     started: Duration,
@@ -285,6 +295,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             endpoint: parts.endpoint,
+            oauth: parts.oauth,
             issuers: parts.issuers,
             prober: parts.prober,
             settings,
@@ -295,6 +306,7 @@ impl Broker {
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            connecting: connections::Connecting::default(),
             nonces,
             started,
             hub,

@@ -40,6 +40,7 @@ impl Broker {
             tracing::warn!(%refusal, "removals that the last run left open could not be finished yet");
         }
         self.refresher.resume(harmless);
+        self.resume_connections().await?;
         Ok(())
     }
 
@@ -140,6 +141,7 @@ impl Broker {
                 self.collect_requests(org.value.id, today).await?;
                 self.collect_taken(org.value.id).await?;
                 self.collect_spend(org.value.id).await?;
+                self.collect_connections(org.value.id).await?;
             }
             match orgs.into_iter().last() {
                 Some((key, _)) => after = Some(key),

@@ -8,6 +8,7 @@
 //!   org/<org>      org-name/<name>         an org, and its name
 //!   home/<id>                              the org of an API key or enrollment token, by its id
 //!   effect/<position>                      an effect that began at this journal position has happened
+//!   connecting/<org><connection>           a connection goes on without its member's help
 //!   exchange/<org><credential>             an exchange is under way or unsettled
 //!   operator-seen/<operator>               when an operator token was last used
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
@@ -37,6 +38,10 @@
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
 //!                                          which credential it is, by owner, provider and kind; of a key for one
 //!                                          executor by that too
+//!   connection/<connection>                an account on its way to being connected
+//!   connection-secret/<connection>         its state, verifier or device code
+//!   connection-answer/<connection>         a token endpoint's answer to it, staged
+//!   connections-of/<member>                which connections there are of a member
 //!   lease/<lease>           lease-for/<holder><task>…   by credential, or by <mode>\0<provider> where there is none
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
@@ -66,6 +71,7 @@ use crate::domain::lease::{Backing, Holder};
 
 mod approvals;
 mod billing;
+mod connections;
 mod credentials;
 mod extensions;
 mod platform;
@@ -74,6 +80,7 @@ mod tokens;
 
 pub use approvals::*;
 pub use billing::*;
+pub use connections::*;
 pub use credentials::*;
 pub use extensions::*;
 pub use platform::*;

@@ -321,6 +321,9 @@ records! {
     Window, 1;
 }
 
+mod connections;
+pub use connections::ConnectionSecret;
+
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
 table!(StoredJournalKey { 0 => key, 1 => journal });
 table!(StoredManagedKey {

@@ -45,6 +45,7 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+pub(super) use adopt::bounded_account;
 use ahead::Schedule;
 use breaker::Breakers;
 use exchange::Why;
