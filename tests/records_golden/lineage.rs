@@ -57,7 +57,10 @@ fn forced_rotations() {
 
 #[test]
 fn the_last_report_of_a_key() {
-    for (name, by) in [("reported", Some(Holder::Agent(id(3)))), ("reported-tested", None)] {
+    for (name, by) in [
+        ("reported", Some(Holder::Agent(id(3)))),
+        ("reported-tested", None),
+    ] {
         let value = Reported {
             generation: 2,
             at: at(7),

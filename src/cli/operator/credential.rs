@@ -2,6 +2,7 @@
 
 mod describe;
 mod key;
+pub mod status;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::{pages, print_named, print_named_list};
 use crate::cli::client::Session;
+use crate::cli::context::ConnectionArgs;
 use crate::cli::error::Failure;
 use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
 use crate::cli::{input, key_value, owner_field, owner_reference};
@@ -59,6 +61,8 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
+    /// Show how credentials stand, the worst first; with --watch, live.
+    Status(status::StatusArgs),
     /// Remove a credential and its secret.
     Remove {
         /// The credential, `crd_…`.
@@ -97,7 +101,7 @@ pub struct ImportArgs {
 }
 
 /// Runs the command.
-pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
+pub async fn run(connection: &ConnectionArgs, session: &Session, action: Action) -> Result<(), Failure> {
     let mut credentials = session.credentials();
     let failed = |status| session.failure(status);
     let org = session.org()?;
@@ -134,6 +138,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = credentials.describe_credential(request).await.map_err(failed)?;
             print_named(session, Some(answer.into_inner()), show).await
         }
+        Action::Status(args) => status::run(connection, session, org, args).await,
         Action::Remove { credential, yes } => {
             let consequence =
                 format!("This removes {credential} and its secret: tasks that use it stop working.");
