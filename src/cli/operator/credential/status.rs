@@ -68,7 +68,7 @@ enum Picture {
     /// Credentials, the worst first.
     All(Vec<proto::CredentialStatus>),
     /// One, with who depends on it.
-    One(Box<proto::CredentialStatus>, proto::DescribeCredentialResponse),
+    One(Box<(proto::CredentialStatus, proto::DescribeCredentialResponse)>),
 }
 
 /// Runs the command.
@@ -113,10 +113,10 @@ async fn read(session: &Session, org: &str, args: &StatusArgs) -> Result<Picture
             let mut credentials = session.credentials();
             let status = credentials.get_credential_status(status).await.map_err(failed)?;
             let described = credentials.describe_credential(described).await.map_err(failed)?;
-            Picture::One(
-                Box::new(status.into_inner().status.unwrap_or_default()),
+            Picture::One(Box::new((
+                status.into_inner().status.unwrap_or_default(),
                 described.into_inner(),
-            )
+            )))
         }
         None => {
             let health: Vec<_> = args.health.iter().filter_map(|name| to_wire(name)).collect();
@@ -158,22 +158,23 @@ impl Picture {
     fn statuses(&self) -> &[proto::CredentialStatus] {
         match self {
             Picture::All(statuses) => statuses,
-            Picture::One(status, _) => std::slice::from_ref(status),
+            Picture::One(one) => std::slice::from_ref(&one.0),
         }
     }
 
     fn statuses_mut(&mut self) -> &mut [proto::CredentialStatus] {
         match self {
             Picture::All(statuses) => statuses,
-            Picture::One(status, _) => std::slice::from_mut(status),
+            Picture::One(one) => std::slice::from_mut(&mut one.0),
         }
     }
 
     fn json(&self) -> Value {
         match self {
             Picture::All(statuses) => statuses.iter().map(render::object).collect::<Vec<_>>().into(),
-            Picture::One(status, described) => {
-                let mut object = render::object(&**status);
+            Picture::One(one) => {
+                let (status, described) = &**one;
+                let mut object = render::object(status);
                 if let Value::Object(fields) = &mut object {
                     fields.insert("leases".to_owned(), table::leases_json(&described.dependents));
                 }
@@ -185,7 +186,7 @@ impl Picture {
     fn text(&self, style: Style, now: crate::domain::time::Time) -> String {
         match self {
             Picture::All(statuses) => table::table(statuses, style, now),
-            Picture::One(status, described) => table::details(status, &described.dependents, style, now),
+            Picture::One(one) => table::details(&one.0, &one.1.dependents, style, now),
         }
     }
 }

@@ -34,7 +34,7 @@ const WAITING: usize = 16;
 
 /// What the tasks beside the drawing tell it.
 enum Told {
-    Read(Result<Picture, Failure>),
+    Read(Result<Box<Picture>, Failure>),
     Seen(Result<Seen, Failure>),
 }
 
@@ -117,7 +117,7 @@ async fn keep_reading(
             // One that failed is opened anew: the broker may have another certificate by then, or the caller a newer
             // token.
             session = Some(open);
-            Ok(picture)
+            Ok(Box::new(picture))
         };
         let picture = picture.await;
         if tell.send(Told::Read(picture)).await.is_err() {
@@ -179,7 +179,7 @@ impl View {
             Told::Read(Ok(picture)) => {
                 self.trouble = None;
                 let going_on = self.screen.is_some() || self.print_changes(&picture)?;
-                self.picture = Some(picture);
+                self.picture = Some(*picture);
                 self.draw()?;
                 return Ok(going_on);
             }
@@ -328,11 +328,15 @@ fn clock(now: crate::domain::time::Time) -> String {
 
 /// Whether an event may have changed what is shown.
 fn concerns(event: &proto::WatchEvent) -> bool {
-    match &event.event {
-        Some(Event::CredentialRotated(_) | Event::CredentialHealthChanged(_) | Event::AccessEnded(_)) => true,
-        Some(Event::EventsMissed(_)) => true,
-        _ => false,
-    }
+    matches!(
+        &event.event,
+        Some(
+            Event::CredentialRotated(_)
+                | Event::CredentialHealthChanged(_)
+                | Event::AccessEnded(_)
+                | Event::EventsMissed(_)
+        )
+    )
 }
 
 /// Prints; `false`: the reader has gone away.
