@@ -115,7 +115,7 @@ fn colours_are_for_terminals_and_narrow_ones_show_less() {
         );
     }
     let narrow = Style {
-        width: Some(60),
+        width: Some(61),
         ..WIDE
     };
     let text = table::table(&three(), narrow, Time::from_seconds(NOW));
@@ -124,7 +124,7 @@ fn colours_are_for_terminals_and_narrow_ones_show_less() {
         header,
         ["STATE", "OWNER", "PROVIDER", "EXPIRES", "LEASES", "CREDENTIAL"]
     );
-    assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 61), "{text}");
     let tiny = Style {
         width: Some(1),
         ..WIDE

@@ -116,7 +116,7 @@ async fn what_the_provider_of_a_key_said_is_kept_with_that_key() {
     assert!(later.credential.unwrap().last_error.ends_with(&enrolled.agent));
 
     // It survives a restart, is journaled nowhere, and goes with the key.
-    let broker = broker.restart().await;
+    let broker = broker.restart_with(|options| options.clock = None).await;
     let operator = broker.operator().await;
     assert!(!operator.health_of(ORG, &stored.id).await.last_error.is_empty());
     for record in operator.records().await {

@@ -75,9 +75,7 @@ impl Shown {
     async fn start(user: &User, words: &str, variables: &[(&str, &str)]) -> Self {
         let (reader, writer) = terminal(200);
         let mut command = user.command(PROGRAM);
-        command
-            .envs(variables.iter().copied())
-            .env_remove("NO_COLOR_UNSET");
+        command.envs(variables.iter().copied());
         command.stdout(Stdio::from(writer));
         let child = started(command, words).await;
         Self {

@@ -74,7 +74,13 @@ async fn members_see_their_own_and_nothing_of_others() {
             [""; 0]
         );
     }
-    let (_, narrow) = operator.make_api_key(ORG).await;
+    let request = proto::CreateApiKeyRequest {
+        org: ORG.to_owned(),
+        groups: vec![proto::ApiKeyGroup::Resolve as i32],
+        ..Default::default()
+    };
+    let narrow = operator.access().create_api_key(request).await.unwrap();
+    let narrow = narrow.into_inner().token.unwrap().value.clone();
     let refused = listed(&broker.caller(Some(&narrow)).await, "", &[])
         .await
         .unwrap_err();
