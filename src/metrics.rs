@@ -90,6 +90,8 @@ pub struct Levels {
     pub scheduled_ahead: usize,
     /// How long ago credentials were counted.
     pub credentials_counted_ago: Duration,
+    /// Accounts whose tokens are still to be revoked at their providers.
+    pub pending_revocations: usize,
 }
 
 /// All counters and measures.
@@ -107,6 +109,8 @@ pub struct Metrics {
     refresh_breaker: Family<Connected, Gauge>,
     credentials: Family<Stands, Gauge>,
     credentials_counted_ago: Gauge,
+    token_revocations: Family<Ended, Counter>,
+    revocations_pending: Gauge,
     open_streams: Gauge,
     connected_agents: Gauge,
     journal_position: Gauge,
@@ -128,6 +132,8 @@ impl Default for Metrics {
             refresh_breaker: Family::default(),
             credentials: Family::default(),
             credentials_counted_ago: Gauge::default(),
+            token_revocations: Family::default(),
+            revocations_pending: Gauge::default(),
             open_streams: Gauge::default(),
             connected_agents: Gauge::default(),
             journal_position: Gauge::default(),
@@ -154,6 +160,8 @@ impl Default for Metrics {
             credentials, "credentials", "Stored credentials, by health and kind, as of the last count";
             credentials_counted_ago, "credentials_counted_ago_seconds",
                 "How long ago the credentials were counted last; since the start where they were not yet";
+            token_revocations, "token_revocations", "Tokens of accounts that are gone, by what became of them at the provider";
+            revocations_pending, "revocations_pending", "Accounts that are gone and whose tokens are still to be revoked at the provider";
             open_streams, "open_streams", "Streams that are open";
             connected_agents, "connected_agents", "Agents with at least one connection";
             journal_position, "journal_position", "The last position of the journal";
@@ -204,6 +212,12 @@ impl Metrics {
         self.refreshes_ahead.get_or_create(&Ended { outcome }).inc();
     }
 
+    /// What became of a token that was to be revoked at its provider: a word of
+    /// [`Fate`](crate::domain::revocation::Fate).
+    pub fn token_revocation(&self, outcome: &'static str) {
+        self.token_revocations.get_or_create(&Ended { outcome }).inc();
+    }
+
     /// A flight waits for a place, as long as the result lives.
     pub fn exchange_waits(&self, connector: &Name) -> Level {
         Level::of(&self.refresh_waiting, connector)
@@ -245,6 +259,7 @@ impl Metrics {
             &self.credentials_counted_ago,
             levels.credentials_counted_ago.as_secs(),
         );
+        level(&self.revocations_pending, levels.pending_revocations as u64);
         let mut text = String::new();
         // Writing to a `String` cannot fail.
         let _ = text::encode(&mut text, &self.registry);

@@ -406,6 +406,11 @@ impl Session {
         self.org.clone().unwrap_or_default()
     }
 
+    /// Streams about a connection.
+    pub fn account_watches(&self) -> proto::account_service_client::AccountServiceClient<Transport> {
+        proto::account_service_client::AccountServiceClient::new(self.streams.clone())
+    }
+
     /// Streams of events.
     pub fn watches(&self) -> proto::watch_service_client::WatchServiceClient<Transport> {
         proto::watch_service_client::WatchServiceClient::new(self.streams.clone())
@@ -461,6 +466,8 @@ stubs! {
     billing: billing_service_client::BillingServiceClient;
     /// The policy.
     policies: policy_service_client::PolicyServiceClient;
+    /// Connected accounts.
+    accounts: account_service_client::AccountServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

@@ -24,8 +24,10 @@ pub mod files;
 pub mod identity;
 pub mod input;
 pub mod login;
+pub mod loopback;
 pub mod operator;
 pub mod pin;
+pub mod qr;
 pub mod render;
 pub mod screen;
 pub mod yaml;
@@ -40,7 +42,7 @@ An address given together with a pin or CA file is another broker: the current c
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
 Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise; \
-2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal.";
+2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal, 130 after Ctrl-C in 'account connect'.";
 
 /// A credential broker for sandboxed coding agents.
 #[derive(Parser, Debug)]
@@ -105,6 +107,8 @@ enum Command {
     Profile(Noun<operator::profile::Action>),
     /// Which modes may be used where: one file, shown, compared and applied.
     Policy(Noun<operator::policy::Action>),
+    /// The accounts that members connect: which there are, which are missing, and connecting them.
+    Account(Noun<operator::account::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
     /// The platform's own keys, for metered and shared use.
@@ -187,6 +191,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             let (session, action) = noun.open().await?;
             operator::credential::run(&connection, &session, action).await
         }
+        Command::Account(noun) => noun!(account, noun),
         Command::Approval(args) => agent::approval::run(args).await,
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,

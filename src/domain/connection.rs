@@ -5,12 +5,14 @@
 //! waiting --(a code was handed over, or came by a poll)--> exchanging --(the answer is stored)--> staged --> connected
 //! exchanging --(nothing was sent)--> waiting;   --(the answer was lost)--> failed
 //! waiting --(a poll's answer is stored: device flow)--> staged;   staged --(refused)--> failed
-//! any of these --(the member gave up)--> cancelled;   preparing, waiting --(its time is over)--> expired
+//! preparing, waiting, exchanging --(the member gave up)--> cancelled
+//! preparing, waiting --(its time is over)--> expired
 //! failed, cancelled, expired --(begun anew)--> preparing or waiting, the next attempt
 //! ```
 //!
 //! A code works once (RFC 6749 section 4.1.2), so it is sent once: what was sent and not answered has failed. What is
-//! given up while an answer is under way stays given up: the tokens that come are not kept.
+//! given up while an answer is under way stays given up: the tokens that come are not kept. What has been answered is
+//! connected, and can be disconnected.
 
 mod pasted;
 
@@ -289,9 +291,7 @@ impl Connection {
                 reason: reason.code().to_owned(),
                 message,
             },
-            (Phase::Preparing | Phase::Waiting | Phase::Exchanging | Phase::Staged, Event::Cancelled) => {
-                Phase::Cancelled
-            }
+            (Phase::Preparing | Phase::Waiting | Phase::Exchanging, Event::Cancelled) => Phase::Cancelled,
             (Phase::Preparing | Phase::Waiting, Event::TimeOver) if over => Phase::Expired,
             _ => return Err(Unfit::State),
         };

@@ -43,6 +43,7 @@ pub mod readiness;
 pub mod reason;
 pub mod refusal;
 pub mod rejection;
+pub mod revocation;
 pub mod role;
 pub mod rotation;
 pub mod secret;

@@ -325,6 +325,10 @@ reasons! {
         "The provider could not be reached or did not process the sign-in. Hand the same over again after the time given.";
     ParallelismLimit, "PARALLELISM_LIMIT", Exhausted, Member,
         "As many leases stand on this personal subscription as may at once. Release one, wait for one to end, or have an admin raise the cap.";
+    RevocationUnavailable, "REVOCATION_UNAVAILABLE", Unavailable, Provider,
+        "The provider has not confirmed that the tokens are revoked. It is asked again by itself: see 'credbroker account revocations'.";
+    RevocationRefused, "REVOCATION_REFUSED", Precondition, Provider,
+        "The provider did not revoke a token: its account page lists the sessions that can be ended there.";
 }
 
 impl std::fmt::Display for Reason {

@@ -1,6 +1,8 @@
 //! `AccountService`: connecting and disconnecting accounts, between message and use case. Codes come in here; no token
 //! ever goes out.
 
+mod disconnect;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -158,8 +160,9 @@ impl proto::account_service_server::AccountService for AccountService {
             state: &message.state,
         };
         let done = self.0.complete_connection(&caller, complete).await;
+        let done = done.map_err(status)?;
         Ok(Response::new(proto::CompleteConnectionResponse {
-            connection: Some(self.shown(&done.map_err(status)?)),
+            connection: Some(self.shown(&done)),
         }))
     }
 
@@ -243,5 +246,26 @@ impl proto::account_service_server::AccountService for AccountService {
             .map_err(status)?;
         let service = Self(Arc::clone(&self.0));
         Ok(Response::new(service.messages(watched)))
+    }
+
+    async fn disconnect_account(
+        &self,
+        request: Request<proto::DisconnectAccountRequest>,
+    ) -> Result<Response<proto::DisconnectAccountResponse>, Status> {
+        disconnect::disconnect_account(&self.0, &request).await
+    }
+
+    async fn get_revocation(
+        &self,
+        request: Request<proto::GetRevocationRequest>,
+    ) -> Result<Response<proto::GetRevocationResponse>, Status> {
+        disconnect::get_revocation(&self.0, &request).await
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<proto::ListRevocationsRequest>,
+    ) -> Result<Response<proto::ListRevocationsResponse>, Status> {
+        disconnect::list_revocations(&self.0, &request).await
     }
 }

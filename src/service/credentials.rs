@@ -290,6 +290,17 @@ impl Broker {
 
     /// That a credential goes as it was read, with all that is kept of it.
     pub(super) async fn removing(&self, stored: &Stored<Credential>) -> Result<Changes, Refusal> {
+        let Credential { id, org, .. } = *stored.value;
+        Ok(self
+            .leaving_its_secret(stored)
+            .await?
+            .delete::<CredentialSecret>(&keys::credential_secret(org, id))
+            .delete::<StagedAnswer>(&keys::credential_answer(org, id)))
+    }
+
+    /// As [`Broker::removing`], but for its secret and any staged answer, which stay where they are: whoever takes those
+    /// on removes them.
+    pub(super) async fn leaving_its_secret(&self, stored: &Stored<Credential>) -> Result<Changes, Refusal> {
         let Credential {
             id,
             org,
@@ -303,8 +314,6 @@ impl Broker {
         let changes = Changes::default()
             .at(&keys::credential(org, id), stored.revision)
             .delete::<Credential>(&keys::credential(org, id))
-            .delete::<CredentialSecret>(&keys::credential_secret(org, id))
-            .delete::<StagedAnswer>(&keys::credential_answer(org, id))
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
             .delete::<Reported>(&keys::reported(org, id))

@@ -20,6 +20,7 @@
 //!   policy/<org><project><page>            a page of a scope's cells; no org: the system's, no project: the org's
 //!   policy-pins/<org>                      the executors that an org holds to one mode
 //!   profile/<org><name>                    a profile
+//!   revoking/<time><org><revocation>       a revocation at a provider is to be tried then
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -32,6 +33,9 @@
 //!   credential/<credential>                its account, rotation and expiry
 //!   credential-secret/<credential>         its secret
 //!   credential-answer/<credential>         a token endpoint's answer, staged
+//!   revocation/<revocation>                what becomes of the tokens of an account that is gone
+//!   revocation-secret/<revocation>         the tokens that it has still to revoke
+//!   revocation-of/<credential>             the revocation of what a credential had
 //!   credential-lineage/<credential>        the generations that it has had
 //!   credential-reported/<credential>       the last report that its provider rejects a key
 //!   grant/<fingerprint>                    the credential that has, or had, this refresh token
@@ -76,6 +80,7 @@ mod credentials;
 mod extensions;
 mod platform;
 mod policy;
+mod revocations;
 mod tokens;
 
 pub use approvals::*;
@@ -85,6 +90,7 @@ pub use credentials::*;
 pub use extensions::*;
 pub use platform::*;
 pub use policy::*;
+pub use revocations::*;
 pub use tokens::*;
 
 /// A key of the store.

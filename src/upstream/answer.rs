@@ -294,3 +294,8 @@ fn granted(connector: &Connector, access_token: Secret<AccessToken>, body: &mut 
 #[path = "answer_tests.rs"]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+#[cfg(test)]
+#[path = "answer/flow_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod flow_tests;

@@ -90,6 +90,9 @@ pub struct Connector {
     pub revoke_encoding: RevokeEncoding,
     /// Error codes of a revocation that say that the token was not valid any more.
     pub revoked_errors: Vec<String>,
+    /// Whether a refresh token that is revoked takes the access tokens of its grant with it (RFC 7009 section 2.1: a server
+    /// should, where it revokes access tokens at all).
+    pub revoke_ends_access: bool,
     /// Where the access token's expiry is told.
     pub expiry: ExpirySource,
     /// Where error codes are found, tried in this order.

@@ -127,3 +127,8 @@ pub fn authorization_request(
     drop(query);
     url
 }
+
+#[cfg(test)]
+#[path = "oauth_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -63,7 +63,10 @@ pub enum Action {
     },
     /// Show how credentials stand, the worst first; with --watch, live.
     Status(status::StatusArgs),
-    /// Remove a credential and its secret.
+    /// Remove a credential and its secret, from the broker only.
+    ///
+    /// Nothing is told to the provider: a key goes on working there, and so do the tokens of a grant until they expire.
+    /// 'credbroker account disconnect' has those revoked as well.
     Remove {
         /// The credential, `crd_…`.
         credential: String,
@@ -140,8 +143,10 @@ pub async fn run(connection: &ConnectionArgs, session: &Session, action: Action)
         }
         Action::Status(args) => status::run(connection, session, org, args).await,
         Action::Remove { credential, yes } => {
-            let consequence =
-                format!("This removes {credential} and its secret: tasks that use it stop working.");
+            let consequence = format!(
+                "This removes {credential} and its secret from the broker: tasks that use it stop working. Nothing is \
+                 revoked at the provider; of a connected account, 'credbroker account disconnect' does that too."
+            );
             input::confirm(&consequence, yes)?;
             let request = proto::RemoveCredentialRequest {
                 org,

@@ -118,6 +118,7 @@ impl Broker {
         member: crate::domain::id::MemberId,
     ) -> Result<(), Refusal> {
         let key = keys::connections_of(org, member);
+        // Nothing is begun for a member who is being removed: what is read here is all there is.
         let Some(begun) = self.records.get::<Begun>(&key).await? else {
             return Ok(());
         };

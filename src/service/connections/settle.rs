@@ -16,6 +16,7 @@ use crate::domain::time::Time;
 use crate::service::Broker;
 use crate::service::credentials::{BEARER, Incoming};
 use crate::service::refresh::bounded_account;
+use crate::service::revocations::{Subject, Tokens};
 use crate::store::model::StagedAnswer;
 use crate::store::record::Changes;
 use crate::store::{Commit, keys};
@@ -109,7 +110,11 @@ impl Broker {
         answer: &StagedAnswer,
     ) -> Result<Option<Arc<Connection>>, Refusal> {
         for _ in 0..ATTEMPTS {
-            let stored = self.connection(connection.org, connection.id).await?;
+            let stored = match self.connection(connection.org, connection.id).await {
+                // Its member was removed meanwhile.
+                Err(refusal) if refusal.reason == Reason::NotFound => return Ok(None),
+                stored => stored?,
+            };
             let next = match stored.value.on(Event::Answered, self.now()) {
                 Ok(next) if next.attempt == connection.attempt => next,
                 _ => return Ok(None),
@@ -242,12 +247,27 @@ impl Broker {
         let Ok(connector) = self.connector(&connection.connector) else {
             return;
         };
-        let (refresh, access) = match says(connector, answer) {
-            Says::Granted(granted) => (granted.refresh_token, Some(granted.access_token)),
-            Says::RefreshOnly(refresh) => (Some(refresh), None),
-            Says::Later(_) | Says::Failed(..) => return,
+        let tokens = Tokens::of_answer(connector, answer);
+        if tokens.is_empty() {
+            return;
+        }
+        if let Err(refusal) = self.give_back(connection, tokens).await {
+            // The grant stays with the provider, known to nobody, until it ends there by itself.
+            tracing::warn!(connection = %connection.id, %refusal, "an unwanted grant could not be put up for revocation");
+        }
+    }
+
+    async fn give_back(&self, connection: &Connection, tokens: Tokens) -> Result<(), Refusal> {
+        let subject = Subject {
+            org: connection.org,
+            member: Some(connection.member),
+            connector: connection.connector.clone(),
+            credential: None,
         };
-        let _ = (refresh, access);
+        let (changes, _) = self.revoker.revoking(Changes::default(), subject, tokens)?;
+        let _applied = self.records.commit(changes).await?;
+        self.revoker.wake();
+        Ok(())
     }
 
     /// What is told of a connection that somebody else ended.

@@ -115,6 +115,7 @@ impl Checker<'_> {
             refresh_encoding: raw.refresh_encoding,
             revoke_encoding: raw.revoke_encoding,
             revoked_errors: raw.revoked_errors.clone(),
+            revoke_ends_access: raw.revoke_ends_access,
             expiry: raw.expiry,
             error_at: raw.error_at.clone(),
             permanent_errors: raw.permanent_errors.clone(),

@@ -66,6 +66,7 @@ raw! {
     refresh_encoding: Encoding = required,
     revoke_encoding: RevokeEncoding = required,
     revoked_errors: Vec<String> = required,
+    revoke_ends_access: bool = required,
     expiry: ExpirySource = required,
     error_at: Vec<ErrorAt> = required,
     permanent_errors: Vec<String> = required,

@@ -40,7 +40,7 @@ impl HttpTokenEndpoint {
             message,
             retry_after: None,
         };
-        let endpoint = self.known(connector, Need::Device).await;
+        let endpoint = self.device_endpoint(connector).await;
         if endpoint.map_err(unavailable)?.is_none() {
             return Err(DeviceFault::Unsupported);
         }
