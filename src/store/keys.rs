@@ -32,6 +32,7 @@
 //!   credential-secret/<credential>         its secret
 //!   credential-answer/<credential>         a token endpoint's answer, staged
 //!   credential-lineage/<credential>        the generations that it has had
+//!   checked/<credential>                   what the last test of it found out
 //!   grant/<fingerprint>                    the credential that has, or had, this refresh token
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
 //!                                          which credential it is, by owner, provider and kind; of a key for one

@@ -8,7 +8,7 @@
 
 mod client_secret;
 mod request;
-mod retry_after;
+pub(super) mod retry_after;
 
 use std::sync::Arc;
 use std::time::Duration;
