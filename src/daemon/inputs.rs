@@ -25,6 +25,8 @@ pub struct Inputs {
     pub registry: Registry,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Where accounts are connected and tokens revoked.
+    pub oauth: Arc<HttpTokenEndpoint>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// How the journal is kept.
@@ -46,7 +48,7 @@ impl Inputs {
             let provider = registry.provider(name);
             provider.is_some_and(|provider| provider.kinds.contains(&CredentialKind::OAuthGrant))
         })?;
-        let endpoint = token_endpoint(&config, Arc::clone(&clock))?;
+        let oauth = token_endpoint(&config, Arc::clone(&clock))?;
         let journal = JournalOptions {
             segment_bytes: config.journal.segment_bytes,
             head_interval: config.journal.head_interval,
@@ -57,7 +59,8 @@ impl Inputs {
             config,
             connectors,
             registry,
-            endpoint,
+            endpoint: Arc::clone(&oauth) as Arc<dyn TokenEndpoint>,
+            oauth,
             clock,
             journal,
             jitter: system_jitter(),
@@ -66,7 +69,7 @@ impl Inputs {
 }
 
 /// Token endpoints over HTTP, in the times that the configuration gives them.
-pub fn token_endpoint(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn TokenEndpoint>, DaemonError> {
+pub fn token_endpoint(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<HttpTokenEndpoint>, DaemonError> {
     let connect_timeout = CONNECT.min(config.refresh.exchange_timeout / 3);
     let options = HttpOptions {
         connect_timeout,

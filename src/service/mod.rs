@@ -76,6 +76,7 @@ use crate::store::StoreError;
 use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+use crate::upstream::http::HttpTokenEndpoint;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -201,6 +202,8 @@ pub struct Parts {
     pub connectors: Connectors,
     /// Where token requests go.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Where accounts are connected and tokens revoked.
+    pub oauth: Arc<HttpTokenEndpoint>,
     /// Who may vouch for members.
     pub issuers: Arc<Issuers>,
     /// Whether model servers are there.
@@ -222,6 +225,7 @@ pub struct Broker {
     registry: Arc<Registry>,
     connectors: Arc<Connectors>,
     endpoint: Arc<dyn TokenEndpoint>,
+    oauth: Arc<HttpTokenEndpoint>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
     settings: Arc<ArcSwap<Settings>>,
@@ -280,6 +284,7 @@ impl Broker {
             registry: parts.registry,
             connectors,
             endpoint: parts.endpoint,
+            oauth: parts.oauth,
             issuers: parts.issuers,
             prober: parts.prober,
             settings,

@@ -33,6 +33,7 @@ use credbroker::store::reserve::Reserve;
 use credbroker::store::seal::{LocalMasterKey, Sealer};
 use credbroker::store::sled::{Options as StoreOptions, SledStore};
 use credbroker::upstream::connector::load::Connectors;
+use credbroker::upstream::http::{HttpOptions, HttpTokenEndpoint};
 use credbroker::upstream::oidc::Issuers;
 use credbroker::upstream::{Delivery, RefreshRequest, TokenEndpoint};
 use tempfile::TempDir;
@@ -157,6 +158,9 @@ impl Bench {
                 .unwrap()
                 .into(),
             endpoint: endpoint.clone(),
+            oauth: HttpTokenEndpoint::new(&HttpOptions::default(), clock.clone())
+                .unwrap()
+                .into(),
             settings: settings(),
             grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
             jitter: system_jitter(),

@@ -25,6 +25,7 @@ use credbroker::store::record::Records;
 use credbroker::store::seal::{LocalMasterKey, Sealer};
 use credbroker::store::{Meta, StoreError};
 use credbroker::upstream::connector::load::Connectors;
+use credbroker::upstream::http::{HttpOptions, HttpTokenEndpoint};
 use credbroker::upstream::oidc::Issuers;
 use credbroker::upstream::probe::Prober;
 
@@ -64,6 +65,7 @@ struct Immutable {
     registry: Arc<Registry>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
+    oauth: Arc<HttpTokenEndpoint>,
 }
 
 /// The store's few facts.
@@ -136,6 +138,7 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
         registry,
         issuers,
         prober,
+        oauth,
     } = shared.clone();
     let weather = world.with(|state| state.weather);
     let rules = world.with(|state| state.provider.rules);
@@ -149,6 +152,7 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
         registry,
         connectors: connectors(rules),
         endpoint: Arc::new(SimEndpoint(Arc::clone(world))),
+        oauth,
         issuers,
         prober,
         settings: settings(weather.forced),
@@ -178,6 +182,9 @@ async fn make() -> Template {
         authority: authority.into(),
         registry: load_registry(&[Extra { file: "test", text }]).unwrap().into(),
         issuers: Issuers::new(Vec::new(), clock.clone()).unwrap().into(),
+        oauth: HttpTokenEndpoint::new(&HttpOptions::default(), Arc::clone(&clock) as Arc<_>)
+            .unwrap()
+            .into(),
         prober: Prober::new(&[], clock).unwrap().into(),
     };
     let state = schedule::state(0, Weather::calm(), false, Vec::new(), Vec::new(), 0);

@@ -246,8 +246,9 @@ fn inputs(dir: &Path, options: &Options) -> Inputs {
     }
     if let Some(clock) = &options.clock {
         inputs.clock = Arc::clone(clock);
+        inputs.oauth = token_endpoint(&inputs.config, Arc::clone(clock)).unwrap();
         if options.endpoint.is_none() {
-            inputs.endpoint = token_endpoint(&inputs.config, Arc::clone(clock)).unwrap();
+            inputs.endpoint = Arc::clone(&inputs.oauth) as Arc<dyn TokenEndpoint>;
         }
     }
     inputs.journal.faults = options.journal_faults.clone();
