@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::key_test::KeyTest;
 use super::key_shape::{AwsKeyText, AwsPart, KeyShapes, ShapeMismatch};
+use super::key_test::KeyTest;
 use super::matrix::{Cascade, Judged, Pattern};
 use super::mode::{CredentialKind, ModeSet};
 use super::name::Name;

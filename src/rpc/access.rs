@@ -126,6 +126,7 @@ table! {
     "credbroker.v1.CredentialService" {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials;
+        row(Some(ADMINS_AND_OWNERS), of(Group::Credentials), false) => TestCredential;
     }
     "credbroker.v1.ExecutorService" {
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;

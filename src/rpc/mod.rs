@@ -12,6 +12,7 @@ mod billing;
 mod broker;
 mod connectors;
 mod convert;
+mod credential_test;
 mod credentials;
 mod decision;
 mod directory;

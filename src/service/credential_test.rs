@@ -32,11 +32,11 @@ use crate::store::{Commit, keys};
 use crate::upstream::key_test::{Presented, Told};
 
 /// How long what was found is the answer to those who ask again.
-pub const REMEMBERED: Duration = Duration::from_secs(5);
+const REMEMBERED: Duration = Duration::from_secs(5);
 /// How many tests an org may have in [`WINDOW`].
-pub const PER_ORG: u32 = 120;
+const PER_ORG: u32 = 120;
 /// How long tests of an org count together.
-pub const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(60);
 /// How many tests run at once.
 const AT_ONCE: usize = 32;
 /// How often what was found is written again when the credential is changed at the same moment.
@@ -317,7 +317,10 @@ impl Broker {
             newer_than: Some(credential.rotation.generation),
         };
         self.refresher.count_forced(credential, by).await?;
-        let newer = self.refresher.renewed(credential.org, credential.id, need).await?;
+        let newer = self
+            .refresher
+            .renewed(credential.org, credential.id, need)
+            .await?;
         // It may have been locked meanwhile.
         self.may_test(&newer.credential)?;
         Ok(newer)
@@ -345,7 +348,9 @@ impl Broker {
         let listed = provider.and_then(|provider| provider.test(credential.kind));
         let nothing = |why: &str| {
             let (provider, kind) = (&credential.provider, credential.kind.name());
-            Unfinished::Untestable(format!("{provider} has no test for credentials of kind {kind}{why}"))
+            Unfinished::Untestable(format!(
+                "{provider} has no test for credentials of kind {kind}{why}"
+            ))
         };
         if credential.kind != CredentialKind::OAuthGrant {
             return listed.cloned().ok_or_else(|| nothing(""));

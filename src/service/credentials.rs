@@ -15,6 +15,7 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::Action;
+use crate::domain::key_test::Checked;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
@@ -170,6 +171,8 @@ impl Broker {
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
+        // What was found out about the secret before.
+        changes = changes.delete::<Checked>(&keys::checked(org, id));
         if before.is_some() && kind == CredentialKind::OAuthGrant {
             let forced = Forced::connected(credential.rotation.generation, now);
             changes = changes.put(&keys::forced(org, id), &forced);
@@ -273,6 +276,7 @@ impl Broker {
             .delete::<StagedAnswer>(&keys::credential_answer(org, id))
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
+            .delete::<Checked>(&keys::checked(org, id))
             .delete::<Pointer>(&slot);
         Ok(forgotten(&self.records, changes, &stored.value).await?)
     }

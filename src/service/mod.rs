@@ -13,6 +13,7 @@ mod authenticate;
 mod billing;
 mod chance;
 mod connectors;
+mod credential_test;
 mod credentials;
 mod denials;
 mod directory;
@@ -77,6 +78,7 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::HttpTokenEndpoint;
+use crate::upstream::key_test::KeyTester;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -97,6 +99,7 @@ pub use billing::{
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
+pub use credential_test::{RejectedToken, Tested};
 pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
@@ -208,6 +211,8 @@ pub struct Parts {
     pub issuers: Arc<Issuers>,
     /// Whether model servers are there.
     pub prober: Arc<Prober>,
+    /// Whether providers take credentials.
+    pub tester: Arc<KeyTester>,
     /// Times and limits.
     pub settings: Settings,
     /// What proxy grants are made and checked with.
@@ -228,6 +233,8 @@ pub struct Broker {
     oauth: Arc<HttpTokenEndpoint>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
+    tester: Arc<KeyTester>,
+    tests: credential_test::Tests,
     settings: Arc<ArcSwap<Settings>>,
     chance: chance::Chance,
     refresher: Arc<Refresher>,
@@ -287,6 +294,8 @@ impl Broker {
             oauth: parts.oauth,
             issuers: parts.issuers,
             prober: parts.prober,
+            tester: parts.tester,
+            tests: credential_test::Tests::default(),
             settings,
             chance,
             refresher,

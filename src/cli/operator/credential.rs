@@ -2,6 +2,7 @@
 
 mod describe;
 mod key;
+mod test;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +60,10 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
+    /// Test credentials with a small authenticated request to their providers.
+    ///
+    /// Exit code 0: all work; 1: at least one does not; 69: what does not could not be asked now.
+    Test(test::TestArgs),
     /// Remove a credential and its secret.
     Remove {
         /// The credential, `crd_…`.
@@ -134,6 +139,7 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = credentials.describe_credential(request).await.map_err(failed)?;
             print_named(session, Some(answer.into_inner()), show).await
         }
+        Action::Test(args) => test::run(session, args).await,
         Action::Remove { credential, yes } => {
             let consequence =
                 format!("This removes {credential} and its secret: tasks that use it stop working.");

@@ -118,7 +118,9 @@ pub enum RegistryFault {
     #[error("a credential of kind {} has no region; write the host without {{region}}", .0.name())]
     NoRegion(CredentialKind),
     /// A header that a test may not send.
-    #[error("is no header that a test may send: credentials and what the broker says of itself are not set here; remove it")]
+    #[error(
+        "is no header that a test may send: credentials and what the broker says of itself are not set here; remove it"
+    )]
     BadHeader,
     /// No status of HTTP.
     #[error("{0} is no status of HTTP; write 100 to 599")]

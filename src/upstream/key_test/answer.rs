@@ -75,9 +75,7 @@ impl<'a> Form<'a> {
             (Form::Json(value), _) => value.is_object() || value.is_array(),
             (Form::Markup(text), Presentation::Sigv4 { .. }) => element(text, "Arn").is_some(),
             // A long list may have been cut.
-            (Form::Markup(text), _) => {
-                body.len() >= MAX_ANSWER && text.trim_start().starts_with(['{', '['])
-            }
+            (Form::Markup(text), _) => body.len() >= MAX_ANSWER && text.trim_start().starts_with(['{', '[']),
         }
     }
 
@@ -134,7 +132,11 @@ fn element<'a>(markup: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn message(status: u16, form: &Form<'_>, headers: &HeaderMap, secrets: &[&[u8]]) -> String {
-    let challenge = || headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+    let challenge = || {
+        headers
+            .get(WWW_AUTHENTICATE)
+            .and_then(|value| value.to_str().ok())
+    };
     match form.message().or_else(challenge) {
         Some(said) => redact_known(said, secrets, MAX_MESSAGE),
         None => format!("status {status}"),
@@ -242,7 +244,10 @@ mod tests {
             ("", "status 401"),
         ] {
             let said = bearer(401, body);
-            assert_eq!((said.verdict, said.message.as_str()), (Verdict::Rejected, message));
+            assert_eq!(
+                (said.verdict, said.message.as_str()),
+                (Verdict::Rejected, message)
+            );
         }
     }
 
