@@ -274,6 +274,7 @@ fn credentials() -> Vec<Call> {
             => "INVALID_ARGUMENT" "access_token_expire_time";
         "GetCredential": GetCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "DescribeCredential": DescribeCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
+        "TestCredential": TestCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "RemoveCredential": RemoveCredentialRequest { org: org(), credential: s("crd_x") }
             => "INVALID_ARGUMENT" "credential";
     }

@@ -268,6 +268,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: own(), credential: r().credential }
+        "CredentialService/TestCredential": TestCredentialRequest { org: r().org, credential: r().credential }
+        "CredentialService/TestCredential": TestCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
         "ApprovalService/RequestApproval": RequestApprovalRequest {
             org: r().org, task: named(own_task), project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }
@@ -458,6 +460,8 @@ async fn an_operator_cannot_mix_two_orgs() {
             key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
                 value: "a-key-for-a-stranger".to_owned() })) }
         "CredentialService/RemoveCredential": RemoveCredentialRequest {
+            org: org(), credential: theirs.credential.clone() }
+        "CredentialService/TestCredential": TestCredentialRequest {
             org: org(), credential: theirs.credential.clone() }
         "DirectoryService/CreateEnvironment": CreateEnvironmentRequest {
             org: org(), project: theirs.project.clone(), name: "mixed".to_owned() }
