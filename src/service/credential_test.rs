@@ -15,7 +15,7 @@ use super::Broker;
 use super::effect::{append_finish, detached};
 use super::refresh::{Fresh, Need};
 use super::scope::parse_id;
-use crate::domain::actor::Caller;
+use crate::domain::actor::{Actor, Caller};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, Id, OrgId};
 use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
@@ -196,8 +196,12 @@ impl Broker {
             }
         }
         self.tests.count(credential.org, self.clock.monotonic())?;
-        // What somebody forces is counted by who they are, whatever they showed.
-        let by = Holder::Operator(Id::from_bytes(caller.actor().id_bytes()));
+        // What somebody forces is counted by who they are, whatever they showed: members hold no leases, and are counted
+        // as the operators that they are here.
+        let by = match caller.actor() {
+            Actor::ApiKey { id, .. } => Holder::ApiKey(*id),
+            actor => Holder::Operator(Id::from_bytes(actor.id_bytes())),
+        };
         let (broker, org, id) = (Arc::clone(self), credential.org, credential.id);
         detached(async move { broker.run_test(org, id, by, record, held).await }).await
     }
@@ -371,10 +375,12 @@ impl Broker {
         let openid = credential.scopes.is_empty() || credential.scopes.iter().any(|scope| scope == "openid");
         let userinfo = match (openid, &connector.issuer) {
             (true, Some(_)) => {
-                // Where it cannot be found out, what is known serves.
-                let _known = self.endpoint.ready(connector).await;
-                let metadata = self.endpoint.discovered(connector).metadata;
-                metadata.and_then(|metadata| metadata.userinfo.clone())
+                let ready = self.endpoint.ready(connector).await;
+                match (self.endpoint.discovered(connector).metadata, ready) {
+                    (None, Err(why)) => return Err(Unfinished::Untestable(why)),
+                    // Where it cannot be asked again, what is known serves.
+                    (metadata, _) => metadata.and_then(|metadata| metadata.userinfo.clone()),
+                }
             }
             _ => None,
         };

@@ -47,7 +47,9 @@ impl Signer<'_> {
             names.push_str(";x-amz-security-token");
         }
         let query = canonical_query(url);
-        let path = url.path();
+        // Encoded once more than it is sent, as all services but S3 want it.
+        let path: Vec<_> = url.path().split('/').map(encoded).collect();
+        let path = path.join("/");
         let request = format!("GET\n{path}\n{query}\n{headers}\n{names}\n{}", sha256(b""));
         let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
         let text = format!("{ALGORITHM}\n{date}\n{scope}\n{}", sha256(request.as_bytes()));
