@@ -200,6 +200,8 @@ impl App {
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.broker), stopping.clone()));
         let ahead = Arc::clone(self.broker.refresher()).refresh_ahead(stopping.clone());
         let ahead = tokio::spawn(ahead);
+        let revoking = Arc::clone(self.broker.revoker()).run(stopping.clone());
+        let revoking = tokio::spawn(revoking);
         let summing = tokio::spawn(sum_spend(Arc::clone(&self.broker), stopping.clone()));
         let limits = rpc::Limits {
             max_message_bytes: listen_config.max_message_bytes,
@@ -212,16 +214,15 @@ impl App {
         let exchanges = async {
             stopping.cancelled().await;
             let limit = *self.drain.borrow();
-            if tokio::time::timeout(limit, self.broker.refresher().drain())
-                .await
-                .is_err()
-            {
+            let under_way =
+                async { tokio::join!(self.broker.refresher().drain(), self.broker.revoker().drain()) };
+            if tokio::time::timeout(limit, under_way).await.is_err() {
                 tracing::warn!("exchanges were still under way when the time to drain was over");
             }
         };
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
-        let _ended = tokio::join!(chores, sweeper, summing, ahead);
+        let _ended = tokio::join!(chores, sweeper, summing, ahead, revoking);
         if let Some(reading) = reading {
             let _ended = reading.await;
         }

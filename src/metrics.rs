@@ -80,6 +80,8 @@ pub struct Levels {
     pub journal_position: u64,
     /// Credentials in use that are to be refreshed ahead of need.
     pub scheduled_ahead: usize,
+    /// Accounts whose tokens are still to be revoked at their providers.
+    pub pending_revocations: usize,
 }
 
 /// All counters and measures.
@@ -95,6 +97,8 @@ pub struct Metrics {
     refresh_exchanges: Family<Connected, Gauge>,
     refresh_waiting: Family<Connected, Gauge>,
     refresh_breaker: Family<Connected, Gauge>,
+    token_revocations: Family<Ended, Counter>,
+    revocations_pending: Gauge,
     open_streams: Gauge,
     connected_agents: Gauge,
     journal_position: Gauge,
@@ -114,6 +118,8 @@ impl Default for Metrics {
             refresh_exchanges: Family::default(),
             refresh_waiting: Family::default(),
             refresh_breaker: Family::default(),
+            token_revocations: Family::default(),
+            revocations_pending: Gauge::default(),
             open_streams: Gauge::default(),
             connected_agents: Gauge::default(),
             journal_position: Gauge::default(),
@@ -137,6 +143,8 @@ impl Default for Metrics {
             refresh_waiting, "refresh_waiting", "Flights that wait for a place, by connector";
             refresh_breaker, "refresh_breaker",
                 "Whether a connector's provider is left alone: 0 no, 1 one exchange tries it, 2 yes";
+            token_revocations, "token_revocations", "Tokens of accounts that are gone, by what became of them at the provider";
+            revocations_pending, "revocations_pending", "Accounts that are gone and whose tokens are still to be revoked at the provider";
             open_streams, "open_streams", "Streams that are open";
             connected_agents, "connected_agents", "Agents with at least one connection";
             journal_position, "journal_position", "The last position of the journal";
@@ -181,6 +189,12 @@ impl Metrics {
         self.refreshes_ahead.get_or_create(&Ended { outcome }).inc();
     }
 
+    /// What became of a token that was to be revoked at its provider: a word of
+    /// [`Fate`](crate::domain::revocation::Fate).
+    pub fn token_revocation(&self, outcome: &'static str) {
+        self.token_revocations.get_or_create(&Ended { outcome }).inc();
+    }
+
     /// A flight waits for a place, as long as the result lives.
     pub fn exchange_waits(&self, connector: &Name) -> Level {
         Level::of(&self.refresh_waiting, connector)
@@ -208,6 +222,7 @@ impl Metrics {
         level(&self.connected_agents, levels.connected_agents as u64);
         level(&self.journal_position, levels.journal_position);
         level(&self.refresh_ahead_scheduled, levels.scheduled_ahead as u64);
+        level(&self.revocations_pending, levels.pending_revocations as u64);
         let mut text = String::new();
         // Writing to a `String` cannot fail.
         let _ = text::encode(&mut text, &self.registry);

@@ -18,6 +18,12 @@ mod metadata;
 mod oidc;
 #[path = "upstream/peers.rs"]
 mod peers;
+#[path = "upstream/requests.rs"]
+mod requests;
+#[path = "upstream/signing_in.rs"]
+mod signing_in;
+#[path = "support/web.rs"]
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -461,6 +461,8 @@ stubs! {
     billing: billing_service_client::BillingServiceClient;
     /// The policy.
     policies: policy_service_client::PolicyServiceClient;
+    /// Connected accounts.
+    accounts: account_service_client::AccountServiceClient;
 }
 
 /// The certificates in a PEM file; at least one.

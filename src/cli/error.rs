@@ -35,6 +35,10 @@ pub enum Kind {
     Differs,
     /// What was asked about would be refused.
     Refused,
+    /// The caller interrupted it (SIGINT).
+    Interrupted,
+    /// It was told to end (SIGTERM).
+    Terminated,
 }
 
 impl Kind {
@@ -48,6 +52,9 @@ impl Kind {
             Kind::Config => 78,
             Kind::Failed | Kind::Refused => 1,
             Kind::Differs => 2,
+            // As a shell tells of a program that a signal ended: 128 and its number.
+            Kind::Interrupted => 130,
+            Kind::Terminated => 143,
         }
     }
 }
@@ -93,6 +100,16 @@ impl Failure {
         Self::new(Kind::Config, what)
     }
 
+    /// What the broker told by a reason code outside of an error.
+    pub fn of_reason(code: &str, what: impl Into<String>) -> Self {
+        let reason = Reason::from_code(code);
+        let kind = reason.map_or(Kind::Failed, |reason| kind_of_class(reason.class()));
+        let mut failure = Self::new(kind, what);
+        failure.remedy = reason.map(|reason| reason.remedy().to_owned());
+        failure.reason = Some(code.to_owned()).filter(|code| !code.is_empty());
+        failure
+    }
+
     /// Adds why.
     #[must_use]
     pub fn because(mut self, why: impl std::fmt::Display) -> Self {
@@ -118,7 +135,7 @@ impl Failure {
     /// characters, so that no server can drive the terminal.
     pub fn account(&self) -> String {
         let sort = match self.kind {
-            Kind::Differs | Kind::Refused => "",
+            Kind::Differs | Kind::Refused | Kind::Interrupted | Kind::Terminated => "",
             _ => "error: ",
         };
         let mut out = format!("{sort}{}\n", plain(&self.what));

@@ -24,8 +24,10 @@ pub mod files;
 pub mod identity;
 pub mod input;
 pub mod login;
+pub mod loopback;
 pub mod operator;
 pub mod pin;
+pub mod qr;
 pub mod render;
 pub mod yaml;
 
@@ -39,7 +41,7 @@ An address given together with a pin or CA file is another broker: the current c
 there. Tokens and keys are read from files, standard input or a prompt, never from arguments.
 
 Exit codes: 0 done, 64 usage, 69 unavailable, 70 internal fault, 77 no permission, 78 configuration, 1 otherwise; \
-2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal.";
+2 where 'policy diff' finds a difference, 1 where 'explain' tells of a refusal, 130 after Ctrl-C in 'account connect'.";
 
 /// A credential broker for sandboxed coding agents.
 #[derive(Parser, Debug)]
@@ -104,6 +106,8 @@ enum Command {
     Profile(Noun<operator::profile::Action>),
     /// Which modes may be used where: one file, shown, compared and applied.
     Policy(Noun<operator::policy::Action>),
+    /// The accounts that members connect: which there are, which are missing, and connecting them.
+    Account(Noun<operator::account::Action>),
     /// What the broker keeps for members and orgs.
     Credential(Noun<operator::credential::Action>),
     /// The platform's own keys, for metered and shared use.
@@ -181,6 +185,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
+        Command::Account(noun) => noun!(account, noun),
         Command::Credential(noun) => noun!(credential, noun),
         Command::Approval(args) => agent::approval::run(args).await,
         Command::ExtensionSecret(args) => agent::secret::run(args).await,

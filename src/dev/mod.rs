@@ -50,11 +50,21 @@ native_provider = "demo"
 providers = { demo = ["oauth", "byok"] }
 "#;
 
-fn connector(token_url: &str) -> String {
+fn connector(demo: &DemoOAuth) -> String {
     // The demo's tokens live for seconds, so they are refreshed a second ahead.
     format!(
-        "[connectors.demo]\nprovider = \"demo\"\ntoken_url = {token_url:?}\nclient_id = \"credbroker-dev\"\n\
-         rotates = true\nlead_seconds = 1\n"
+        "[connectors.demo]\nprovider = \"demo\"\ntoken_url = {:?}\nauthorize_url = {:?}\n\
+         device_authorization_url = {:?}\nrevoke_url = {:?}\nclient_id = \"credbroker-dev\"\n\
+         client_auth = \"none\"\nrotates = true\nlead_seconds = 1\n\
+         redirects = [{{ kind = \"paste\", url = {:?}, code = \"code-and-state\" }}, \
+         {{ kind = \"loopback\", host = \"127.0.0.1\", ports = [], path = \"/callback\" }}]\n\
+         account = [{{ label = \"email\", from = \"answer\", pointer = \"/account/email\" }}, \
+         {{ label = \"plan\", from = \"answer\", pointer = \"/account/plan\" }}]\n",
+        demo.token_url(),
+        demo.url("/authorize"),
+        demo.url("/device_authorization"),
+        demo.url("/revoke"),
+        demo.url("/code"),
     )
 }
 
@@ -122,9 +132,7 @@ pub async fn run(args: DevArgs) -> Result<(), DaemonError> {
         file: "dev",
         text: REGISTRY,
     }])?;
-    inputs.connectors = inputs
-        .connectors
-        .with_file("dev", &connector(&demo.token_url()), &[])?;
+    inputs.connectors = inputs.connectors.with_file("dev", &connector(&demo), &[])?;
     if !folder::initialized(&inputs.config.data_dir) {
         folder::initialize(&inputs.config, &inputs.clock).await?;
     }

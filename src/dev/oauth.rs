@@ -6,12 +6,16 @@
 //! same grant lose it, as they would at a real provider, and the grant's history shows who did.
 //!
 //! - `POST /token`: RFC 6749 section 6, form-encoded. The rotation is done when the request is read; only
-//!   the answer is delayed, so that a client that gives up has lost it.
+//!   the answer is delayed, so that a client that gives up has lost it. Authorization codes and device codes as well.
+//! - `/authorize` and `/device`: where a person signs in, with a button; `/code` shows a code to be pasted.
+//! - `POST /device_authorization` (RFC 8628) and `POST /revoke` (RFC 7009).
 //! - `POST /grants?expires_in=SECONDS&delay_ms=MILLISECONDS` mints a grant.
 //! - `GET /grants/ID` tells what became of it. Requests say who they are with the header `x-demo-caller`.
 //! - `GET /whoami` with a bearer token: 200 while it is valid, else 401.
 
 mod grants;
+mod pages;
+mod signin;
 
 use std::convert::Infallible;
 use std::io;
@@ -35,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use grants::{Grants, Limits, Redeemed, Tokens};
+use signin::SignIns;
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
@@ -93,7 +98,9 @@ impl DemoOAuth {
             grace: options.grace,
         };
         let server = Arc::new(Server {
+            addr,
             grants: Mutex::new(Grants::new(limits)),
+            sign_ins: Mutex::default(),
             access_life: options.access_life.min(MAX_LIFE),
             clock: SystemClock::new(),
             random: SystemRandom::new(),
@@ -108,9 +115,14 @@ impl DemoOAuth {
         self.addr
     }
 
+    /// The address of one of its paths.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
     /// Its token endpoint, for a connector's `token_url`.
     pub fn token_url(&self) -> String {
-        format!("http://{}/token", self.addr)
+        self.url("/token")
     }
 
     /// Stops it; connections end at once, answers on their way are lost.
@@ -127,8 +139,13 @@ impl Drop for DemoOAuth {
     }
 }
 
+/// What a request is answered with.
+type Answered = Response<Full<Bytes>>;
+
 struct Server {
+    addr: SocketAddr,
     grants: Mutex<Grants>,
+    sign_ins: Mutex<SignIns>,
     access_life: Duration,
     clock: SystemClock,
     random: SystemRandom,
@@ -176,12 +193,19 @@ async fn serve(stream: TcpStream, server: Arc<Server>) {
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Answered {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::POST, "/token") => self.token(request).await,
             (&Method::POST, "/grants") => self.mint(request.uri().query().unwrap_or_default()),
             (&Method::GET, "/whoami") => self.whoami(request.headers()),
+            (&Method::GET, "/authorize") => self.authorize(request.uri().query().unwrap_or_default()),
+            (&Method::POST, "/authorize") => self.authorized(request).await,
+            (&Method::GET, "/code") => Self::show_code(request.uri().query().unwrap_or_default()),
+            (&Method::POST, "/device_authorization") => self.begin_device(request).await,
+            (&Method::GET, "/device") => Self::device(request.uri().query().unwrap_or_default()),
+            (&Method::POST, "/device") => self.entered(request).await,
+            (&Method::POST, "/revoke") => self.revoke(request).await,
             (&Method::GET, path) => match path.strip_prefix("/grants/") {
                 Some(id) => self.history(id),
                 None => failure(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
@@ -190,29 +214,25 @@ impl Server {
         }
     }
 
-    async fn token(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn token(&self, request: Request<Incoming>) -> Answered {
         let caller = caller(request.headers());
-        let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
-            return failure(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "the body is too long or cut off",
-            );
+        let form = match Form::read(request).await {
+            Ok(form) => form,
+            Err(refused) => return refused,
         };
-        let body = body.to_bytes();
-        let Ok(form) = std::str::from_utf8(&body).map(pairs) else {
-            return failure(StatusCode::BAD_REQUEST, "invalid_request", "the body is no form");
-        };
-        let field = |name: &str| {
-            form.iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_str())
-        };
-        if field("grant_type") != Some("refresh_token") {
-            let words = "only grant_type=refresh_token is served";
-            return failure(StatusCode::BAD_REQUEST, "unsupported_grant_type", words);
+        match form.get("grant_type") {
+            Some("refresh_token") => self.refresh(&form, caller).await,
+            Some("authorization_code") => self.exchange(&form),
+            Some("urn:ietf:params:oauth:grant-type:device_code") => self.poll(&form),
+            _ => {
+                let words = "refresh tokens, authorization codes and device codes are served";
+                failure(StatusCode::BAD_REQUEST, "unsupported_grant_type", words)
+            }
         }
-        let Some(presented) = field("refresh_token") else {
+    }
+
+    async fn refresh(&self, form: &Form, caller: Option<String>) -> Answered {
+        let Some(presented) = form.get("refresh_token") else {
             return failure(
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
@@ -220,11 +240,7 @@ impl Server {
             );
         };
         let Some(fresh) = self.secrets() else {
-            return failure(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "server_error",
-                "no random numbers",
-            );
+            return no_random();
         };
         let now = self.clock.wall();
         let redeemed = self.locked(|grants| grants.redeem(presented, caller, fresh, now));
@@ -238,7 +254,7 @@ impl Server {
         response
     }
 
-    fn mint(&self, query: &str) -> Response<Full<Bytes>> {
+    fn mint(&self, query: &str) -> Answered {
         let mut life = self.access_life;
         let mut delay = Duration::ZERO;
         for (key, value) in pairs(query) {
@@ -256,11 +272,7 @@ impl Server {
             }
         }
         let (Some(id), Some(fresh)) = (self.random_text(), self.secrets()) else {
-            return failure(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "server_error",
-                "no random numbers",
-            );
+            return no_random();
         };
         let now = self.clock.wall();
         let tokens = self.locked(|grants| grants.mint(id.clone(), life, delay, fresh, now));
@@ -269,7 +281,7 @@ impl Server {
         reply(StatusCode::CREATED, &answer)
     }
 
-    fn history(&self, id: &str) -> Response<Full<Bytes>> {
+    fn history(&self, id: &str) -> Answered {
         match self.locked(|grants| grants.history(id)) {
             Some(history) => reply(StatusCode::OK, &history),
             None => failure(
@@ -280,7 +292,7 @@ impl Server {
         }
     }
 
-    fn whoami(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    fn whoami(&self, headers: &HeaderMap) -> Answered {
         let bearer = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -299,6 +311,10 @@ impl Server {
     /// A panic elsewhere leaves the table whole: it is changed in single steps.
     fn locked<T>(&self, work: impl FnOnce(&mut Grants) -> T) -> T {
         work(&mut self.grants.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn sign_ins<T>(&self, work: impl FnOnce(&mut SignIns) -> T) -> T {
+        work(&mut self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The random parts of an access token and a refresh token.
@@ -322,7 +338,7 @@ fn oauth_answer(tokens: &Tokens) -> Value {
     })
 }
 
-fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+fn reply(status: StatusCode, body: &Value) -> Answered {
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -335,8 +351,41 @@ fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-fn failure(status: StatusCode, code: &str, words: &str) -> Response<Full<Bytes>> {
+fn failure(status: StatusCode, code: &str, words: &str) -> Answered {
     reply(status, &json!({ "error": code, "error_description": words }))
+}
+
+fn no_random() -> Answered {
+    failure(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "server_error",
+        "no random numbers",
+    )
+}
+
+/// The fields of a form or a query.
+struct Form(Vec<(String, String)>);
+
+impl Form {
+    fn of(text: &str) -> Self {
+        Self(pairs(text))
+    }
+
+    /// The form that a request brings.
+    async fn read(request: Request<Incoming>) -> Result<Self, Answered> {
+        let bad = |words| failure(StatusCode::BAD_REQUEST, "invalid_request", words);
+        let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+        let body = body
+            .map_err(|_| bad("the body is too long or cut off"))?
+            .to_bytes();
+        let text = std::str::from_utf8(&body).map_err(|_| bad("the body is no form"))?;
+        Ok(Self::of(text))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let field = self.0.iter().find(|(key, _)| key == name);
+        field.map(|(_, value)| value.as_str())
+    }
 }
 
 /// The pairs of a form or a query.

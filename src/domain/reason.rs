@@ -321,8 +321,14 @@ reasons! {
         "The provider refused the sign-in; what it said is in the metadata. Begin anew, and allow what is asked for.";
     ConnectionLost, "CONNECTION_LOST", Unavailable, Provider,
         "The provider's answer was lost, and a code works once: begin anew. What it may have granted meanwhile ends by itself or can be withdrawn in the account's settings there.";
+    ConnectionUnavailable, "CONNECTION_UNAVAILABLE", Unavailable, Provider,
+        "The provider could not be reached or did not process the sign-in. Hand the same over again after the time given.";
     ParallelismLimit, "PARALLELISM_LIMIT", Exhausted, Member,
         "As many leases stand on this personal subscription as may at once. Release one, wait for one to end, or have an admin raise the cap.";
+    RevocationUnavailable, "REVOCATION_UNAVAILABLE", Unavailable, Provider,
+        "The provider has not confirmed that the tokens are revoked. It is asked again by itself: see 'credbroker account revocations'.";
+    RevocationRefused, "REVOCATION_REFUSED", Precondition, Provider,
+        "The provider did not revoke a token: its account page lists the sessions that can be ended there.";
 }
 
 impl std::fmt::Display for Reason {

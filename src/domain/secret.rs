@@ -79,6 +79,8 @@ pub enum ExtensionValue {}
 pub enum ProxyGrantToken {}
 /// An authorization code (RFC 6749 section 4.1.2).
 pub enum AuthorizationCode {}
+/// What ties the answer to an authorization request to it (RFC 6749 section 10.12).
+pub enum AuthorizationState {}
 /// The verifier of a code challenge (RFC 7636 section 4.1).
 pub enum CodeVerifier {}
 /// A device code (RFC 8628 section 3.2). Never leaves the process but to its token endpoint.

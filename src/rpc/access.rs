@@ -128,6 +128,12 @@ table! {
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials;
         row(Some(ADMINS_AND_OWNERS), of(Group::Credentials), false) => TestCredential;
     }
+    "credbroker.v1.AccountService" {
+        row(Some(ADMINS_AND_OWNERS), of(Group::Accounts), false) => BeginConnection CompleteConnection RetryConnection
+            CancelConnection DisconnectAccount;
+        row(Some(READERS_AND_OWNERS), of(Group::Accounts), false) => GetConnection ListConnections WatchConnection
+            GetRevocation ListRevocations;
+    }
     "credbroker.v1.ExecutorService" {
         row(Some(READERS_AND_OWNERS), of(Group::Directory), false) => ListExecutors GetExecutor;
         row(Some(EVERYONE), of(Group::Directory), false) => ListProviders GetProvider ListPools

@@ -429,7 +429,7 @@ impl proto::directory_service_server::DirectoryService for DirectoryService {
             credential: gone.credential.to_string(),
             provider: gone.provider.clone(),
             kind: kind(gone.kind),
-            advice: gone.advice().to_owned(),
+            advice: gone.advice(),
         });
         Ok(Response::new(proto::RemoveMemberResponse {
             member: member(&removed.member),

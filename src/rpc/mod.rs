@@ -6,6 +6,7 @@
 mod access;
 mod access_convert;
 mod access_service;
+mod accounts;
 mod agents;
 mod approvals;
 mod billing;

@@ -11,6 +11,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::access_service::AccessService;
+use super::accounts::AccountService;
 use super::agents::AgentService;
 use super::approvals::ApprovalService;
 use super::billing::BillingService;
@@ -72,6 +73,7 @@ const SERVICES: &[&str] = &[
     "credbroker.v1.PlatformService",
     "credbroker.v1.BillingService",
     "credbroker.v1.PolicyService",
+    "credbroker.v1.AccountService",
 ];
 
 /// Keeps what the health service says true.
@@ -212,6 +214,11 @@ pub async fn serve(
         policy_service_server,
         PolicyServiceServer,
         PolicyService
+    ));
+    routes.add_service(service!(
+        account_service_server,
+        AccountServiceServer,
+        AccountService
     ));
     // The descriptors are compiled in; that they are good is shown by every test that reflects.
     if let Ok(reflection) = reflection().build_v1() {

@@ -1,46 +1,33 @@
 //! Testing a credential with the small authenticated request that its provider documents.
 //!
-//! Promises: one test at a time a credential, and what it found is the answer for [`REMEMBERED`]; at most
-//! [`PER_ORG`] tests an org in [`WINDOW`]; a secret leaves only after the begin record is durable, and only to where the
+//! Promises: one test at a time a credential, within the limits of [`pace`]; a secret leaves only after the begin record is durable, and only to where the
 //! registry or the connector say. A test rotates a grant only where the provider has rejected its access token, once, and
 //! within the limits of forced rotations.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod keep;
+mod pace;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
-
 use super::Broker;
-use super::effect::{append_finish, detached};
+use super::effect::detached;
 use super::refresh::{Fresh, Need};
 use super::scope::parse_id;
 use crate::domain::actor::{Actor, Caller};
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, Id, OrgId};
-use crate::domain::journal::{Action, Outcome, Phase, Position, Record};
+use crate::domain::journal::{Action, Phase, Position, Record};
 use crate::domain::key_test::{Checked, KeyTest, Verdict};
 use crate::domain::lease::Holder;
 use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::rejection::Forced;
 use crate::domain::secret::Secret;
-use crate::store::model::{CredentialSecret, Mark};
-use crate::store::record::{Changes, Stored};
-use crate::store::{Commit, keys};
+use crate::store::model::CredentialSecret;
 use crate::upstream::key_test::{Presented, Told};
-
-/// How long what was found is the answer to those who ask again.
-const REMEMBERED: Duration = Duration::from_secs(5);
-/// How many tests an org may have in [`WINDOW`].
-const PER_ORG: u32 = 120;
-/// How long tests of an org count together.
-const WINDOW: Duration = Duration::from_secs(60);
-/// How many tests run at once.
-const AT_ONCE: usize = 32;
-/// How often what was found is written again when the credential is changed at the same moment.
-const ATTEMPTS: usize = 8;
+pub(super) use pace::Tests;
+use pace::{Held, REMEMBERED, is_recent};
 
 /// What came of a test.
 #[derive(Clone, Debug)]
@@ -72,60 +59,6 @@ pub struct RejectedToken {
     pub message: String,
     /// Why there is no newer one; `None`: there is, and it was tested.
     pub refused: Option<Refusal>,
-}
-
-/// Tests under way and of a moment ago.
-pub(super) struct Tests {
-    slots: Mutex<HashMap<CredentialId, Slot>>,
-    orgs: Mutex<HashMap<OrgId, (Duration, u32)>>,
-    places: Semaphore,
-}
-
-/// What was found last and when, on the clock that only goes forward. Locked while a test runs.
-type Slot = Arc<tokio::sync::Mutex<Option<(Duration, Tested)>>>;
-type Held = OwnedMutexGuard<Option<(Duration, Tested)>>;
-
-impl Default for Tests {
-    fn default() -> Self {
-        Self {
-            slots: Mutex::default(),
-            orgs: Mutex::default(),
-            places: Semaphore::new(AT_ONCE),
-        }
-    }
-}
-
-fn is_recent(since: Duration, now: Duration, span: Duration) -> bool {
-    now.saturating_sub(since) < span
-}
-
-impl Tests {
-    /// Also forgets what is over, so that only those tested in the last [`REMEMBERED`] take room.
-    fn slot(&self, id: CredentialId, now: Duration) -> Slot {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| {
-            let Ok(last) = slot.try_lock() else { return true };
-            let recent = last
-                .as_ref()
-                .is_some_and(|(since, _)| is_recent(*since, now, REMEMBERED));
-            recent || Arc::strong_count(slot) > 1
-        });
-        Arc::clone(slots.entry(id).or_default())
-    }
-
-    /// Counts one more test of an org, or says how long to wait.
-    fn count(&self, org: OrgId, now: Duration) -> Result<(), Refusal> {
-        let mut orgs = self.orgs.lock().unwrap_or_else(PoisonError::into_inner);
-        orgs.retain(|_, (since, _)| is_recent(*since, now, WINDOW));
-        let (since, count) = orgs.entry(org).or_insert((now, 0));
-        if *count >= PER_ORG {
-            let message = format!("the org has had its {PER_ORG} tests of credentials of the minute");
-            let wait = (*since + WINDOW).saturating_sub(now);
-            return Err(Refusal::new(Reason::Overloaded, message).retry_after(wait));
-        }
-        *count += 1;
-        Ok(())
-    }
 }
 
 /// Why a test could not be finished.
@@ -281,7 +214,7 @@ impl Broker {
             .phase(Phase::Begin);
         let begin = self.journal.append(&begun).await.map_err(Refusal::from)?;
         let mut run = Run {
-            told: self.ask(&test, &fresh).await,
+            told: self.send_test(&test, &fresh).await,
             refreshed: fresh.exchanged,
             fresh,
             begin,
@@ -307,7 +240,7 @@ impl Broker {
         match self.rotated_for(&run.fresh.credential, by).await {
             Ok(newer) => {
                 run.refreshed = true;
-                run.told = self.ask(test, &newer).await;
+                run.told = self.send_test(test, &newer).await;
                 run.fresh = newer;
             }
             Err(refusal) => rejected.refused = Some(refusal),
@@ -330,7 +263,7 @@ impl Broker {
         Ok(newer)
     }
 
-    async fn ask(&self, test: &KeyTest, fresh: &Fresh) -> Told {
+    async fn send_test(&self, test: &KeyTest, fresh: &Fresh) -> Told {
         let secret: &CredentialSecret = &fresh.secret;
         let region = fresh.credential.region.as_deref();
         let nothing = Secret::new(Vec::new());
@@ -387,109 +320,5 @@ impl Broker {
         userinfo
             .map(|url| KeyTest::bearer(url.to_string()))
             .ok_or_else(|| nothing(": set test_url for its connector"))
-    }
-
-    /// Writes down what was found.
-    async fn found(&self, run: Run) -> Result<Tested, Refusal> {
-        let Run {
-            fresh,
-            told,
-            begin,
-            record,
-            refreshed,
-            rejected,
-        } = run;
-        let credential = &fresh.credential;
-        let checked = Checked {
-            at: self.now(),
-            generation: credential.rotation.generation,
-            outcome: told.verdict,
-            status: told.status,
-            message: told.message,
-            facts: told.facts,
-        };
-        let kept = self.keep_checked(credential, &checked, begin).await;
-        let outcome = match &kept {
-            Ok(()) => Outcome::Allowed,
-            Err(refusal) => Outcome::Failed(refusal.reason),
-        };
-        let mut record = record
-            .about("generation", checked.generation)
-            .about("host", &told.host)
-            .about("found", checked.outcome.name())
-            .phase(Phase::Finish(begin))
-            .outcome(outcome);
-        if checked.status != 0 {
-            record = record.about("status", checked.status);
-        }
-        if let Some(rejected) = &rejected {
-            record = record.about("rejected_generation", rejected.generation);
-        }
-        append_finish(&self.journal, &record).await?;
-        self.finished_effects.push(begin);
-        kept?;
-        Ok(Tested {
-            checked,
-            retry_after: told.retry_after,
-            host: told.host,
-            took: told.took,
-            refreshed,
-            rejected,
-            remembered: false,
-        })
-    }
-
-    /// Keeps what was found with its credential, unless that is gone or has another secret by now.
-    async fn keep_checked(
-        &self,
-        tested: &Credential,
-        checked: &Checked,
-        begin: Position,
-    ) -> Result<(), Refusal> {
-        let (org, id) = (tested.org, tested.id);
-        for _ in 0..ATTEMPTS {
-            let key = keys::credential(org, id);
-            let Some(stored) = self.records.get::<Credential>(&key).await? else {
-                return Ok(());
-            };
-            if stored.value.rotation.generation != checked.generation {
-                return Ok(());
-            }
-            let mut changes = Changes::default()
-                .at(&key, stored.revision)
-                .put(&keys::checked(org, id), checked)
-                .put(&keys::effect(begin), &Mark { since: checked.at });
-            if checked.outcome == Verdict::Works {
-                changes = self.without_failing(changes, tested).await?;
-            }
-            if let Commit::Applied(_) = self.records.commit(changes).await? {
-                return Ok(());
-            }
-        }
-        Err(Refusal::new(Reason::Conflict, "the credential keeps changing"))
-    }
-
-    /// Reports of callers that each token is rejected have been answered by the provider itself.
-    async fn without_failing(&self, changes: Changes, tested: &Credential) -> Result<Changes, Refusal> {
-        let key = keys::forced(tested.org, tested.id);
-        let stored: Option<Stored<Forced>> = self.records.get(&key).await?;
-        Ok(match stored.filter(|stored| !stored.value.failing.is_empty()) {
-            None => changes,
-            Some(stored) => {
-                let forced = Forced {
-                    failing: Vec::new(),
-                    ..Forced::clone(&stored.value)
-                };
-                changes.at(&key, stored.revision).put(&key, &forced)
-            }
-        })
-    }
-
-    /// What the last test found of the credential's present secret; `None`: it was not tested.
-    pub async fn last_check(&self, credential: &Credential) -> Result<Option<Arc<Checked>>, Refusal> {
-        let key = keys::checked(credential.org, credential.id);
-        let stored = self.records.get::<Checked>(&key).await?;
-        let checked = stored.map(|stored| stored.value);
-        Ok(checked.filter(|checked| checked.generation == credential.rotation.generation))
     }
 }

@@ -14,7 +14,7 @@ use super::scope::parse_id;
 use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
-use crate::domain::journal::Action;
+use crate::domain::journal::{Action, Record};
 use crate::domain::key_test::Checked;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
@@ -43,22 +43,32 @@ pub enum OwnerRef<'a> {
 }
 
 /// A credential on its way into the store, but for what the store knows of its slot.
-struct Incoming {
-    org: OrgId,
-    owner: Owner,
-    provider: String,
-    kind: CredentialKind,
-    connector: String,
-    expires: Option<Time>,
-    hint: String,
-    scopes: Vec<String>,
-    account: Vec<(String, String)>,
-    access: Option<Secret<AccessToken>>,
-    refresh: Option<Secret<RefreshToken>>,
-    aws: Option<AwsSecret>,
-    executor: Option<String>,
-    region: Option<String>,
+pub(super) struct Incoming {
+    pub(super) org: OrgId,
+    pub(super) owner: Owner,
+    pub(super) provider: String,
+    pub(super) kind: CredentialKind,
+    pub(super) connector: String,
+    pub(super) expires: Option<Time>,
+    pub(super) hint: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) account: Vec<(String, String)>,
+    pub(super) access: Option<Secret<AccessToken>>,
+    pub(super) refresh: Option<Secret<RefreshToken>>,
+    pub(super) aws: Option<AwsSecret>,
+    pub(super) executor: Option<String>,
+    pub(super) region: Option<String>,
+    /// How the access token is presented (RFC 6749 section 7.1).
+    pub(super) token_type: String,
+    /// When the refresh token ends by itself, where the provider told.
+    pub(super) refresh_expires: Option<Time>,
 }
+
+/// How access tokens are presented where nothing else was said (RFC 6750).
+pub(super) const BEARER: &str = "Bearer";
+
+/// What is stored beside a credential, in the same commit.
+pub(super) type Beside<'a> = &'a (dyn Fn(Changes, &Credential) -> Changes + Send + Sync);
 
 impl Broker {
     async fn owner(&self, org: OrgId, owner: OwnerRef<'_>) -> Result<Owner, Refusal> {
@@ -98,6 +108,17 @@ impl Broker {
         caller: &Caller,
         action: Action,
         incoming: Incoming,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let record = caller.record(action, Some(incoming.org));
+        self.store_with(record, incoming, &|changes, _| changes).await
+    }
+
+    /// Stores a credential, recorded as `record`, with something beside it.
+    pub(super) async fn store_with(
+        self: &Arc<Self>,
+        record: Record,
+        incoming: Incoming,
+        beside: Beside<'_>,
     ) -> Result<Arc<Credential>, Refusal> {
         let Incoming { org, owner, kind, .. } = incoming;
         let slot = keys::credential_slot(org, owner, &incoming.provider, kind, incoming.executor.as_deref());
@@ -150,7 +171,7 @@ impl Broker {
             refreshed: now,
             hint: incoming.hint,
             scopes: incoming.scopes,
-            token_type: "Bearer".to_owned(),
+            token_type: incoming.token_type,
             account: incoming.account,
             executor: incoming.executor,
             region: incoming.region,
@@ -165,7 +186,13 @@ impl Broker {
         changes = changes.put(&keys::credential_secret(org, id), &secret);
         if kind == CredentialKind::OAuthGrant {
             changes = self
-                .brought(changes, before.as_deref(), &credential, &secret)
+                .brought(
+                    changes,
+                    before.as_deref(),
+                    &credential,
+                    &secret,
+                    incoming.refresh_expires,
+                )
                 .await?;
         }
         // An exchange of what was there before has lost its claim; its answer is of no use.
@@ -177,8 +204,8 @@ impl Broker {
             let forced = Forced::connected(credential.rotation.generation, now);
             changes = changes.put(&keys::forced(org, id), &forced);
         }
-        let mut record = caller
-            .record(action, Some(org))
+        changes = beside(changes, &credential);
+        let mut record = record
             .about("credential", id)
             .about("owner", owner)
             .about("provider", &credential.provider)
@@ -259,6 +286,17 @@ impl Broker {
 
     /// That a credential goes as it was read, with all that is kept of it.
     pub(super) async fn removing(&self, stored: &Stored<Credential>) -> Result<Changes, Refusal> {
+        let Credential { id, org, .. } = *stored.value;
+        Ok(self
+            .leaving_its_secret(stored)
+            .await?
+            .delete::<CredentialSecret>(&keys::credential_secret(org, id))
+            .delete::<StagedAnswer>(&keys::credential_answer(org, id)))
+    }
+
+    /// As [`Broker::removing`], but for its secret and any staged answer, which stay where they are: whoever takes those
+    /// on removes them.
+    pub(super) async fn leaving_its_secret(&self, stored: &Stored<Credential>) -> Result<Changes, Refusal> {
         let Credential {
             id,
             org,
@@ -272,8 +310,6 @@ impl Broker {
         let changes = Changes::default()
             .at(&keys::credential(org, id), stored.revision)
             .delete::<Credential>(&keys::credential(org, id))
-            .delete::<CredentialSecret>(&keys::credential_secret(org, id))
-            .delete::<StagedAnswer>(&keys::credential_answer(org, id))
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
             .delete::<Checked>(&keys::checked(org, id))

@@ -114,6 +114,7 @@ fn must_not_fail(action: Action) -> bool {
             | Action::ApiKeyRevoke
             | Action::EnrollmentTokenRevoke
             | Action::CredentialRemove
+            | Action::AccountDisconnect
             | Action::TaskEnd
             | Action::LeaseRelease
             | Action::JournalPrune

@@ -6,6 +6,7 @@
 use super::Broker;
 use crate::domain::actor::{Actor, Caller, Shown};
 use crate::domain::agent::Agent;
+use crate::domain::connection::Beginner;
 use crate::domain::directory::{ApiKey, Member, Operator};
 use crate::domain::id::{MemberId, OperatorId, OrgId};
 use crate::domain::oidc::Link;
@@ -68,6 +69,28 @@ impl Broker {
         let stored = stored.filter(|stored| stored.value.removed.is_none());
         let stored = stored.ok_or_else(|| Refusal::not_found("member"))?;
         Ok((key, stored.revision))
+    }
+
+    /// The record by which whoever began a connection can be revoked, and the revision at which it was found live.
+    pub(super) async fn standing_beginner(
+        &self,
+        org: OrgId,
+        by: Beginner,
+    ) -> Result<(Key, Revision), Refusal> {
+        match by {
+            Beginner::Member(member) => self.standing_member(org, member).await,
+            Beginner::ApiKey(id) => {
+                let live = |key: &ApiKey| key.revoked.is_none() && self.now() < key.expires;
+                self.standing(keys::api_key(org, id), live).await
+            }
+            Beginner::Token(id) => {
+                let now = self.now();
+                let live = |token: &Operator| {
+                    token.revoked.is_none() && token.expires.is_none_or(|expires| now < expires)
+                };
+                self.standing(keys::operator(id), live).await
+            }
+        }
     }
 
     async fn standing_token(&self, token: OperatorId) -> Result<(Key, Revision), Refusal> {

@@ -12,11 +12,13 @@ mod approvals;
 mod authenticate;
 mod billing;
 mod chance;
+mod connections;
 mod connectors;
 mod credential_test;
 mod credentials;
 mod denials;
 mod directory;
+mod disconnect;
 mod effect;
 mod enroll;
 mod enrollment_tokens;
@@ -44,6 +46,7 @@ mod removal;
 mod renew;
 mod request;
 mod resolve;
+mod revocations;
 mod revoke;
 mod roles;
 mod scope;
@@ -96,6 +99,10 @@ pub use authenticate::{Accepts, KeyAccess, Presented};
 pub use billing::{
     AccountChange, Credited, NewCredit, ReportedUsage, Standing as AccountStanding, UsageEvent, UsageResult,
 };
+pub use connections::{
+    BeginConnection, CompleteConnection, ConnectionPhase, ConnectionStanding, Flow, FlowKind,
+    FollowedConnection, WatchedConnection,
+};
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
@@ -103,6 +110,7 @@ pub use credential_test::{RejectedToken, Tested};
 pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
+pub use disconnect::{Disconnect, Disconnected};
 pub use enroll::Enrolled;
 pub use enrollment_tokens::{BoundTo, MintedEnrollmentToken, NewEnrollmentTokens, RevokeToken, RevokedToken};
 pub use executors::{ExecutorView, ExecutorWay, StateOf};
@@ -130,6 +138,7 @@ pub use registry::{ConnectorView, PoolView, ProviderView};
 pub use removal::{RemovedCredential, RemovedMember};
 pub use renew::{ExpiredRenewal, Nonce, Renewed};
 pub use resolve::{Explained, Facts, RefreshInput, Refreshed, ResolveInput, Resolved};
+pub use revocations::Revoker;
 pub use revoke::{RevokedAgent, RevokedApiKey};
 pub use roles::{HolderId, RoleChange, RoleHolder, RoleSubject};
 pub use spend::{
@@ -238,11 +247,13 @@ pub struct Broker {
     settings: Arc<ArcSwap<Settings>>,
     chance: chance::Chance,
     refresher: Arc<Refresher>,
+    revoker: Arc<Revoker>,
     finished_effects: effect::Finished,
     streams: Arc<streams::Streams>,
     presence: presence::Presence,
     denials: denials::Denials,
     followers: journal::Followers,
+    connecting: connections::Connecting,
     nonces: renew::Nonces,
     /// When it was put together, on the clock that only goes forward.
     started: Duration,
@@ -271,6 +282,15 @@ impl Broker {
         let hub: Arc<watch::Hub> = Arc::default();
         let cursors = watch::Cursors::new(random_bytes(&chance)?, random_bytes(&chance)?);
         let metrics = Arc::new(Metrics::default());
+        let revoker = Revoker::new(revocations::Parts {
+            records: Arc::clone(&parts.records),
+            journal: parts.journal.clone(),
+            clock: Arc::clone(&parts.clock),
+            connectors: Arc::clone(&connectors),
+            oauth: Arc::clone(&parts.oauth),
+            metrics: Arc::clone(&metrics),
+            jitter: Arc::clone(&parts.jitter),
+        });
         let refresher = Refresher::new(refresh::Parts {
             records: Arc::clone(&parts.records),
             journal: parts.journal.clone(),
@@ -282,6 +302,7 @@ impl Broker {
             metrics: Arc::clone(&metrics),
             hub: Arc::clone(&hub),
             jitter: parts.jitter,
+            revoker: Arc::clone(&revoker),
         });
         Ok(Arc::new(Self {
             records: parts.records,
@@ -299,11 +320,13 @@ impl Broker {
             settings,
             chance,
             refresher,
+            revoker,
             finished_effects: effect::Finished::default(),
             streams: Arc::default(),
             presence: presence::Presence::default(),
             denials: denials::Denials::default(),
             followers: journal::Followers::default(),
+            connecting: connections::Connecting::default(),
             nonces,
             started,
             hub,

@@ -101,7 +101,7 @@ pub(super) enum Kept {
 }
 
 /// How many leases are ended in one commit.
-const LEASES_PER_COMMIT: usize = 50;
+pub(super) const LEASES_PER_COMMIT: usize = 50;
 /// How many are listed in one answer, and how many looked through for it.
 const MAX_LISTED: usize = 1_000;
 const MAX_SCANNED: usize = 50_000;
@@ -263,7 +263,7 @@ impl Broker {
         }
     }
 
-    async fn end_these(&self, leases: &[Arc<Lease>], now: Time) -> Result<(), Refusal> {
+    pub(super) async fn end_these(&self, leases: &[Arc<Lease>], now: Time) -> Result<(), Refusal> {
         let mut changes = Changes::default();
         let mut any = false;
         for lease in leases.iter().filter(|lease| lease.ended.is_none()) {

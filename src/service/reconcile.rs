@@ -40,6 +40,7 @@ impl Broker {
             tracing::warn!(%refusal, "removals that the last run left open could not be finished yet");
         }
         self.refresher.resume(harmless);
+        self.resume_connections().await?;
         Ok(())
     }
 
@@ -88,6 +89,7 @@ impl Broker {
         Ok(match action {
             Action::Refresh => self.refresher.outcome_of(&begun.entry).await?,
             Action::JournalPrune => self.prune_outcome(begun),
+            Action::TokenRevoke => self.revoker.outcome_of(&begun.entry).await?,
             _ if self.records.get::<Mark>(&mark).await?.is_some() => Outcome::Allowed,
             _ => Outcome::Failed(Reason::Internal),
         })
@@ -124,8 +126,8 @@ impl Broker {
     }
 
     /// Removes what the store needs no longer: locks that have expired, what was a removed member's, request ids of
-    /// the days before yesterday, events of usage and credit that are old enough to be forgotten, and sums of spend
-    /// of more than 400 days ago.
+    /// the days before yesterday, events of usage and credit that are old enough to be forgotten, sums of spend of
+    /// more than 400 days ago, and revocations at providers that ended a week ago.
     pub async fn collect(self: &Arc<Self>) -> Result<(), Refusal> {
         self.collect_locks().await?;
         self.finish_removals().await?;
@@ -140,6 +142,8 @@ impl Broker {
                 self.collect_requests(org.value.id, today).await?;
                 self.collect_taken(org.value.id).await?;
                 self.collect_spend(org.value.id).await?;
+                self.collect_connections(org.value.id).await?;
+                self.collect_revocations(org.value.id).await?;
             }
             match orgs.into_iter().last() {
                 Some((key, _)) => after = Some(key),

@@ -3,7 +3,7 @@
 //! The first commit decides: the member's record says so, their outside identities are free, and a mark says that
 //! there is more to do. From then on their tokens, tasks and credentials are refused, because every call and
 //! every resolution looks at that record. What follows only clears away: operator tokens are revoked, tasks,
-//! undecided approvals and leases end, credentials go with their secrets. A removal that a crash cut short is
+//! undecided approvals and leases end, credentials go with their secrets, and grants are revoked at their providers. A removal that a crash cut short is
 //! finished at the next start, or by repeating it. The member's name stays taken: it stands in the journal.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::domain::actor::Caller;
 use crate::domain::approval::{Approval, Party, State};
 use crate::domain::credential::Credential;
 use crate::domain::directory::{Member, MemberOf, Operator};
-use crate::domain::id::{CredentialId, MemberId, OrgId};
+use crate::domain::id::{CredentialId, MemberId, OrgId, RevocationId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
@@ -39,17 +39,24 @@ pub struct RemovedCredential {
     pub provider: String,
     /// What it was.
     pub kind: CredentialKind,
+    /// Of a grant: its revocation at the provider, which goes on by itself.
+    pub revocation: Option<RevocationId>,
 }
 
 impl RemovedCredential {
     /// What there is to do at the provider, in words.
-    pub const fn advice(&self) -> &'static str {
-        match self.kind {
-            CredentialKind::OAuthGrant => {
+    pub fn advice(&self) -> String {
+        match (self.kind, self.revocation) {
+            (CredentialKind::OAuthGrant, Some(revocation)) => format!(
+                "nothing now: its tokens are being revoked at the provider; 'credbroker account revocations' tells how \
+                 that ended ({revocation})"
+            ),
+            (CredentialKind::OAuthGrant, None) => {
                 "the grant is not revoked at the provider: the member, or an admin there, ends this session"
+                    .to_owned()
             }
-            CredentialKind::ApiKey | CredentialKind::Aws | CredentialKind::BedrockBearer => {
-                "the key still works at the provider: delete it there"
+            (CredentialKind::ApiKey | CredentialKind::Aws | CredentialKind::BedrockBearer, _) => {
+                "the key still works at the provider: delete it there".to_owned()
             }
         }
     }
@@ -155,6 +162,8 @@ impl Broker {
             .await?;
         let tasks = self.end_tasks_of(org, id, record).await?;
         self.drop_approvals_of(org, id, record).await?;
+        // Before the credentials go, so that none comes after them.
+        self.forget_connections(org, id).await?;
         // Before the credentials go: what is still out there is read off them.
         let (leases, outstanding) = self.end_member_leases(org, id).await?;
         let credentials = self.remove_credentials_of(org, id, record).await?;
@@ -334,7 +343,7 @@ impl Broker {
         let mut removed = Vec::new();
         for (slot, pointer) in self.slots_of(org, member).await? {
             let id = CredentialId::from_bytes(*pointer.value.id);
-            let Some(credential) = self.remove_one(org, id, record).await? else {
+            let Some((credential, revocation)) = self.remove_one(org, id, record).await? else {
                 let _applied = self
                     .records
                     .commit(Changes::default().delete::<Pointer>(&slot))
@@ -347,29 +356,39 @@ impl Broker {
                 credential: id,
                 provider: credential.provider.clone(),
                 kind: credential.kind,
+                revocation,
             });
         }
+        self.revoker.wake();
         Ok(removed)
     }
 
     /// Removes a credential as it is by then: an exchange under way may change it at the same moment, and nothing of
-    /// what that brings may stay behind. `None` where there is none.
+    /// what that brings may stay behind. What a grant had is to be revoked at the provider. `None` where there is none.
     async fn remove_one(
         self: &Arc<Self>,
         org: OrgId,
         id: CredentialId,
         record: &Record,
-    ) -> Result<Option<Arc<Credential>>, Refusal> {
+    ) -> Result<Option<(Arc<Credential>, Option<RevocationId>)>, Refusal> {
         for _ in 0..ATTEMPTS {
             let Some(stored) = self.records.get::<Credential>(&keys::credential(org, id)).await? else {
                 return Ok(None);
             };
-            let about = record
+            let mut about = record
                 .clone()
                 .about("credential", id)
                 .about("provider", &stored.value.provider);
-            match self.effect(about, self.removing(&stored).await?).await {
-                Ok(_) => return Ok(Some(stored.value)),
+            let (changes, revocation) = match stored.value.kind {
+                CredentialKind::OAuthGrant => {
+                    let (changes, revocation) = self.disconnecting(&stored).await?;
+                    about = about.about("revocation", revocation.id);
+                    (changes, Some(revocation.id))
+                }
+                _ => (self.removing(&stored).await?, None),
+            };
+            match self.effect(about, changes).await {
+                Ok(_) => return Ok(Some((stored.value, revocation))),
                 Err(Undone::Conflict) => {}
                 Err(Undone::Refused(refusal)) => return Err(refusal),
             }

@@ -108,11 +108,13 @@ impl Broker {
 
     /// All that is counted and measured, as a scraper reads it.
     pub async fn metrics_text(&self) -> String {
+        let pending_revocations = self.revoker.pending().await;
         self.metrics.text(Levels {
             open_streams: self.streams.open(),
             connected_agents: self.connections.agents(),
             journal_position: self.journal.tip().borrow().0,
             scheduled_ahead: self.refresher.scheduled_ahead(),
+            pending_revocations,
         })
     }
 

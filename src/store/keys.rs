@@ -8,6 +8,7 @@
 //!   org/<org>      org-name/<name>         an org, and its name
 //!   home/<id>                              the org of an API key or enrollment token, by its id
 //!   effect/<position>                      an effect that began at this journal position has happened
+//!   connecting/<org><connection>           a connection goes on without its member's help
 //!   exchange/<org><credential>             an exchange is under way or unsettled
 //!   operator-seen/<operator>               when an operator token was last used
 //!   lock/<org><lock>                       a lock; all orgs' together, for one scan at the start
@@ -19,6 +20,7 @@
 //!   policy/<org><project><page>            a page of a scope's cells; no org: the system's, no project: the org's
 //!   policy-pins/<org>                      the executors that an org holds to one mode
 //!   profile/<org><name>                    a profile
+//!   revoking/<time><org><revocation>       a revocation at a provider is to be tried then
 //! o/<org>/…                                what belongs to an org
 //!   project/<project>       project-name/<name>
 //!   environment/<env>       environment-name/<project><name>
@@ -31,12 +33,19 @@
 //!   credential/<credential>                its account, rotation and expiry
 //!   credential-secret/<credential>         its secret
 //!   credential-answer/<credential>         a token endpoint's answer, staged
+//!   revocation/<revocation>                what becomes of the tokens of an account that is gone
+//!   revocation-secret/<revocation>         the tokens that it has still to revoke
+//!   revocation-of/<credential>             the revocation of what a credential had
 //!   credential-lineage/<credential>        the generations that it has had
 //!   checked/<credential>                   what the last test of it found out
 //!   grant/<fingerprint>                    the credential that has, or had, this refresh token
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
 //!                                          which credential it is, by owner, provider and kind; of a key for one
 //!                                          executor by that too
+//!   connection/<connection>                an account on its way to being connected
+//!   connection-secret/<connection>         its state, verifier or device code
+//!   connection-answer/<connection>         a token endpoint's answer to it, staged
+//!   connections-of/<member>                which connections there are of a member
 //!   lease/<lease>           lease-for/<holder><task>…   by credential, or by <mode>\0<provider> where there is none
 //!   pin/<task><provider>
 //!   agent-seen/<agent>      api-key-seen/<key>   when they were last seen
@@ -66,18 +75,22 @@ use crate::domain::lease::{Backing, Holder};
 
 mod approvals;
 mod billing;
+mod connections;
 mod credentials;
 mod extensions;
 mod platform;
 mod policy;
+mod revocations;
 mod tokens;
 
 pub use approvals::*;
 pub use billing::*;
+pub use connections::*;
 pub use credentials::*;
 pub use extensions::*;
 pub use platform::*;
 pub use policy::*;
+pub use revocations::*;
 pub use tokens::*;
 
 /// A key of the store.

@@ -4,6 +4,7 @@
 //! decodes them with today's tables.
 
 mod checked;
+mod revocation;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 
@@ -34,6 +35,8 @@ use crate::domain::secret::{
     Secret,
 };
 use crate::domain::task::{Capacity, Task};
+
+pub use revocation::{KeptToken, RevocationDue, RevocationSecret};
 
 /// The CA: certificates and the keys that sign.
 pub struct StoredAuthority {
@@ -318,6 +321,9 @@ records! {
     Forced, 1;
     Window, 1;
 }
+
+mod connections;
+pub use connections::ConnectionSecret;
 
 table!(StoredAuthority { 0 => root, 1 => root_key, 2 => issuing, 3 => issuing_key });
 table!(StoredJournalKey { 0 => key, 1 => journal });

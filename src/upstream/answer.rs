@@ -7,6 +7,9 @@
 //! sent and nothing proves what it did. Nothing a provider wrote leaves here unredacted or unbounded.
 
 mod body;
+mod device;
+mod exchange;
+mod revocation;
 
 use std::time::Duration;
 
@@ -16,6 +19,10 @@ use crate::domain::rotation::Told;
 use crate::domain::secret::{AccessToken, RawAnswer, RefreshToken, Secret};
 use crate::domain::time::Time;
 use body::Body;
+pub(super) use device::begun;
+pub use device::{DeviceAnswer, classify_device};
+pub use exchange::{ExchangeAnswer, classify_exchange};
+pub use revocation::{RevocationAnswer, classify_revocation};
 
 /// What an answer means.
 pub enum Answer {
@@ -119,42 +126,119 @@ pub fn classify(
     if success && let Some(refresh_token) = body.take_refresh_token() {
         return Answer::Rotated(refresh_token);
     }
-    let codes = body.codes(&connector.error_at);
-    // Whether what the body says of an error counts.
-    let heard = !success || connector.has(Quirk::ErrorInSuccess);
-    let listed = |list: &[String]| codes.iter().find(|code| heard && list.contains(code)).cloned();
-    let first = codes.first().map(|code| redact::redact(code, MAX_CODE));
-    let message = body
-        .message()
-        .map(|text| redact::redact(&text, MAX_MESSAGE))
-        .or_else(|| first.clone())
-        .unwrap_or_else(|| format!("status {status} without an error code"));
-
-    if connector.unprocessed_statuses.contains(&status) || listed(&connector.unprocessed_errors).is_some() {
+    let said = Said::of(connector, status, &body);
+    let Said { message, .. } = &said;
+    if said.unprocessed(connector) {
+        let message = message.clone();
         return Answer::NotProcessed { retry_after, message };
     }
-    // A server that fails does not know itself what it did: its codes prove nothing.
-    let decided = heard && (success || (400..500).contains(&status));
-    if decided {
-        if let Some(code) = listed(&connector.permanent_errors) {
-            let told = told(connector, &codes);
+    if said.decided {
+        if let Some(code) = said.listed(&connector.permanent_errors) {
+            let told = told(connector, &said.codes);
+            let message = message.clone();
             return Answer::Refused { code, told, message };
         }
-        if let Some(code) = codes.iter().find(|code| CLIENT_FAULTS.contains(&code.as_str())) {
-            return Answer::Misconfigured {
-                code: code.clone(),
-                message,
-            };
+        if let Some(code) = said.client_fault() {
+            let message = message.clone();
+            return Answer::Misconfigured { code, message };
         }
     }
     if connector.permanent_statuses.contains(&status) {
-        let code = first.unwrap_or_else(|| format!("http_{status}"));
-        let told = Told::Nothing;
-        return Answer::Refused { code, told, message };
+        return Answer::Refused {
+            code: said.code(),
+            told: Told::Nothing,
+            message: said.message,
+        };
     }
     Answer::Ambiguous {
         retry_after,
-        message: redact::clip(&format!("status {status}: {message}"), MAX_MESSAGE),
+        message: said.with_status(),
+    }
+}
+
+/// What an answer without tokens says of an error.
+struct Said {
+    status: u16,
+    /// The codes, as the server has them.
+    codes: Vec<String>,
+    /// Whether the codes count.
+    heard: bool,
+    /// Whether they also prove what the server did: one that fails does not know itself.
+    decided: bool,
+    /// What it says in words: redacted and bounded.
+    message: String,
+}
+
+impl Said {
+    fn of(connector: &Connector, status: u16, body: &Body) -> Self {
+        let success = (200..300).contains(&status);
+        let codes = body.codes(&connector.error_at);
+        let heard = !success || connector.has(Quirk::ErrorInSuccess);
+        let message = body
+            .message()
+            .map(|text| redact::redact(&text, MAX_MESSAGE))
+            .or_else(|| codes.first().map(|code| redact::redact(code, MAX_CODE)))
+            .unwrap_or_else(|| format!("status {status} without an error code"));
+        Self {
+            status,
+            heard,
+            decided: heard && (success || (400..500).contains(&status)),
+            codes,
+            message,
+        }
+    }
+
+    /// Of an answer that is no JSON object: the page of a gateway, mostly.
+    fn nothing(status: u16) -> Self {
+        Self {
+            status,
+            codes: Vec::new(),
+            heard: false,
+            decided: false,
+            message: format!("status {status} with a body that is no JSON object"),
+        }
+    }
+
+    /// The first code that is on the list.
+    fn listed(&self, list: &[String]) -> Option<String> {
+        let mut codes = self.codes.iter();
+        codes.find(|code| self.heard && list.contains(code)).cloned()
+    }
+
+    /// Whether `code` is among the codes.
+    fn says(&self, code: &str) -> bool {
+        self.heard && self.codes.iter().any(|said| said == code)
+    }
+
+    /// Whether nothing was done, as the connector documents it.
+    fn unprocessed(&self, connector: &Connector) -> bool {
+        connector.unprocessed_statuses.contains(&self.status)
+            || self.listed(&connector.unprocessed_errors).is_some()
+    }
+
+    /// The code that blames the client and not what it sent.
+    fn client_fault(&self) -> Option<String> {
+        let mut codes = self.codes.iter();
+        codes.find(|code| CLIENT_FAULTS.contains(&code.as_str())).cloned()
+    }
+
+    /// Whether the server refuses what it was sent, where that is all there is to know. Not where it has not read it
+    /// (RFC 9110 section 15.5.9) or would have it again (RFC 8470 section 5.2).
+    fn refuses(&self) -> bool {
+        let refusal = (400..500).contains(&self.status) && !matches!(self.status, 408 | 425 | 429);
+        refusal || (self.decided && !self.codes.is_empty() && self.status < 300)
+    }
+
+    /// The first code, fit to be shown; `http_STATUS` where there is none.
+    fn code(&self) -> String {
+        self.codes.first().map_or_else(
+            || format!("http_{}", self.status),
+            |code| redact::redact(code, MAX_CODE),
+        )
+    }
+
+    fn with_status(&self) -> String {
+        redact::clip(&format!("status {}: {}", self.status, self.message), MAX_MESSAGE)
     }
 }
 
@@ -169,17 +253,15 @@ fn told(connector: &Connector, codes: &[String]) -> Told {
     }
 }
 
-/// For a body that is no JSON object: the page of a gateway, mostly.
+/// For a body that is no JSON object.
 fn by_status(connector: &Connector, status: u16, retry_after: Option<Duration>) -> Answer {
-    let message = format!("status {status} with a body that is no JSON object");
+    let said = Said::nothing(status);
+    let (code, message) = (said.code(), said.message);
     if connector.unprocessed_statuses.contains(&status) {
         Answer::NotProcessed { retry_after, message }
     } else if connector.permanent_statuses.contains(&status) {
-        Answer::Refused {
-            code: format!("http_{status}"),
-            told: Told::Nothing,
-            message,
-        }
+        let told = Told::Nothing;
+        Answer::Refused { code, told, message }
     } else {
         Answer::Ambiguous { retry_after, message }
     }
@@ -212,3 +294,8 @@ fn granted(connector: &Connector, access_token: Secret<AccessToken>, body: &mut 
 #[path = "answer_tests.rs"]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+#[cfg(test)]
+#[path = "answer/flow_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod flow_tests;

@@ -13,7 +13,7 @@ pub mod choices;
 pub mod load;
 mod raw;
 
-pub(super) use check::{checked_url, is_loopback};
+pub(super) use check::{OURS, checked_url, is_loopback};
 pub use raw::KEYS;
 
 use std::collections::BTreeMap;
@@ -56,8 +56,10 @@ pub struct Connector {
     pub authorize_url: Option<Url>,
     /// The revocation endpoint (RFC 7009 section 2).
     pub revoke_url: Option<Url>,
-    /// The device authorization endpoint (RFC 8628 section 3.1).
+    /// The device authorization endpoint (RFC 8628 section 3.1), or what a flow of the server's own has in its place.
     pub device_authorization_url: Option<Url>,
+    /// How a device flow goes.
+    pub device_flow: DeviceFlow,
     /// The hosts the broker may contact for it.
     pub hosts: Vec<String>,
     /// The client identifier (RFC 6749 section 2.2); present on every usable connector.
@@ -80,8 +82,17 @@ pub struct Connector {
     pub pkce: bool,
     /// How a code exchange is encoded.
     pub exchange_encoding: Encoding,
+    /// Whether a code exchange repeats the state of the authorization request, which no standard asks for.
+    pub exchange_state: bool,
     /// How a refresh is encoded.
     pub refresh_encoding: Encoding,
+    /// How a revocation is encoded.
+    pub revoke_encoding: RevokeEncoding,
+    /// Error codes of a revocation that say that the token was not valid any more.
+    pub revoked_errors: Vec<String>,
+    /// Whether a refresh token that is revoked takes the access tokens of its grant with it (RFC 7009 section 2.1: a server
+    /// should, where it revokes access tokens at all).
+    pub revoke_ends_access: bool,
     /// Where the access token's expiry is told.
     pub expiry: ExpirySource,
     /// Where error codes are found, tried in this order.
@@ -144,6 +155,11 @@ impl Connector {
 }
 
 impl Connector {
+    /// Whether S256 is used (RFC 7636) where the code comes back by `redirect`.
+    pub fn challenges(&self, redirect: &Redirect) -> bool {
+        redirect.pkce.unwrap_or(self.pkce)
+    }
+
     /// Whether the server has this quirk.
     pub fn has(&self, quirk: Quirk) -> bool {
         self.quirks.contains(&quirk)
@@ -202,6 +218,35 @@ pub enum Encoding {
     Form,
     /// A JSON object, a quirk.
     Json,
+}
+
+/// How a revocation is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RevokeEncoding {
+    /// `application/x-www-form-urlencoded`, the standard (RFC 7009 section 2.1).
+    Form,
+    /// A JSON object, a quirk; who the client is goes with a refresh token only.
+    Json,
+    /// The token alone, in the query of the URL, a quirk.
+    Query,
+}
+
+/// How a device flow goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceFlow {
+    /// As RFC 8628 has it: the token endpoint is polled, and answers with the tokens.
+    Rfc8628,
+    /// One of the server's own, a quirk: JSON both times, and a poll brings an authorization code with its verifier,
+    /// which is exchanged as any other.
+    Code {
+        /// Where to poll.
+        poll_url: Url,
+        /// The page where the user code is entered.
+        page_url: Url,
+        /// The redirect URI of the exchange. Nobody is sent there.
+        redirect_uri: String,
+    },
 }
 
 /// Where an access token's expiry is told.

@@ -1,4 +1,4 @@
-//! [`TokenEndpoint`] over HTTP. The heart of it is to tell [`Delivery::NotSent`] from [`Delivery::Lost`]
+//! [`TokenEndpoint`] over HTTP, and what else is asked of an authorization server. The heart of it is to tell [`Delivery::NotSent`] from [`Delivery::Lost`]
 //! right: a refresh token that was not sent may be sent again, one that may have been used must not be.
 //!
 //! Each exchange has a connection of its own. On a reused one, an error can mean either that the server had
@@ -7,6 +7,8 @@
 //! `NotSent`. Any other failure, a time-out included, is `Lost`, even where it might have been harmless.
 
 mod client_secret;
+mod flows;
+mod message;
 mod request;
 pub(super) mod retry_after;
 
@@ -17,11 +19,13 @@ use async_trait::async_trait;
 use reqwest::{Client, Response, Url};
 use zeroize::Zeroizing;
 
-use super::connector::Connector;
-use super::discovery::{self, Discovered, Discovery};
+use super::connector::{ClientAuth, Connector};
+use super::discovery::{self, Discovered, Discovery, DiscoveryError, Endpoints, Need};
 use super::{Delivery, MAX_ANSWER, RefreshRequest, TokenEndpoint, web};
 use crate::clock::Clock;
 use crate::domain::secret::Secret;
+use message::{Message, Place};
+use request::BuildError;
 
 /// How to reach token endpoints.
 #[derive(Clone, Debug)]
@@ -121,50 +125,13 @@ impl HttpTokenEndpoint {
 #[async_trait]
 impl TokenEndpoint for HttpTokenEndpoint {
     async fn ready(&self, connector: &Connector) -> Result<(), String> {
-        let found = self.discovery.endpoints(connector, self.discovering).await;
+        let found = self.endpoints(connector, Need::Token).await;
         found.map(drop).map_err(|error| error.to_string())
     }
 
     async fn refresh(&self, request: RefreshRequest<'_>) -> Delivery {
-        let name = &request.connector.name;
-        if let Err(off) = request.connector.usable() {
-            return Delivery::NotSent(format!("connector {name}: {off}"));
-        }
-        let began = self.clock.monotonic();
-        let endpoints = match self
-            .discovery
-            .endpoints(request.connector, self.discovering)
-            .await
-        {
-            Ok(endpoints) => endpoints,
-            Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
-        };
-        let built = match request::build(&self.client, &request, &endpoints).await {
-            Ok(built) => built,
-            Err(e) => return Delivery::NotSent(e.told(name.as_str())),
-        };
-        let exchange = async {
-            match self.client.execute(built).await {
-                Ok(response) => self.read(response).await,
-                Err(e) if e.is_connect() || e.is_builder() => Delivery::NotSent(web::describe(e)),
-                Err(e) => Delivery::Lost(web::describe(e)),
-            }
-        };
-        let spent = self.clock.monotonic().saturating_sub(began);
-        let left = self.total - spent.min(self.discovering);
-        // Never before the connector has had its say: a connection that does not come about is certain not to have
-        // been sent anything.
-        let left = request
-            .answer_within
-            .map_or(left, |within| left.min(within.max(self.connecting)));
-        let delivery = match tokio::time::timeout(left, exchange).await {
-            Ok(delivery) => delivery,
-            Err(_) => Delivery::Lost(format!("no whole answer within {:.0}s", left.as_secs_f64())),
-        };
-        if request.connector.token_url.is_none() && is_elsewhere(&delivery) {
-            self.discovery.doubt(request.connector);
-        }
-        delivery
+        let message = message::refresh(&request);
+        self.send(request.connector, message, request.answer_within).await
     }
 
     fn discovered(&self, connector: &Connector) -> Discovered {
@@ -179,7 +146,7 @@ impl TokenEndpoint for HttpTokenEndpoint {
     }
 }
 
-/// Whether there seems to be no token endpoint where the request went: nothing, a redirect, or a server without such a
+/// Whether there seems to be no such endpoint where the request went: nothing, a redirect, or a server without such a
 /// page.
 fn is_elsewhere(delivery: &Delivery) -> bool {
     match delivery {
@@ -202,6 +169,72 @@ async fn look_for_secret(connector: Connector) {
 }
 
 impl HttpTokenEndpoint {
+    async fn endpoints(&self, connector: &Connector, need: Need) -> Result<Endpoints, DiscoveryError> {
+        self.discovery.endpoints(connector, need, self.discovering).await
+    }
+
+    /// Sends `message` once and reads the answer, which is waited for as long as the endpoint waits, or `answer_within`
+    /// where that is less.
+    async fn send(
+        &self,
+        connector: &Connector,
+        message: Result<Message<'_>, BuildError>,
+        answer_within: Option<Duration>,
+    ) -> Delivery {
+        let name = connector.name.as_str();
+        if let Err(off) = connector.usable() {
+            return Delivery::NotSent(format!("connector {name}: {off}"));
+        }
+        let message = match message {
+            Ok(message) => message,
+            Err(e) => return Delivery::NotSent(e.told(name)),
+        };
+        let began = self.clock.monotonic();
+        let (url, auth) = match message.place {
+            // Whoever answers there does not ask who the client is.
+            Place::Configured(url) => (url.clone(), ClientAuth::None),
+            Place::Endpoint(need) => match self.endpoints(connector, need).await {
+                Err(e) => return Delivery::NotSent(format!("connector {name}: {e}")),
+                Ok(endpoints) => match endpoints.get(need) {
+                    Some(url) => (url.clone(), endpoints.client_auth),
+                    None => {
+                        return Delivery::NotSent(format!(
+                            "connector {name}: its server has no {}",
+                            need.named()
+                        ));
+                    }
+                },
+            },
+        };
+        let built = request::build(&self.client, connector, auth, url, &message).await;
+        let built = match built {
+            Ok(built) => built,
+            Err(e) => return Delivery::NotSent(e.told(name)),
+        };
+        let exchange = async {
+            match self.client.execute(built).await {
+                Ok(response) => self.read(response).await,
+                Err(e) if e.is_connect() || e.is_builder() => Delivery::NotSent(web::describe(e)),
+                Err(e) => Delivery::Lost(web::describe(e)),
+            }
+        };
+        let spent = self.clock.monotonic().saturating_sub(began);
+        let left = self.total - spent.min(self.discovering);
+        // Never before the connector has had its say: a connection that does not come about is certain not to have
+        // been sent anything.
+        let left = answer_within.map_or(left, |within| left.min(within.max(self.connecting)));
+        let delivery = match tokio::time::timeout(left, exchange).await {
+            Ok(delivery) => delivery,
+            Err(_) => Delivery::Lost(format!("no whole answer within {:.0}s", left.as_secs_f64())),
+        };
+        if matches!(message.place, Place::Endpoint(need) if need.is_open(connector))
+            && is_elsewhere(&delivery)
+        {
+            self.discovery.doubt(connector);
+        }
+        delivery
+    }
+
     async fn read(&self, mut response: Response) -> Delivery {
         let status = response.status().as_u16();
         let retry_after = retry_after::parse(response.headers(), self.clock.wall());

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::connector::Connector;
+use reqwest::Url;
+
+use super::connector::{Connector, OURS, Redirect};
 use crate::domain::secret::{AccessToken, AuthorizationCode, CodeVerifier, DeviceCode, RefreshToken, Secret};
 
 /// The exchange of an authorization code (RFC 6749 section 4.1.3).
@@ -83,3 +85,50 @@ pub struct RevocationRequest<'a> {
     /// The token.
     pub token: GrantToken<'a>,
 }
+
+/// The address to send a member to, who signs in there and comes back by `redirect` with a code (RFC 6749 section
+/// 4.1.1). `challenge` is the S256 challenge of the verifier (RFC 7636 section 4.3); it is left out where the redirect
+/// goes without (see [`Connector::challenges`]), and the exchange must then have no verifier.
+///
+/// No parameter is there twice (RFC 6749 section 3.1), and neither the endpoint's own query nor `authorize_params` can
+/// set one that is set here.
+pub fn authorization_request(
+    endpoint: &Url,
+    connector: &Connector,
+    redirect: &Redirect,
+    redirect_uri: &str,
+    state: &str,
+    challenge: Option<&str>,
+) -> Url {
+    let more = &connector.authorize_params;
+    let kept: Vec<(String, String)> = endpoint
+        .query_pairs()
+        .filter(|(name, _)| !OURS.contains(&name.as_ref()) && !more.contains_key(name.as_ref()))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    let mut url = endpoint.clone();
+    url.set_query(None);
+    let mut query = url.query_pairs_mut();
+    query
+        .extend_pairs(kept)
+        .append_pair("response_type", "code")
+        .append_pair("client_id", connector.client_id.as_deref().unwrap_or_default())
+        .append_pair("redirect_uri", redirect_uri);
+    if !connector.scopes.is_empty() {
+        query.append_pair("scope", &connector.scopes.join(" "));
+    }
+    query.append_pair("state", state);
+    if let Some(challenge) = challenge.filter(|_| connector.challenges(redirect)) {
+        query
+            .append_pair("code_challenge", challenge)
+            .append_pair("code_challenge_method", "S256");
+    }
+    query.extend_pairs(more.iter().filter(|(name, _)| !OURS.contains(&name.as_str())));
+    drop(query);
+    url
+}
+
+#[cfg(test)]
+#[path = "oauth_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

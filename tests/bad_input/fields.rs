@@ -280,6 +280,31 @@ fn credentials() -> Vec<Call> {
     }
 }
 
+fn accounts() -> Vec<Call> {
+    calls! { "AccountService",
+        "BeginConnection": BeginConnectionRequest { org: org(), connector: s("demo") } => "INVALID_ARGUMENT" "member";
+        "BeginConnection": BeginConnectionRequest { org: org(), member: s(MEMBER), connector: s("none") }
+            => "CONNECTOR_UNKNOWN" "connector";
+        "BeginConnection": BeginConnectionRequest {
+            org: org(), member: s(MEMBER), connector: s("demo"), flow: 2, loopback_port: 70_000 }
+            => "INVALID_ARGUMENT" "loopback_port";
+        "BeginConnection": BeginConnectionRequest { org: org(), member: s(MEMBER), connector: s("demo"), flow: 2 }
+            => "INVALID_ARGUMENT" "loopback_port";
+        "CompleteConnection": CompleteConnectionRequest { org: org() } => "INVALID_ARGUMENT" "connection";
+        "RetryConnection": RetryConnectionRequest { org: org(), connection: s("x") }
+            => "INVALID_ARGUMENT" "connection";
+        "CancelConnection": CancelConnectionRequest { org: org() } => "INVALID_ARGUMENT" "connection";
+        "GetConnection": GetConnectionRequest { org: org() } => "INVALID_ARGUMENT" "connection";
+        "WatchConnection": WatchConnectionRequest { org: org() } => "INVALID_ARGUMENT" "connection";
+        "ListConnections": ListConnectionsRequest { org: org(), page_token: s("x") }
+            => "INVALID_ARGUMENT" "page_token";
+        "DisconnectAccount": DisconnectAccountRequest { org: org() } => "INVALID_ARGUMENT" "credential";
+        "GetRevocation": GetRevocationRequest { org: org() } => "INVALID_ARGUMENT" "revocation";
+        "ListRevocations": ListRevocationsRequest { org: org(), page_size: -1 }
+            => "INVALID_ARGUMENT" "page_size";
+    }
+}
+
 fn access() -> Vec<Call> {
     calls! { "AccessService",
         "CreateApiKey": CreateApiKeyRequest { org: org(), ttl: seconds(1) } => "INVALID_ARGUMENT" "ttl";
@@ -333,7 +358,14 @@ async fn a_malformed_field_is_named_and_nothing_is_changed() {
     let lease = automation.resolve(&task).await.unwrap().lease.unwrap().id;
 
     let before = State::of(&operator, ORG).await;
-    for calls in [directory(), tasks(), agents(), credentials(), access()] {
+    for calls in [
+        directory(),
+        tasks(),
+        agents(),
+        credentials(),
+        accounts(),
+        access(),
+    ] {
         refused(&operator, calls).await;
     }
     let journal = calls! { "JournalService",

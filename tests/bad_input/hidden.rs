@@ -7,11 +7,11 @@ use credbroker::rpc::{ACCESS, Access};
 use credbroker::service::KeyAccess;
 use prost::Message;
 
-use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT};
+use crate::support::broker::{ENVIRONMENT, MEMBER, ORG, PROJECT, connector};
 use crate::support::client::owner;
 use crate::support::raw::told;
 use crate::support::state::State;
-use crate::support::{Caller, TestBroker, reason};
+use crate::support::{Caller, Options, TestBroker, reason};
 
 /// References to one of everything.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ struct Refs {
     lease: String,
     enrollment_token: String,
     approval: String,
+    connection: String,
+    revocation: String,
 }
 
 impl Refs {
@@ -45,6 +47,8 @@ impl Refs {
             lease: id("lse"),
             enrollment_token: id("etk"),
             approval: id("apr"),
+            connection: id("cnx"),
+            revocation: id("rev"),
         }
     }
 
@@ -120,6 +124,16 @@ async fn theirs(broker: &TestBroker, operator: &Caller) -> Refs {
     let state = State::of(operator, org).await;
     let environment = made.environment.unwrap().id;
     let approval = approved(operator, org, &environment).await;
+    let request = proto::BeginConnectionRequest {
+        org: org.to_owned(),
+        member: member.id.clone(),
+        connector: "demo".to_owned(),
+        flow: proto::ConnectionFlow::Loopback as i32,
+        loopback_port: 8080,
+    };
+    let begun = operator.accounts().begin_connection(request).await.unwrap();
+    let connection = begun.into_inner().connection.unwrap().id;
+    let revocation = revoking(operator, org, &member.id).await;
     Refs {
         org: project.org,
         project: project.id,
@@ -132,6 +146,8 @@ async fn theirs(broker: &TestBroker, operator: &Caller) -> Refs {
         lease: lease.id,
         enrollment_token: state.enrollment_tokens[0].id.clone(),
         approval,
+        connection,
+        revocation,
     }
 }
 
@@ -270,6 +286,25 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/TestCredential": TestCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/TestCredential": TestCredentialRequest { org: own(), credential: r().credential }
+        "AccountService/BeginConnection": BeginConnectionRequest { org: r().org, connector: named("demo") }
+        "AccountService/BeginConnection": BeginConnectionRequest {
+            org: own(), connector: named("demo"), member: r().member, ..Default::default() }
+        "AccountService/CompleteConnection": CompleteConnectionRequest { org: r().org, connection: r().connection }
+        "AccountService/CompleteConnection": CompleteConnectionRequest { org: own(), connection: r().connection }
+        "AccountService/RetryConnection": RetryConnectionRequest { org: r().org, connection: r().connection }
+        "AccountService/RetryConnection": RetryConnectionRequest { org: own(), connection: r().connection }
+        "AccountService/CancelConnection": CancelConnectionRequest { org: r().org, connection: r().connection }
+        "AccountService/CancelConnection": CancelConnectionRequest { org: own(), connection: r().connection }
+        "AccountService/GetConnection": GetConnectionRequest { org: r().org, connection: r().connection }
+        "AccountService/GetConnection": GetConnectionRequest { org: own(), connection: r().connection }
+        "AccountService/ListConnections": ListConnectionsRequest { org: r().org }
+        "AccountService/WatchConnection": WatchConnectionRequest { org: r().org, connection: r().connection }
+        "AccountService/WatchConnection": WatchConnectionRequest { org: own(), connection: r().connection }
+        "AccountService/DisconnectAccount": DisconnectAccountRequest { org: r().org, credential: r().credential }
+        "AccountService/DisconnectAccount": DisconnectAccountRequest { org: own(), credential: r().credential }
+        "AccountService/GetRevocation": GetRevocationRequest { org: r().org, revocation: r().revocation }
+        "AccountService/GetRevocation": GetRevocationRequest { org: own(), revocation: r().revocation }
+        "AccountService/ListRevocations": ListRevocationsRequest { org: r().org }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
         "ApprovalService/RequestApproval": RequestApprovalRequest {
             org: r().org, task: named(own_task), project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }
@@ -323,6 +358,31 @@ fn any() -> Option<proto::CapabilityScope> {
 }
 
 /// An approval, and a secret in the namespace `a`, of another org.
+/// An account of a member that was disconnected, at a provider that is not to be reached.
+async fn revoking(operator: &Caller, org: &str, member: &str) -> String {
+    let secret = |value: &str| {
+        Some(proto::Secret {
+            value: value.to_owned(),
+        })
+    };
+    let request = proto::ImportGrantRequest {
+        org: org.to_owned(),
+        owner: Some(owner(member)),
+        connector: "demo".to_owned(),
+        refresh_token: secret("a-refresh-token"),
+        ..Default::default()
+    };
+    let grant = operator.credentials().import_grant(request).await.unwrap();
+    let request = proto::DisconnectAccountRequest {
+        org: org.to_owned(),
+        credential: grant.into_inner().credential.unwrap().id,
+        wait: Some(prost_types::Duration::default()),
+        ..Default::default()
+    };
+    let gone = operator.accounts().disconnect_account(request).await.unwrap();
+    gone.into_inner().revocation
+}
+
 async fn approved(operator: &Caller, org: &str, environment: &str) -> String {
     let request = proto::SetSecretRequest {
         org: org.to_owned(),
@@ -367,7 +427,13 @@ async fn answers(caller: &Caller, calls: Vec<(&'static str, Vec<u8>)>) -> Vec<(&
 // req: D1 D8 K6
 #[tokio::test]
 async fn another_orgs_anything_looks_like_nothing() {
-    let broker = TestBroker::start().await;
+    let endpoints =
+        "authorize_url = \"http://127.0.0.1:9/authorize\"\nrevoke_url = \"http://127.0.0.1:9/revoke\"";
+    let options = Options {
+        connectors: connector("http://127.0.0.1:9/token", "client", endpoints),
+        ..Options::default()
+    };
+    let broker = TestBroker::start_with(options).await;
     let operator = broker.prepare().await;
     operator.set_key(ORG, "", "the-orgs-own-key-000").await;
     let own_task = operator.make_task(ORG, MEMBER).await;
@@ -435,7 +501,13 @@ async fn another_orgs_anything_looks_like_nothing() {
 // req: D1 D8
 #[tokio::test]
 async fn an_operator_cannot_mix_two_orgs() {
-    let broker = TestBroker::start().await;
+    let endpoints =
+        "authorize_url = \"http://127.0.0.1:9/authorize\"\nrevoke_url = \"http://127.0.0.1:9/revoke\"";
+    let options = Options {
+        connectors: connector("http://127.0.0.1:9/token", "client", endpoints),
+        ..Options::default()
+    };
+    let broker = TestBroker::start_with(options).await;
     let operator = broker.prepare().await;
     let own_task = operator.make_task(ORG, MEMBER).await;
     let theirs = theirs(&broker, &operator).await;

@@ -73,6 +73,7 @@ impl Caller {
         billing: billing_service_client, BillingServiceClient;
         platform: platform_service_client, PlatformServiceClient;
         policies: policy_service_client, PolicyServiceClient;
+        accounts: account_service_client, AccountServiceClient;
     }
 
     /// Stores one of the platform's own keys for a provider.

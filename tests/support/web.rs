@@ -25,6 +25,11 @@ pub struct Page {
     pub text: String,
 }
 
+enum Walked {
+    Page(Page),
+    Away(Url),
+}
+
 impl Browser {
     pub fn of(person: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -38,6 +43,21 @@ impl Browser {
 
     /// Opens an address and does what the pages ask for, until one has no form.
     pub async fn run(&mut self, address: &str) -> Page {
+        match self.walk(address, None).await {
+            Walked::Page(page) => page,
+            Walked::Away(url) => panic!("led to {url}"),
+        }
+    }
+
+    /// As [`Browser::run`], until a redirect leads to an address that begins with `end`, where nobody has to listen.
+    pub async fn away(&mut self, address: &str, end: &str) -> Url {
+        match self.walk(address, Some(end)).await {
+            Walked::Away(url) => url,
+            Walked::Page(page) => panic!("ended at {}: {}", page.url, page.text),
+        }
+    }
+
+    async fn walk(&mut self, address: &str, end: Option<&str>) -> Walked {
         let mut url = Url::parse(address).unwrap();
         let mut form: Option<Vec<(String, String)>> = None;
         for _ in 0..PAGES {
@@ -49,6 +69,9 @@ impl Browser {
             self.keep_cookies(&answer);
             if let Some(to) = answer.headers().get(LOCATION) {
                 url = url.join(to.to_str().unwrap()).unwrap();
+                if end.is_some_and(|end| url.as_str().starts_with(end)) {
+                    return Walked::Away(url);
+                }
                 continue;
             }
             let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
@@ -57,7 +80,7 @@ impl Browser {
                     url = url.join(&action).unwrap();
                     form = Some(self.filled(fields));
                 }
-                None => return Page { url, status, text },
+                None => return Walked::Page(Page { url, status, text }),
             }
         }
         panic!("no end of pages at {url}")

@@ -57,7 +57,11 @@ impl Raw {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}/token", self.addr)
+        self.at("/token")
+    }
+
+    pub(super) fn at(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
     }
 
     /// The last request.
@@ -133,7 +137,7 @@ pub(super) fn http(status: &str, headers: &str, body: &str) -> String {
 }
 
 /// How far it got, in a word.
-fn far(delivery: &Delivery) -> &'static str {
+pub(super) fn far(delivery: &Delivery) -> &'static str {
     match delivery {
         Delivery::Answered { .. } => "answered",
         Delivery::NotSent(_) => "not sent",

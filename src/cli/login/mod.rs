@@ -14,7 +14,7 @@ use clap::Args;
 use super::client::{self, Bearer, DEFAULT_TIMEOUT, Session, Trust};
 use super::context::{self, ConnectionArgs, Context, ContextError, Contexts, Login, Settings, TrustSource};
 use super::error::{Failure, Kind};
-use super::render;
+use super::{loopback, render};
 use crate::proto;
 use issuer::Provider;
 use session::{Store, Tokens};
@@ -181,11 +181,11 @@ async fn method(session: &Session, args: &LoginArgs) -> Result<Login, Failure> {
 async fn sign_in(provider: &Provider<'_>, args: &LoginArgs) -> Result<Tokens, Failure> {
     let browser = provider.endpoints.authorization_endpoint.as_deref();
     let device = provider.endpoints.device_authorization_endpoint.as_deref();
-    let prefers_device = args.device || (!args.no_browser && !browser::is_likely());
+    let prefers_device = args.device || (!args.no_browser && !loopback::is_likely());
     match (device, browser) {
         (Some(endpoint), _) if prefers_device => device::sign_in(provider, endpoint).await,
         (_, Some(endpoint)) if !args.device => {
-            let open = !args.no_browser && browser::is_likely();
+            let open = !args.no_browser && loopback::is_likely();
             browser::sign_in(provider, endpoint, open).await
         }
         _ => Err(Failure::usage(format!(

@@ -64,7 +64,10 @@ pub enum Action {
     ///
     /// Exit code 0: all work; 1: at least one does not; 69: what does not could not be asked now.
     Test(test::TestArgs),
-    /// Remove a credential and its secret.
+    /// Remove a credential and its secret, from the broker only.
+    ///
+    /// Nothing is told to the provider: a key goes on working there, and so do the tokens of a grant until they expire.
+    /// 'credbroker account disconnect' has those revoked as well.
     Remove {
         /// The credential, `crd_…`.
         credential: String,
@@ -141,8 +144,10 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
         }
         Action::Test(args) => test::run(session, args).await,
         Action::Remove { credential, yes } => {
-            let consequence =
-                format!("This removes {credential} and its secret: tasks that use it stop working.");
+            let consequence = format!(
+                "This removes {credential} and its secret from the broker: tasks that use it stop working. Nothing is \
+                 revoked at the provider; of a connected account, 'credbroker account disconnect' does that too."
+            );
             input::confirm(&consequence, yes)?;
             let request = proto::RemoveCredentialRequest {
                 org,

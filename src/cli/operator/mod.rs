@@ -18,6 +18,7 @@ use super::error::{Failure, Kind};
 use super::render::{self, Field, ListArgs, Output, Resource, ShowArgs};
 use names::Names;
 
+pub mod account;
 pub mod agent;
 pub mod api_key;
 pub mod connector;

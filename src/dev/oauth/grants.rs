@@ -174,6 +174,25 @@ impl Grants {
         (grant.alive && grant.access == access && now < grant.access_ends).then(|| id.to_owned())
     }
 
+    /// Ends a grant, for the reason `kind`.
+    pub(super) fn end(&mut self, id: &str, kind: &str, now: Time) {
+        if let Some(grant) = self.by_id.get_mut(id).filter(|grant| grant.alive) {
+            grant.alive = false;
+            grant.log(kind, None, now);
+        }
+    }
+
+    /// Ends the grant whose token of either kind this is; of access tokens and refresh tokens those that are good.
+    pub(super) fn revoke(&mut self, token: &str, now: Time) {
+        let found = ["demo-rt.", "demo-at."].into_iter().find_map(|prefix| {
+            let (id, grant) = grant_of(&mut self.by_id, prefix, token)?;
+            (grant.refresh == token || grant.access == token).then(|| id.to_owned())
+        });
+        if let Some(id) = found {
+            self.end(&id, "revoked", now);
+        }
+    }
+
     pub(super) fn history(&self, id: &str) -> Option<Value> {
         let grant = self.by_id.get(id)?;
         Some(json!({
@@ -289,6 +308,22 @@ mod tests {
             assert!(matches!(redeemed, Redeemed::Refused { .. }), "{guess}");
         }
         granted(grants.redeem(&first.refresh, None, fresh(2), at(1)));
+    }
+
+    #[test]
+    fn a_revoked_token_takes_its_grant_with_it() {
+        for of in [
+            |tokens: &Tokens| tokens.access.clone(),
+            |tokens: &Tokens| tokens.refresh.clone(),
+        ] {
+            let (mut grants, first) = grants(None);
+            grants.revoke("demo-rt.g.guess", at(1));
+            assert!(grants.owner(&first.access, at(1)).is_some());
+            grants.revoke(&of(&first), at(1));
+            assert_eq!(grants.owner(&first.access, at(1)), None);
+            let after = grants.redeem(&first.refresh, None, fresh(1), at(1));
+            assert!(matches!(after, Redeemed::Refused { .. }));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Incoming, OwnerRef};
+use super::{BEARER, Incoming, OwnerRef};
 use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId};
@@ -98,6 +98,8 @@ impl Broker {
             aws: None,
             executor: None,
             region: None,
+            token_type: BEARER.to_owned(),
+            refresh_expires: None,
         };
         self.store(caller, Action::CredentialImport, incoming).await
     }
@@ -110,6 +112,7 @@ impl Broker {
         old: Option<&Credential>,
         credential: &Credential,
         secret: &CredentialSecret,
+        refresh_expires: Option<Time>,
     ) -> Result<Changes, Refusal> {
         let Credential { org, id, .. } = *credential;
         let before = self.refresher.lineage(credential).await?;
@@ -129,7 +132,12 @@ impl Broker {
             }
             None => changes.absent(&place),
         };
-        Ok(descended(changes, credential, &before, &before.with(link, None)))
+        Ok(descended(
+            changes,
+            credential,
+            &before,
+            &before.with(link, refresh_expires),
+        ))
     }
 
     /// Refuses a refresh token that the credential `by` has and is not `id`, or that it had before.

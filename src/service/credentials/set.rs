@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Incoming, OwnerRef};
+use super::{BEARER, Incoming, OwnerRef};
 use crate::domain::actor::Caller;
 use crate::domain::credential::Credential;
 use crate::domain::journal::Action;
@@ -123,6 +123,8 @@ impl Broker {
             aws: checked.aws,
             executor: (!set.executor.is_empty()).then(|| set.executor.to_owned()),
             region: checked.region,
+            token_type: BEARER.to_owned(),
+            refresh_expires: None,
         };
         self.store(caller, Action::CredentialSet, incoming).await
     }

@@ -17,7 +17,7 @@ use crate::journal::{Anchor, Journal, JournalError, MAX_PAGE, PublicKey, SignedH
 pub use filter::FilterInput;
 pub(super) use filter::Fits;
 pub use follow::{FollowInput, Followed};
-pub(super) use places::Followers;
+pub(super) use places::{Followers, Place};
 pub use prune::Pruned;
 
 /// A page of the journal.

@@ -1,7 +1,7 @@
-//! The places that followers of the journal take.
+//! The places that followers take: of the journal's records, of costs, and of connections.
 //!
 //! Those who audit have places of their own: every member may follow costs, and must not keep an auditor out. Of
-//! the places for costs one caller takes only some, so that it does not keep the others out.
+//! the places for costs and for connections one caller takes only some, so that it does not keep the others out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +18,13 @@ const RECORDS: usize = 64;
 /// How many may follow costs, and how many streams of them one caller may have.
 const COSTS: usize = 64;
 const COSTS_EACH: usize = 4;
+/// How many may follow connections, and how many one caller.
+const CONNECTIONS: usize = 1024;
+const CONNECTIONS_EACH: usize = 32;
 /// When one that found no place may try again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Streams of costs, by the id of who has them; nobody with none.
+/// Streams of one sort, by the id of who has them; nobody with none.
 type Held = Arc<Mutex<HashMap<[u8; 16], usize>>>;
 
 /// The places.
@@ -29,6 +32,8 @@ pub(in super::super) struct Followers {
     records: Arc<Semaphore>,
     costs: Arc<Semaphore>,
     held: Held,
+    connections: Arc<Semaphore>,
+    connected: Held,
 }
 
 /// A place. It is given back when this is dropped.
@@ -61,6 +66,8 @@ impl Default for Followers {
             records: Arc::new(Semaphore::new(RECORDS)),
             costs: Arc::new(Semaphore::new(COSTS)),
             held: Held::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            connected: Held::default(),
         }
     }
 }
@@ -76,31 +83,40 @@ impl Followers {
 
     /// A place for following costs.
     pub(in super::super) fn of_costs(&self, actor: &Actor) -> Result<Place, Refusal> {
-        let share = self.share(actor.id_bytes())?;
+        let share = share(&self.held, actor.id_bytes(), COSTS_EACH, "costs")?;
         Ok(Place {
             _permit: permit(&self.costs)?,
             _share: Some(share),
         })
     }
 
-    fn share(&self, who: [u8; 16]) -> Result<Share, Refusal> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(who).or_default();
-        if *count >= COSTS_EACH {
-            let message = format!("at most {COSTS_EACH} streams of costs at once");
-            return Err(Refusal::new(Reason::Overloaded, message).retry_after(RETRY));
-        }
-        *count += 1;
-        Ok(Share {
-            held: Arc::clone(&self.held),
-            who,
+    /// A place for following a connection.
+    pub(in super::super) fn of_connections(&self, actor: &Actor) -> Result<Place, Refusal> {
+        let share = share(&self.connected, actor.id_bytes(), CONNECTIONS_EACH, "connections")?;
+        Ok(Place {
+            _permit: permit(&self.connections)?,
+            _share: Some(share),
         })
     }
 }
 
+fn share(all: &Held, who: [u8; 16], most: usize, what: &str) -> Result<Share, Refusal> {
+    let mut held = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = held.entry(who).or_default();
+    if *count >= most {
+        let message = format!("at most {most} streams of {what} at once");
+        return Err(Refusal::new(Reason::Overloaded, message).retry_after(RETRY));
+    }
+    *count += 1;
+    Ok(Share {
+        held: Arc::clone(all),
+        who,
+    })
+}
+
 fn permit(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
     Arc::clone(places).try_acquire_owned().map_err(|_| {
-        let message = "the journal has as many followers as it takes";
+        let message = "there are as many followers as are taken";
         Refusal::new(Reason::Overloaded, message).retry_after(RETRY)
     })
 }

@@ -28,8 +28,14 @@ use crate::service::lineage::{descended, linked};
 /// The most that is kept of an account, in bytes, so that facts never keep a new generation from being stored.
 const MAX_ACCOUNT: usize = 8 * 1024;
 
-fn bytes(account: &[(String, String)]) -> usize {
-    account.iter().map(|(fact, value)| fact.len() + value.len()).sum()
+/// Leaves out the oldest facts of an account where they are too many to be stored.
+pub(in crate::service) fn bounded_account(account: &mut Vec<(String, String)>) {
+    let bytes = |account: &[(String, String)]| -> usize {
+        account.iter().map(|(fact, value)| fact.len() + value.len()).sum()
+    };
+    while bytes(account) > MAX_ACCOUNT {
+        account.remove(0);
+    }
 }
 
 impl Refresher {
@@ -181,9 +187,7 @@ impl Refresher {
             credential.account.retain(|(known, _)| *known != fact);
             credential.account.push((fact, value));
         }
-        while bytes(&credential.account) > MAX_ACCOUNT {
-            credential.account.remove(0);
-        }
+        bounded_account(&mut credential.account);
         // An answer without a refresh token keeps the old one (RFC 6749 section 6).
         let kept = || {
             old.refresh

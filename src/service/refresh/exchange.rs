@@ -323,7 +323,15 @@ impl Refresher {
                     body,
                     received: self.now(),
                 };
-                let claim = self.stage(claim, &answer).await?;
+                let claimed = claim.credential.clone();
+                let claim = match self.stage(claim, &answer).await {
+                    Err(Unsettled::Superseded) => {
+                        // Somebody disconnected the account meanwhile: what the answer brings is theirs to revoke.
+                        self.parts.revoker.orphaned(&claimed, connector, &answer).await?;
+                        return Err(Unsettled::Superseded);
+                    }
+                    staged => staged?,
+                };
                 self.adopt(claim, &held.secret.value, connector, answer).await
             }
             Delivery::NotSent(message) => {

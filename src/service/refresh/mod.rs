@@ -28,6 +28,7 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 
 use super::Settings;
+use super::revocations::Revoker;
 use super::watch::Hub;
 use crate::clock::Clock;
 use crate::domain::credential::Credential;
@@ -45,6 +46,7 @@ use crate::store::model::CredentialSecret;
 use crate::store::record::{Records, Stored};
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
+pub(super) use adopt::bounded_account;
 use ahead::Schedule;
 use breaker::Breakers;
 use exchange::Why;
@@ -66,6 +68,7 @@ pub(super) struct Parts {
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
     pub jitter: Jitter,
+    pub revoker: Arc<Revoker>,
 }
 
 /// The engine.

@@ -22,11 +22,21 @@ const MAX_SCOPE: usize = 256;
 /// The most scopes kept.
 const MAX_SCOPES: usize = 64;
 
+/// Other fields that hold secrets: of device flows.
+const HIDDEN: [&str; 4] = [
+    "device_code",
+    "device_auth_id",
+    "authorization_code",
+    "code_verifier",
+];
+
 /// A parsed answer.
 pub(super) struct Body {
     access_token: Option<Zeroizing<String>>,
     refresh_token: Option<Zeroizing<String>>,
     id_token: Option<Zeroizing<String>>,
+    /// By their names in [`HIDDEN`].
+    hidden: [Option<Zeroizing<String>>; HIDDEN.len()],
     rest: Map<String, Value>,
 }
 
@@ -55,6 +65,7 @@ impl<'de> Deserialize<'de> for Body {
                     access_token: None,
                     refresh_token: None,
                     id_token: None,
+                    hidden: Default::default(),
                     rest: Map::new(),
                 };
                 while let Some(key) = map.next_key::<String>()? {
@@ -64,7 +75,15 @@ impl<'de> Deserialize<'de> for Body {
                         "id_token" => body.id_token = map.next_value::<Hidden>()?.0,
                         _ => {
                             let value = map.next_value()?;
-                            body.rest.insert(key, value);
+                            let at = HIDDEN.iter().position(|name| *name == key);
+                            match (at.and_then(|at| body.hidden.get_mut(at)), value) {
+                                (Some(place), Value::String(text)) => *place = Some(Zeroizing::new(text)),
+                                // What is no text is no secret, and no reason to lose the tokens beside it.
+                                (Some(_), _) => {}
+                                (None, value) => {
+                                    body.rest.insert(key, value);
+                                }
+                            }
                         }
                     }
                 }
@@ -87,6 +106,23 @@ impl Body {
 
     pub(super) fn take_refresh_token(&mut self) -> Option<Secret<RefreshToken>> {
         self.refresh_token.take().map(secret)
+    }
+
+    /// Whether there is an access token or a refresh token.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.access_token.is_some() || self.refresh_token.is_some()
+    }
+
+    /// One of the fields in [`HIDDEN`], if it is there and no longer than `most` bytes.
+    pub(super) fn take<K>(&mut self, name: &str, most: usize) -> Option<Secret<K>> {
+        let at = HIDDEN.iter().position(|hidden| *hidden == name)?;
+        let text = self.hidden.get_mut(at)?.take()?;
+        (!text.is_empty() && text.len() <= most).then(|| secret(text))
+    }
+
+    /// A field that is a text.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.rest.get(key)?.as_str()
     }
 
     /// The error codes at these places, in this order, without repetition.

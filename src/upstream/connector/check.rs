@@ -6,8 +6,10 @@ use reqwest::Url;
 use toml::Table;
 
 use super::load::{ConnectorError, ConnectorFault, MAX_LIST, MAX_SECONDS, error};
-use super::raw::{Fail, Raw, RawRedirect};
-use super::{CLIENT_FAULTS, ClientAuth, Connector, Redirect, RedirectKind, SecretRef, Sharing, Terms};
+use super::raw::{Fail, Raw, RawDeviceFlow, RawRedirect};
+use super::{
+    CLIENT_FAULTS, ClientAuth, Connector, DeviceFlow, Redirect, RedirectKind, SecretRef, Sharing, Terms,
+};
 use crate::domain::name::Name;
 
 /// Held by every [`Connector`]; made here only, after all checks.
@@ -18,7 +20,8 @@ pub(super) struct Validated(());
 const MAX_URL: usize = 2048;
 
 /// Parameters of an authorization request that the broker sets itself (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
-const OURS: [&str; 7] = [
+/// `request` and `request_uri` would replace all of them (RFC 9101 section 5).
+pub(in crate::upstream) const OURS: [&str; 9] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -26,6 +29,8 @@ const OURS: [&str; 7] = [
     "state",
     "code_challenge",
     "code_challenge_method",
+    "request",
+    "request_uri",
 ];
 
 /// The connector in `table`, checked whole. Problems are blamed on `file`.
@@ -96,6 +101,7 @@ impl Checker<'_> {
                 "device_authorization_url",
                 raw.device_authorization_url.as_deref(),
             )?,
+            device_flow: checker.device_flow(raw)?,
             client_id: raw.client_id.clone(),
             client_secret: raw.client_secret.clone(),
             client_auth: raw.client_auth,
@@ -105,7 +111,11 @@ impl Checker<'_> {
             redirects: checker.redirects(raw)?,
             pkce: raw.pkce,
             exchange_encoding: raw.exchange_encoding,
+            exchange_state: raw.exchange_state,
             refresh_encoding: raw.refresh_encoding,
+            revoke_encoding: raw.revoke_encoding,
+            revoked_errors: raw.revoked_errors.clone(),
+            revoke_ends_access: raw.revoke_ends_access,
             expiry: raw.expiry,
             error_at: raw.error_at.clone(),
             permanent_errors: raw.permanent_errors.clone(),
@@ -201,6 +211,7 @@ impl Checker<'_> {
         }
         self.list("scopes", &raw.scopes, 256, false)?;
         self.list("permanent_errors", &raw.permanent_errors, 64, false)?;
+        self.list("revoked_errors", &raw.revoked_errors, 64, false)?;
         self.list("unprocessed_errors", &raw.unprocessed_errors, 64, false)?;
         self.list("sources", &raw.sources, 512, true)?;
         self.bounded("quirks", raw.quirks.len())?;
@@ -310,6 +321,38 @@ impl Checker<'_> {
                 },
                 pkce: *pkce,
             }),
+        }
+    }
+
+    fn device_flow(&self, raw: &Raw) -> Result<DeviceFlow, ConnectorError> {
+        let own = [
+            ("device_poll_url", raw.device_poll_url.as_deref()),
+            ("device_page_url", raw.device_page_url.as_deref()),
+            ("device_redirect_uri", raw.device_redirect_uri.as_deref()),
+        ];
+        match raw.device_flow {
+            RawDeviceFlow::Rfc8628 => match own.iter().find(|(_, text)| text.is_some()) {
+                Some((key, _)) => Err((self.fail)(key, ConnectorFault::OfOwnFlow)),
+                None => Ok(DeviceFlow::Rfc8628),
+            },
+            RawDeviceFlow::Code => {
+                let needed = |key: &'static str, text: Option<&str>| {
+                    self.optional(key, text)?
+                        .ok_or_else(|| (self.fail)(key, ConnectorFault::NeededByFlow))
+                };
+                // Nothing that a server publishes is an endpoint of its own flow.
+                needed(
+                    "device_authorization_url",
+                    raw.device_authorization_url.as_deref(),
+                )?;
+                let [poll, page, redirect] = own.map(|(key, text)| needed(key, text));
+                Ok(DeviceFlow::Code {
+                    poll_url: poll?,
+                    page_url: page?,
+                    // As it is written: servers compare it character for character.
+                    redirect_uri: redirect.map(|_| raw.device_redirect_uri.clone().unwrap_or_default())?,
+                })
+            }
         }
     }
 

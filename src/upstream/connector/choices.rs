@@ -99,6 +99,36 @@ pub const CHOICES: &[Choice] = &[
         "public client code (Claude, Codex)",
     ),
     standard(
+        "revoke_encoding",
+        "form",
+        "a revocation is a form",
+        "RFC 7009 section 2.1",
+    ),
+    quirk(
+        "revoke_encoding",
+        "json",
+        "a revocation is a JSON object; `client_id` goes with a refresh token only",
+        "public client code (Codex)",
+    ),
+    quirk(
+        "revoke_encoding",
+        "query",
+        "a revocation is a POST with the token alone in the URL's query",
+        "OAuth documentation (Google)",
+    ),
+    standard(
+        "device_flow",
+        "rfc8628",
+        "the token endpoint is polled, and answers with the tokens",
+        "RFC 8628 section 3",
+    ),
+    quirk(
+        "device_flow",
+        "code",
+        "a flow of the server's own, in JSON: a poll brings a code and its verifier, which are exchanged",
+        "public client code (Codex)",
+    ),
+    standard(
         "expiry",
         "expires-in",
         "`expires_in` of the answer, in seconds",

@@ -157,6 +157,12 @@ pub enum ConnectorFault {
     /// A cause of what is no refusal.
     #[error("{0} is not in permanent_errors; add it there, or remove it here")]
     NotPermanent(String),
+    /// A part of a device flow of the server's own.
+    #[error("is needed with device_flow = \"code\"; set it, or choose \"rfc8628\"")]
+    NeededByFlow,
+    /// A part of a flow that is not chosen.
+    #[error("is not used with device_flow = \"rfc8628\"; remove it, or choose \"code\"")]
+    OfOwnFlow,
     /// Terms forbid it.
     #[error("a connector with terms of use has personal grants; set sharing = \"personal\"")]
     SharedUnderTerms,

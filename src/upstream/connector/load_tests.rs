@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::upstream::connector::{Encoding, ErrorCause, ExpirySource, Off, RedirectKind, SecretRef, Sharing};
+use crate::upstream::connector::{
+    DeviceFlow, Encoding, ErrorCause, ExpirySource, Off, RedirectKind, RevokeEncoding, SecretRef, Sharing,
+};
 
 const MINIMAL: &str = "[connectors.acme]\ntoken_url = \"https://id.example/token\"\nclient_id = \"c\"\n";
 
@@ -33,6 +35,16 @@ fn subscriptions_ship_off_with_terms_and_personal() {
         assert_eq!(connector.lead, Duration::from_secs(300));
     }
     assert!(!shipped.get("google").unwrap().rotates);
+    let google = shipped.get("google").unwrap();
+    assert_eq!(google.revoke_encoding, RevokeEncoding::Query);
+    assert_eq!(
+        (&google.device_flow, &google.device_authorization_url),
+        (&DeviceFlow::Rfc8628, &None)
+    );
+    let openai = shipped.get("openai").unwrap();
+    assert_eq!(openai.revoke_encoding, RevokeEncoding::Json);
+    assert!(matches!(&openai.device_flow, DeviceFlow::Code { .. }));
+    assert!(shipped.get("claude").unwrap().exchange_state && !openai.exchange_state);
     assert_eq!(shipped.get("openai").unwrap().expiry, ExpirySource::JwtExp);
     assert_eq!(shipped.get("claude").unwrap().refresh_encoding, Encoding::Json);
 }

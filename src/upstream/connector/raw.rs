@@ -8,8 +8,8 @@ use toml::{Table, Value};
 
 use super::load::{ConnectorError, ConnectorFault};
 use super::{
-    AccountFact, ClientAuth, Encoding, ErrorAt, ErrorCause, ExpirySource, PasteCode, Quirk, SecretRef,
-    Sharing,
+    AccountFact, ClientAuth, Encoding, ErrorAt, ErrorCause, ExpirySource, PasteCode, Quirk, RevokeEncoding,
+    SecretRef, Sharing,
 };
 
 /// What makes an error of a key and what is wrong with it.
@@ -48,6 +48,10 @@ raw! {
     authorize_url: Option<String> = optional,
     revoke_url: Option<String> = optional,
     device_authorization_url: Option<String> = optional,
+    device_flow: RawDeviceFlow = required,
+    device_poll_url: Option<String> = optional,
+    device_page_url: Option<String> = optional,
+    device_redirect_uri: Option<String> = optional,
     hosts: Vec<String> = required,
     client_id: Option<String> = optional,
     client_secret: Option<SecretRef> = reference,
@@ -58,7 +62,11 @@ raw! {
     redirects: Vec<RawRedirect> = required,
     pkce: bool = required,
     exchange_encoding: Encoding = required,
+    exchange_state: bool = required,
     refresh_encoding: Encoding = required,
+    revoke_encoding: RevokeEncoding = required,
+    revoked_errors: Vec<String> = required,
+    revoke_ends_access: bool = required,
     expiry: ExpirySource = required,
     error_at: Vec<ErrorAt> = required,
     permanent_errors: Vec<String> = required,
@@ -91,6 +99,14 @@ pub(super) enum RawRedirect {
         code: PasteCode,
         pkce: Option<bool>,
     },
+}
+
+/// Which flow; what else it needs is in keys of its own.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawDeviceFlow {
+    Rfc8628,
+    Code,
 }
 
 fn optional<T: DeserializeOwned>(

@@ -159,6 +159,51 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("pkce = \"S256\"", "pkce", "expected a boolean"),
     (
+        "authorize_params = { request_uri = \"urn:x\" }",
+        "authorize_params",
+        "request_uri is set by the broker; remove it",
+    ),
+    ("exchange_state = \"yes\"", "exchange_state", "expected a boolean"),
+    (
+        "revoke_encoding = \"xml\"",
+        "revoke_encoding",
+        "expected one of `form`, `json`, `query`",
+    ),
+    ("revoked_errors = [\"a b\"]", "revoked_errors", "mend it"),
+    (
+        "device_flow = \"own\"",
+        "device_flow",
+        "expected `rfc8628` or `code`",
+    ),
+    (
+        "device_flow = \"code\"",
+        "device_authorization_url",
+        "is needed with device_flow = \"code\"",
+    ),
+    (
+        "device_flow = \"code\"\ndevice_authorization_url = \"https://id.example/d\"",
+        "device_poll_url",
+        "is needed with device_flow = \"code\"",
+    ),
+    (
+        "device_flow = \"code\"\ndevice_authorization_url = \"https://id.example/d\"\n\
+         device_poll_url = \"https://evil.example/p\"",
+        "device_poll_url",
+        "add it to `hosts`",
+    ),
+    (
+        "device_page_url = \"https://id.example/\"",
+        "device_page_url",
+        "is not used with device_flow = \"rfc8628\"",
+    ),
+    (
+        "device_flow = \"code\"\ndevice_authorization_url = \"https://id.example/d\"\n\
+         device_poll_url = \"https://id.example/p\"\ndevice_page_url = \"https://id.example/\"\n\
+         device_redirect_uri = \"http://id.example/\"",
+        "device_redirect_uri",
+        "use https",
+    ),
+    (
         "exchange_encoding = \"xml\"",
         "exchange_encoding",
         "expected `form` or `json`",

@@ -4,10 +4,11 @@
 //! make together. Promises: what is configured wins; a document counts only if it is the issuer's own and its
 //! endpoints are ones that the connector could have; it is asked for by one task at a time, at most every [`REST`],
 //! bounded in size and time, without redirects; it is used for [`FRESH`], then refetched beside the use that finds it
-//! old, and used for [`USABLE`] at most; where a token endpoint it names answers as none does, it is refetched before
+//! old, and used for [`USABLE`] at most; where an endpoint it names answers as none does, it is refetched before
 //! the next use. Nothing of a grant is sent before its endpoint is known.
 
 mod metadata;
+mod need;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use reqwest::{Client, Url};
 use tokio::sync::OwnedMutexGuard;
 
 pub use metadata::{Endpoints, Metadata, Oddity};
+pub(super) use need::Need;
 
 use super::connector::Connector;
 use super::connector::load::ConnectorFault;
@@ -149,11 +151,12 @@ impl Discovery {
         }
     }
 
-    /// The endpoints of `connector`. Where they have to be found out first, that is waited for until `limit`; it goes
-    /// on after that for those who come later.
+    /// The endpoints of `connector`, with the one that is needed. Where it has to be found out first, that is waited for
+    /// until `limit`; it goes on after that for those who come later.
     pub(super) async fn endpoints(
         &self,
         connector: &Connector,
+        need: Need,
         limit: Duration,
     ) -> Result<Endpoints, DiscoveryError> {
         let Some(server) = self.server(connector) else {
@@ -172,7 +175,7 @@ impl Discovery {
             let found = again.ok().and_then(Result::ok).unwrap_or(found);
             return Endpoints::of(connector, Some(&found.metadata));
         }
-        if !needs_metadata(connector) {
+        if !needs_metadata(connector, need) {
             self.ask_beside(&server);
             return Endpoints::of(connector, None);
         }
@@ -181,7 +184,7 @@ impl Discovery {
         Endpoints::of(connector, Some(&found.metadata))
     }
 
-    /// The token endpoint that was found for `connector` cannot be reached or answers as none does: the server may
+    /// An endpoint that was found for `connector` cannot be reached or answers as none does: the server may
     /// have moved it. What was found just now is not doubted, so that nobody asks more often than every [`REST`].
     pub(super) fn doubt(&self, connector: &Connector) {
         let found = self.server(connector).and_then(|server| server.found.load_full());
@@ -194,7 +197,7 @@ impl Discovery {
             tracing::warn!(
                 connector,
                 place,
-                "the discovered token endpoint may have moved: it is looked up again"
+                "a discovered endpoint may have moved: it is looked up again"
             );
         }
     }
@@ -336,8 +339,10 @@ impl Server {
 }
 
 /// Whether a request cannot be made without knowing what the server says of itself.
-fn needs_metadata(connector: &Connector) -> bool {
-    connector.token_url.is_none() || (connector.client_auth.is_none() && connector.client_secret.is_some())
+fn needs_metadata(connector: &Connector, need: Need) -> bool {
+    need.is_open(connector)
+        || Need::Token.is_open(connector)
+        || (connector.client_auth.is_none() && connector.client_secret.is_some())
 }
 
 /// Where the metadata is: with the path inserted between the issuer's host and path (RFC 8414 section 3.1), and

@@ -301,14 +301,17 @@ fn a_connector_without_an_issuer_needs_no_metadata() {
     let acme = connectors.get("acme").unwrap();
     let endpoints = Endpoints::of(acme, None).unwrap();
     assert_eq!(endpoints.client_auth, ClientAuth::None);
-    assert!(!needs_metadata(acme));
-    assert!(needs_metadata(&connector("")));
-    assert!(needs_metadata(&connector(&format!(
-        "token_url = \"https://id.example/t\"\n{SECRET}"
-    ))));
-    assert!(!needs_metadata(&connector(
-        "token_url = \"https://id.example/t\"\n"
-    )));
+    let token = "token_url = \"https://id.example/t\"\n";
+    for need in [Need::Token, Need::Authorize, Need::Revoke, Need::Device] {
+        assert!(!needs_metadata(acme, need));
+        assert!(needs_metadata(&connector(""), need));
+        assert!(needs_metadata(&connector(&format!("{token}{SECRET}")), need));
+    }
+    assert!(!needs_metadata(&connector(token), Need::Token));
+    assert!(needs_metadata(&connector(token), Need::Revoke));
+    let both = format!("{token}revoke_url = \"https://id.example/r\"\n");
+    assert!(!needs_metadata(&connector(&both), Need::Revoke));
+    assert!(needs_metadata(&connector(&both), Need::Device));
     assert!(matches!(
         Endpoints::of(&connector(""), None).unwrap_err(),
         DiscoveryError::Unknown

@@ -1,86 +1,86 @@
-//! The refresh request (RFC 6749 section 6), built in place in buffers that are wiped.
+//! A request as bytes, built in place in buffers that are wiped: its fields encoded, and the client shown.
 //!
-//! What the HTTP client copies into its own write buffer is out of reach; everything here is wiped when the
-//! request is done with.
+//! What the HTTP client copies into its own write buffer is out of reach, and so is the URL, where a server wants a token
+//! there; everything else here is wiped when the request is done with.
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Request};
+use reqwest::{Client, Request, Url};
 use zeroize::Zeroizing;
 
 use super::client_secret::{self, SecretError};
-use crate::domain::secret::Exposure;
-use crate::upstream::RefreshRequest;
-use crate::upstream::connector::{ClientAuth, Encoding};
-use crate::upstream::discovery::Endpoints;
+use super::message::{ClientPart, Message, Written};
+use crate::upstream::connector::{ClientAuth, Connector, Encoding};
 
 /// Why a request cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BuildError {
-    #[error("the refresh token is no UTF-8; sign in again")]
-    RefreshToken,
+    #[error("the {0} is no UTF-8; sign in again")]
+    NoText(&'static str),
     #[error(transparent)]
     ClientSecret(#[from] SecretError),
-    #[error("the request cannot be built: {0}; check the connector's token_url")]
+    #[error("the request cannot be built: {0}; check the connector's endpoints")]
     Request(reqwest::Error),
     #[error("the client id or secret cannot be sent in a header; choose client_auth = \"post\"")]
     Header,
 }
 
 impl BuildError {
-    /// What those are told whose grant is not refreshed for it. Where the broker's client secret is, is told in the
+    /// What those are told whose request is not sent for it. Where the broker's client secret is, is told in the
     /// log only: it is no tenant's matter.
     pub(super) fn told(&self, connector: &str) -> String {
         match self {
-            BuildError::RefreshToken => format!("connector {connector}: {self}"),
+            BuildError::NoText(_) => format!("connector {connector}: {self}"),
             fault => {
-                tracing::error!(connector, %fault, "a refresh request cannot be built");
+                tracing::error!(connector, %fault, "a request to an authorization server cannot be built");
                 format!("the connector is misconfigured at the broker: {connector}")
             }
         }
     }
 }
 
+/// `message` as a request to `url`, of a client that shows who it is by `auth`.
 pub(super) async fn build(
     client: &Client,
-    request: &RefreshRequest<'_>,
-    endpoints: &Endpoints,
+    connector: &Connector,
+    auth: ClientAuth,
+    mut url: Url,
+    message: &Message<'_>,
 ) -> Result<Request, BuildError> {
-    let connector = request.connector;
-    let token = request
-        .refresh_token
-        .expose_str(Exposure::Upstream)
-        .ok_or(BuildError::RefreshToken)?;
-    let scope = request.scopes.join(" ");
-    let secret = match endpoints.client_auth {
+    let auth = match message.client {
+        ClientPart::Whole => auth,
+        ClientPart::Id | ClientPart::Nothing => ClientAuth::None,
+    };
+    let secret = match auth {
         ClientAuth::None => None,
         ClientAuth::Basic | ClientAuth::Post => client_secret::read(connector).await?,
     };
-
-    let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token)];
-    if endpoints.client_auth != ClientAuth::Basic
+    let mut fields: Vec<(&str, &str)> = message.fields.iter().map(|(k, v)| (*k, v.as_ref())).collect();
+    if auth != ClientAuth::Basic
+        && message.client != ClientPart::Nothing
         && let Some(id) = &connector.client_id
     {
         fields.push(("client_id", id));
     }
-    if endpoints.client_auth == ClientAuth::Post
+    if auth == ClientAuth::Post
         && let Some(secret) = &secret
     {
         fields.push(("client_secret", secret));
     }
-    if connector.scope_on_refresh && !scope.is_empty() {
-        fields.push(("scope", &scope));
-    }
-    let (content_type, body) = match connector.refresh_encoding {
-        Encoding::Form => ("application/x-www-form-urlencoded", form(&fields)),
-        Encoding::Json => ("application/json", json(&fields)),
+    let (content_type, body) = match message.encoding {
+        Written::Body(Encoding::Form) => (FORM, form(&fields)),
+        Written::Body(Encoding::Json) => ("application/json", json(&fields)),
+        Written::Query => {
+            url.query_pairs_mut().extend_pairs(&fields);
+            (FORM, Zeroizing::default())
+        }
     };
     let mut post = client
-        .post(endpoints.token.clone())
+        .post(url)
         .header(CONTENT_TYPE, content_type)
         .header(ACCEPT, "application/json")
         .body(Bytes::from_owner(body));
-    if endpoints.client_auth == ClientAuth::Basic {
+    if auth == ClientAuth::Basic {
         let id = connector.client_id.as_deref().unwrap_or_default();
         post = post.header(
             AUTHORIZATION,
@@ -89,6 +89,8 @@ pub(super) async fn build(
     }
     post.build().map_err(BuildError::Request)
 }
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// RFC 6749 section 2.3.1: both parts form-encoded, then HTTP Basic (RFC 7617).
 fn basic(id: &str, secret: &str) -> Result<HeaderValue, BuildError> {
@@ -165,8 +167,6 @@ fn quote_into(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use reqwest::Url;
-
     use super::*;
 
     const ODD: &str = "a b+c&d=e/\"\\\n\u{e9}~*";

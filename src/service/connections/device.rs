@@ -1,0 +1,304 @@
+//! Device flows: the broker asks the provider again and again whether the member has signed in (RFC 8628 section 3.4).
+//!
+//! One task a connection, which ends with it. It keeps the pace that the provider sets: `slow_down` adds five seconds
+//! for good, and what cannot be reached is tried half as often each time (section 3.5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::ConnectionStanding;
+use super::complete::Code;
+use super::put;
+use super::settle::{rejected_client, told};
+use crate::domain::connection::{Connection, Event, Flow, Phase};
+use crate::domain::journal::Action;
+use crate::domain::reason::Reason;
+use crate::domain::refusal::Refusal;
+use crate::service::Broker;
+use crate::service::effect::detached;
+use crate::store::model::{ConnectionSecret, StagedAnswer};
+use crate::store::record::Changes;
+use crate::store::{Commit, keys};
+use crate::upstream::Delivery;
+use crate::upstream::answer::{DeviceAnswer, classify_device};
+use crate::upstream::oauth::{DeviceFault, DeviceGrant, DevicePoll};
+
+/// What a server that wants to be asked less often adds to the pause (RFC 8628 section 3.5).
+const SLOWER: Duration = Duration::from_secs(5);
+/// The longest pause after a server could not be reached.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Broker {
+    /// Has the server begin its device flow, and begins to wait for the member.
+    pub(super) async fn begin_device(
+        self: &Arc<Self>,
+        preparing: Arc<Connection>,
+    ) -> Result<Arc<Connection>, Refusal> {
+        let Ok(place) = Arc::clone(&self.connecting.polled).try_acquire_owned() else {
+            let message = "as many device flows are waited for as may be at once";
+            self.fail_connection(&preparing, Reason::ConnectionLimit, message.to_owned())
+                .await?;
+            return Err(Refusal::new(Reason::ConnectionLimit, message));
+        };
+        let broker = Arc::clone(self);
+        detached(async move { broker.start_device(preparing, place).await }).await
+    }
+
+    async fn start_device(
+        self: Arc<Self>,
+        preparing: Arc<Connection>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Arc<Connection>, Refusal> {
+        let connector = self.connector(&preparing.connector)?;
+        let begun = match self.oauth.begin_device(connector).await {
+            Ok(begun) => begun,
+            Err(fault) => {
+                let (reason, message) = match fault {
+                    DeviceFault::Unsupported => (
+                        Reason::FlowUnsupported,
+                        "the server has no device flow".to_owned(),
+                    ),
+                    DeviceFault::Unavailable { message, .. } => (Reason::ConnectionUnavailable, message),
+                    DeviceFault::Refused { code, message } => {
+                        (Reason::ConnectionRefused, format!("{code}: {message}"))
+                    }
+                };
+                return self.fail_connection(&preparing, reason, message).await;
+            }
+        };
+        let Some(waiting) = self.prepared_device(&preparing, begun).await? else {
+            return Err(Refusal::new(
+                Reason::ConnectionState,
+                "the connection was given up while it was begun",
+            ));
+        };
+        let polling = Arc::clone(&self).poll_device(Arc::clone(&waiting), place);
+        tokio::spawn(polling);
+        Ok(waiting)
+    }
+
+    /// Stores what the server has given for the member to enter.
+    async fn prepared_device(
+        &self,
+        preparing: &Connection,
+        begun: DeviceGrant,
+    ) -> Result<Option<Arc<Connection>>, Refusal> {
+        let stored = self.connection(preparing.org, preparing.id).await?;
+        let now = self.now();
+        let event = Event::Prepared {
+            user_code: begun.user_code,
+            url: begun.verification_uri,
+            complete_uri: begun.verification_uri_complete,
+            interval: begun.interval,
+            expires_in: begun.expires_in,
+        };
+        let next = match stored.value.on(event, now) {
+            Ok(next) if next.attempt == preparing.attempt => next,
+            _ => return Ok(None),
+        };
+        let secret = ConnectionSecret {
+            attempt: next.attempt,
+            state: crate::domain::secret::Secret::new(Vec::new()),
+            verifier: None,
+            device_code: Some(begun.device_code),
+        };
+        let changes = put(Changes::default(), &stored, &next, now)
+            .put(&keys::connection_secret(next.org, next.id), &secret);
+        match self.records.commit(changes).await? {
+            Commit::Applied(_) => {
+                self.connecting.changed(next.id);
+                Ok(Some(Arc::new(next)))
+            }
+            // Only giving it up gets in the way here.
+            Commit::Conflict => Ok(None),
+        }
+    }
+
+    /// Asks until the member has signed in, or the connection has ended. Keeps its place for as long.
+    pub(super) async fn poll_device(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        _place: OwnedSemaphorePermit,
+    ) {
+        let Flow::Device { interval, .. } = connection.flow else {
+            return;
+        };
+        let (mut pace, mut failures) = (interval, 0_u32);
+        let mut changed = self.connecting.follow(connection.id);
+        loop {
+            let slower = 2_u32.saturating_pow(failures.min(8));
+            let pause = pace.saturating_mul(slower).min(pace.max(LONGEST));
+            let left = connection.expires.since(self.now());
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(left)) => {}
+                _ = changed.changed() => {}
+            }
+            match self.poll_once(&connection).await {
+                Ok(Polled::Again) => failures = 0,
+                Ok(Polled::Slower) => {
+                    failures = 0;
+                    pace += SLOWER;
+                }
+                Ok(Polled::Missed) => failures += 1,
+                Ok(Polled::Ended) => return,
+                Err(refusal) => {
+                    tracing::warn!(connection = %connection.id, %refusal, "a device flow was not asked for");
+                    failures += 1;
+                }
+            }
+            // Paces are the provider's: news of the connection must not make polls of it more frequent.
+            changed.borrow_and_update();
+        }
+    }
+
+    async fn poll_once(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<Polled, Refusal> {
+        let stored = self.connection(connection.org, connection.id).await;
+        let now = match stored {
+            Err(refusal) if refusal.reason == Reason::NotFound => return Ok(Polled::Ended),
+            stored => stored?.value,
+        };
+        if now.attempt != connection.attempt {
+            return Ok(Polled::Ended);
+        }
+        match (&now.phase, now.standing(self.now())) {
+            (Phase::Staged, _) => {
+                // Could not be taken in before.
+                return Ok(self.settled(self.settle_connection(now).await));
+            }
+            (Phase::Waiting, ConnectionStanding::Waiting) => {}
+            (Phase::Waiting, ConnectionStanding::Expired) => {
+                self.moves(&now, Event::TimeOver, Some(Action::ConnectionFail))
+                    .await?;
+                return Ok(Polled::Ended);
+            }
+            _ => return Ok(Polled::Ended),
+        }
+        if let Err(refusal) = self.standing_beginner(now.org, now.by).await {
+            let message = format!("whoever began it may no longer: {}", refusal.message);
+            return Ok(self.settled(
+                self.fail_connection(&now, Reason::ConnectionRefused, message)
+                    .await,
+            ));
+        }
+        self.ask(&now).await
+    }
+
+    async fn ask(self: &Arc<Self>, now: &Arc<Connection>) -> Result<Polled, Refusal> {
+        let connector = match self.connector(&now.connector) {
+            Ok(connector) => connector,
+            Err(refusal) => {
+                let failed = self.fail_connection(now, refusal.reason, refusal.message).await;
+                return Ok(self.settled(failed));
+            }
+        };
+        let secret = self.connection_secret(now).await?;
+        let (Some(device_code), Flow::Device { user_code, .. }) = (&secret.device_code, &now.flow) else {
+            return Ok(Polled::Ended);
+        };
+        let poll = DevicePoll {
+            connector,
+            device_code,
+            user_code,
+        };
+        let (status, retry_after, body) = match self.oauth.poll_device(poll).await {
+            Delivery::NotSent(_) | Delivery::Lost(_) => return Ok(Polled::Missed),
+            Delivery::Answered {
+                status,
+                retry_after,
+                body,
+            } => (status, retry_after, body),
+        };
+        match classify_device(connector, status, retry_after, &body) {
+            DeviceAnswer::Pending => Ok(Polled::Again),
+            DeviceAnswer::SlowDown => Ok(Polled::Slower),
+            DeviceAnswer::NotProcessed { .. } | DeviceAnswer::Ambiguous { .. } => Ok(Polled::Missed),
+            DeviceAnswer::Granted => {
+                let answer = StagedAnswer {
+                    fence: u64::from(now.attempt),
+                    status,
+                    retry_after_ms: None,
+                    body,
+                    received: self.now(),
+                };
+                Ok(self.settled(self.stage_and_settle(Arc::clone(now), answer).await))
+            }
+            DeviceAnswer::Code {
+                code,
+                verifier,
+                redirect_uri,
+            } => {
+                let Some(exchanging) = self
+                    .moves(now, Event::Approved, Some(Action::ConnectionExchange))
+                    .await?
+                else {
+                    return Ok(Polled::Ended);
+                };
+                let code = Code {
+                    code,
+                    redirect_uri,
+                    verifier,
+                    state: String::new(),
+                };
+                Ok(self.settled(self.exchange_connection(exchanging, code).await))
+            }
+            DeviceAnswer::Denied { message } => {
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionRefused, message)
+                    .await;
+                Ok(self.settled(failed))
+            }
+            DeviceAnswer::Refused { code, message } => {
+                let message = told(code, message);
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionRefused, message)
+                    .await;
+                Ok(self.settled(failed))
+            }
+            DeviceAnswer::Misconfigured { code, message } => {
+                let message = rejected_client(connector, code, message);
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionRefused, message)
+                    .await;
+                Ok(self.settled(failed))
+            }
+            DeviceAnswer::Expired => {
+                let message = "the provider waits no longer".to_owned();
+                let failed = self
+                    .fail_connection(now, Reason::ConnectionExpired, message)
+                    .await;
+                Ok(self.settled(failed))
+            }
+        }
+    }
+
+    /// Whether to go on after something was settled: only where it could not be now.
+    fn settled(&self, done: Result<Arc<Connection>, Refusal>) -> Polled {
+        use crate::domain::reason::Class;
+        match done {
+            Err(refusal)
+                if refusal.reason != Reason::ConnectionLost
+                    && matches!(
+                        refusal.reason.class(),
+                        Class::Unavailable | Class::Aborted | Class::Exhausted
+                    ) =>
+            {
+                Polled::Missed
+            }
+            Ok(_) | Err(_) => Polled::Ended,
+        }
+    }
+}
+
+/// What came of asking once.
+enum Polled {
+    /// Nothing yet.
+    Again,
+    /// Nothing yet, and it was asked too often.
+    Slower,
+    /// It could not be asked.
+    Missed,
+    /// There is nothing to ask for any more.
+    Ended,
+}

@@ -1,0 +1,332 @@
+//! Revoking at the provider what an account had, once the account is gone from here.
+//!
+//! A [`Revocation`] is committed together with what it is about: with the removal of the credential, or with whatever
+//! else leaves a grant to be withdrawn. From then on it is in the store's queue, which is ordered by when each is to be
+//! tried next, and it leaves that queue only when it has ended. So no crash loses one; a try that a crash cut short is
+//! made again, which does no harm (RFC 7009 section 2.2). What a token became is written down before the next one is
+//! asked about, and the token wiped with it.
+//!
+//! Nothing of the queue is in memory but what is under way. None is begun in the background while [`IN_BACKGROUND`] are
+//! under way, or [`FOR_EACH`] of the same connector, so that a provider that hangs does not hold up the others.
+
+mod attempt;
+mod read;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::chance::Chance;
+use super::refresh::Jitter;
+use super::{Broker, random_bytes};
+use crate::clock::Clock;
+use crate::domain::credential::Credential;
+use crate::domain::id::{CredentialId, Id, MemberId, OrgId, RevocationId};
+use crate::domain::refusal::Refusal;
+use crate::domain::revocation::{Revocation, RevokedToken};
+use crate::domain::time::Time;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::store::model::{Pointer, RevocationDue, RevocationSecret};
+use crate::store::record::{Changes, Records};
+use crate::store::{MAX_SCAN, keys};
+use crate::upstream::connector::load::Connectors;
+use crate::upstream::http::HttpTokenEndpoint;
+pub(super) use tokens::{Tokens, told};
+
+/// How many tries are under way when none is begun that nobody waits for, over all and of one connector.
+const IN_BACKGROUND: usize = 8;
+/// See [`IN_BACKGROUND`].
+const FOR_EACH: usize = 2;
+/// How many tries that callers wait for run at once. Past it, they wait for one in the background.
+const AT_ONCE: usize = 8;
+/// How many of the queue are looked at in one turn.
+const LOOKED_AT: usize = 256;
+/// How often it is looked what is due while anything is in the queue, and while nothing is: then whoever adds to it says
+/// so.
+const TICK: Duration = Duration::from_secs(1);
+/// See [`TICK`].
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What the engine is made of.
+pub(super) struct Parts {
+    pub records: Arc<Records>,
+    pub journal: Journal,
+    pub clock: Arc<dyn Clock>,
+    pub connectors: Arc<Connectors>,
+    pub oauth: Arc<HttpTokenEndpoint>,
+    pub metrics: Arc<Metrics>,
+    pub jitter: Jitter,
+}
+
+/// The engine.
+pub struct Revoker {
+    parts: Parts,
+    chance: Chance,
+    /// What is being tried, and with which connector.
+    under_way: Mutex<BTreeMap<RevocationId, String>>,
+    at_once: Arc<Semaphore>,
+    woken: Notify,
+    /// Counts what was written down, for those who wait.
+    told: watch::Sender<u64>,
+    tasks: TaskTracker,
+}
+
+/// What is to be revoked at its provider: a grant.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    /// The org.
+    pub org: OrgId,
+    /// Whose it was; `None`: the org's.
+    pub member: Option<MemberId>,
+    /// Its connector.
+    pub connector: String,
+    /// The credential that it was; `None`: none was made of it.
+    pub credential: Option<CredentialId>,
+}
+
+/// Takes a try off the list of those under way, however it ends.
+struct UnderWay(Arc<Revoker>, RevocationId);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.list().remove(&self.1);
+        self.0.woken.notify_one();
+    }
+}
+
+impl Revoker {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            chance: Chance::new(),
+            under_way: Mutex::default(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            woken: Notify::new(),
+            told: watch::Sender::new(0),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    fn now(&self) -> Time {
+        self.parts.clock.wall()
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, BTreeMap<RevocationId, String>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to `changes` that these tokens of a grant are to be revoked. Once they are committed, [`Revoker::wake`] has it
+    /// tried.
+    pub(super) fn revoking(
+        &self,
+        changes: Changes,
+        subject: Subject,
+        tokens: Tokens,
+    ) -> Result<(Changes, Revocation), Refusal> {
+        let (told, secret) = tokens.into_parts();
+        let revocation = self.begun(subject, told)?;
+        Ok((added(changes, &revocation, &secret), revocation))
+    }
+
+    /// Adds to `changes`, which take a credential away and leave its secret and any staged answer where they are, that
+    /// what these hold is to be revoked. `tokens` is what is known of it so far.
+    pub(super) fn revoking_left(
+        &self,
+        changes: Changes,
+        credential: &Credential,
+        tokens: Vec<RevokedToken>,
+    ) -> Result<(Changes, Revocation), Refusal> {
+        let Credential { org, id, owner, .. } = *credential;
+        let subject = Subject {
+            org,
+            member: owner.member(),
+            connector: credential.connector.clone(),
+            credential: Some(id),
+        };
+        let revocation = Revocation {
+            with_credential: true,
+            ..self.begun(subject, tokens)?
+        };
+        let pointer = Pointer {
+            id: (*revocation.id.as_bytes()).into(),
+        };
+        let changes = queued(changes, &revocation).put(&keys::revocation_of(org, id), &pointer);
+        Ok((changes, revocation))
+    }
+
+    fn begun(&self, subject: Subject, tokens: Vec<RevokedToken>) -> Result<Revocation, Refusal> {
+        let now = self.now();
+        Ok(Revocation {
+            id: Id::new(now, random_bytes(&self.chance)?),
+            org: subject.org,
+            member: subject.member,
+            connector: subject.connector,
+            credential: subject.credential,
+            with_credential: false,
+            tokens,
+            attempts: 0,
+            next: Some(now),
+            created: now,
+            ended: None,
+        })
+    }
+
+    /// Has what was added to the queue tried soon.
+    pub(super) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Tries a revocation now, for a caller who waits for it; as soon as there is a place where all are taken.
+    pub(super) fn try_now(self: &Arc<Self>, revocation: &Revocation) {
+        match Arc::clone(&self.at_once).try_acquire_owned() {
+            Ok(place) => self.start(revocation.org, revocation.id, &revocation.connector, Some(place)),
+            Err(_) => self.wake(),
+        }
+    }
+
+    /// A revocation as it stands once it has ended, or when `patience` is over.
+    pub(super) async fn settled(
+        &self,
+        revocation: &Revocation,
+        patience: Duration,
+    ) -> Result<Revocation, Refusal> {
+        let key = keys::revocation(revocation.org, revocation.id);
+        let mut told = self.told.subscribe();
+        let over = tokio::time::sleep(patience);
+        tokio::pin!(over);
+        loop {
+            told.mark_unchanged();
+            let stored = self.parts.records.get::<Revocation>(&key).await?;
+            let now = stored.map_or_else(|| revocation.clone(), |stored| Revocation::clone(&stored.value));
+            if now.ended.is_some() {
+                return Ok(now);
+            }
+            tokio::select! {
+                biased;
+                () = &mut over => return Ok(now),
+                changed = told.changed() => if changed.is_err() { return Ok(now) },
+            }
+        }
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        org: OrgId,
+        id: RevocationId,
+        connector: &str,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
+        if self.tasks.is_closed() || self.list().contains_key(&id) {
+            return;
+        }
+        self.list().insert(id, connector.to_owned());
+        let under_way = UnderWay(Arc::clone(self), id);
+        let revoker = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(refusal) = revoker.attempt(org, id).await {
+                tracing::warn!(revocation = %id, %refusal, "a revocation could not be tried");
+            }
+            drop((under_way, place));
+        });
+    }
+
+    /// Tries what is due, until `stopping`.
+    pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+        loop {
+            let rest = match self.turn().await {
+                Ok(0) => IDLE,
+                Ok(_) => TICK,
+                Err(refusal) => {
+                    tracing::warn!(%refusal, "the queue of revocations cannot be read");
+                    TICK
+                }
+            };
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = self.woken.notified() => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    /// Begins what is due, as far as there are places, and says how much is in the queue: as much as it looked at.
+    async fn turn(self: &Arc<Self>) -> Result<usize, Refusal> {
+        let list = keys::revocations_due();
+        let rows = self
+            .parts
+            .records
+            .scan::<RevocationDue>(list.as_bytes(), None, LOOKED_AT)
+            .await?;
+        let now = self.now();
+        for (key, due) in &rows {
+            let Some((next, org, id)) = keys::revocation_due_of(key) else {
+                continue;
+            };
+            let connector = &due.value.connector;
+            let (all, same) = {
+                let list = self.list();
+                let same = list.values().filter(|one| *one == connector).count();
+                (list.len(), same)
+            };
+            if all >= IN_BACKGROUND {
+                break;
+            }
+            if same < FOR_EACH && Revocation::is_due(next, now) {
+                self.start(org, id, connector, None);
+            }
+        }
+        Ok(rows.len())
+    }
+
+    /// How many revocations are in the queue; of very many, as many as one look tells.
+    pub(super) async fn pending(&self) -> usize {
+        let list = keys::revocations_due();
+        let rows = self
+            .parts
+            .records
+            .scan::<RevocationDue>(list.as_bytes(), None, MAX_SCAN);
+        rows.await.map_or(0, |rows| rows.len())
+    }
+
+    /// Begins nothing more and waits for what is under way.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Adds a revocation, its tokens and its place in the queue.
+fn added(changes: Changes, revocation: &Revocation, secret: &RevocationSecret) -> Changes {
+    let key = keys::revocation_secret(revocation.org, revocation.id);
+    queued(changes, revocation).put(&key, secret)
+}
+
+/// Adds a revocation and its place in the queue.
+fn queued(changes: Changes, revocation: &Revocation) -> Changes {
+    let Revocation { org, id, .. } = *revocation;
+    in_queue(changes.put(&keys::revocation(org, id), revocation), revocation)
+}
+
+/// Adds its place in the queue, where it has any.
+fn in_queue(changes: Changes, revocation: &Revocation) -> Changes {
+    let Some(next) = revocation.next else {
+        return changes;
+    };
+    let due = RevocationDue {
+        connector: revocation.connector.clone(),
+    };
+    changes.put(&keys::revocation_due(next, revocation.org, revocation.id), &due)
+}
+
+impl Broker {
+    /// What revokes at providers.
+    pub fn revoker(&self) -> &Arc<Revoker> {
+        &self.revoker
+    }
+}
