@@ -24,6 +24,7 @@ use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
 use crate::service::{Broker, Parts, ProxySettings, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
+use crate::upstream::key_test::KeyTester;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -103,6 +104,7 @@ impl App {
         let given = managed_keys::read(&config, &registry)?;
         let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
         let prober = Prober::new(&config.local.probe_endpoints, Arc::clone(&clock))?;
+        let tester = KeyTester::new(Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -115,6 +117,7 @@ impl App {
             oauth,
             issuers: issuers.into(),
             prober: prober.into(),
+            tester: tester.into(),
             settings: settings(&config),
             grant_key: opened.grant_key,
             jitter,

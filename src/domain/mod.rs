@@ -24,6 +24,7 @@ pub mod id;
 pub mod impact;
 pub mod journal;
 pub mod key_shape;
+pub mod key_test;
 pub mod lease;
 pub mod lineage;
 pub mod lock;

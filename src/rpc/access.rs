@@ -127,6 +127,7 @@ table! {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
         row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials
             GetCredentialStatus ListCredentialStatuses;
+        row(Some(ADMINS_AND_OWNERS), of(Group::Credentials), false) => TestCredential;
     }
     "credbroker.v1.AccountService" {
         row(Some(ADMINS_AND_OWNERS), of(Group::Accounts), false) => BeginConnection CompleteConnection RetryConnection

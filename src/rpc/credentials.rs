@@ -230,4 +230,18 @@ impl proto::credential_service_server::CredentialService for CredentialService {
             .map_err(status)?;
         Ok(Response::new(proto::RemoveCredentialResponse {}))
     }
+
+    async fn test_credential(
+        &self,
+        request: Request<proto::TestCredentialRequest>,
+    ) -> Result<Response<proto::TestCredentialResponse>, Status> {
+        let caller = caller(&request)?;
+        let message = request.get_ref();
+        let tested = self
+            .0
+            .test_credential(&caller, &message.org, &message.credential)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(super::credential_test::answer(tested)))
+    }
 }

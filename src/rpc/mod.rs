@@ -14,6 +14,7 @@ mod broker;
 mod connectors;
 mod convert;
 mod credential_status;
+mod credential_test;
 mod credentials;
 mod decision;
 mod directory;

@@ -18,6 +18,7 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Record};
+use crate::domain::key_test::Checked;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
@@ -204,6 +205,8 @@ impl Broker {
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
         changes = changes.delete::<Reported>(&keys::reported(org, id));
+        // What was found out about the secret before.
+        changes = changes.delete::<Checked>(&keys::checked(org, id));
         if before.is_some() && kind == CredentialKind::OAuthGrant {
             let forced = Forced::connected(credential.rotation.generation, now);
             changes = changes.put(&keys::forced(org, id), &forced);
@@ -317,6 +320,7 @@ impl Broker {
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
             .delete::<Reported>(&keys::reported(org, id))
+            .delete::<Checked>(&keys::checked(org, id))
             .delete::<Pointer>(&slot);
         Ok(forgotten(&self.records, changes, &stored.value).await?)
     }

@@ -14,6 +14,7 @@ mod billing;
 mod chance;
 mod connections;
 mod connectors;
+mod credential_test;
 mod credentials;
 mod denials;
 mod directory;
@@ -81,6 +82,7 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::HttpTokenEndpoint;
+use crate::upstream::key_test::KeyTester;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -105,6 +107,7 @@ pub use connections::{
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
+pub use credential_test::{RejectedToken, Tested};
 pub use credentials::{
     CredentialStatus, Dependent, Described, ImportGrant, KeyInput, LastError, OwnerRef, SetKey, StatusFilter,
 };
@@ -220,6 +223,8 @@ pub struct Parts {
     pub issuers: Arc<Issuers>,
     /// Whether model servers are there.
     pub prober: Arc<Prober>,
+    /// Whether providers take credentials.
+    pub tester: Arc<KeyTester>,
     /// Times and limits.
     pub settings: Settings,
     /// What proxy grants are made and checked with.
@@ -240,6 +245,8 @@ pub struct Broker {
     oauth: Arc<HttpTokenEndpoint>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
+    tester: Arc<KeyTester>,
+    tests: credential_test::Tests,
     settings: Arc<ArcSwap<Settings>>,
     chance: chance::Chance,
     refresher: Arc<Refresher>,
@@ -313,6 +320,8 @@ impl Broker {
             oauth: parts.oauth,
             issuers: parts.issuers,
             prober: parts.prober,
+            tester: parts.tester,
+            tests: credential_test::Tests::default(),
             settings,
             chance,
             refresher,

@@ -38,6 +38,7 @@
 //!   revocation-of/<credential>             the revocation of what a credential had
 //!   credential-lineage/<credential>        the generations that it has had
 //!   credential-reported/<credential>       the last report that its provider rejects a key
+//!   checked/<credential>                   what the last test of it found out
 //!   grant/<fingerprint>                    the credential that has, or had, this refresh token
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]
 //!                                          which credential it is, by owner, provider and kind; of a key for one

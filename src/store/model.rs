@@ -3,6 +3,7 @@
 //! Field numbers are for good. `tests/golden` holds the bytes of each record as first released; a test
 //! decodes them with today's tables.
 
+mod checked;
 mod reported;
 mod revocation;
 

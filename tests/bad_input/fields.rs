@@ -283,6 +283,7 @@ fn credentials() -> Vec<Call> {
             => "INVALID_ARGUMENT" "member";
         "ListCredentialStatuses": ListCredentialStatusesRequest { org: org(), page_token: s("first") }
             => "INVALID_ARGUMENT" "page_token";
+        "TestCredential": TestCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "RemoveCredential": RemoveCredentialRequest { org: org(), credential: s("crd_x") }
             => "INVALID_ARGUMENT" "credential";
     }

@@ -284,6 +284,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: own(), credential: r().credential }
+        "CredentialService/TestCredential": TestCredentialRequest { org: r().org, credential: r().credential }
+        "CredentialService/TestCredential": TestCredentialRequest { org: own(), credential: r().credential }
         "AccountService/BeginConnection": BeginConnectionRequest { org: r().org, connector: named("demo") }
         "AccountService/BeginConnection": BeginConnectionRequest {
             org: own(), connector: named("demo"), member: r().member, ..Default::default() }
@@ -534,6 +536,8 @@ async fn an_operator_cannot_mix_two_orgs() {
             key: Some(proto::set_credential_request::Key::ApiKey(proto::Secret {
                 value: "a-key-for-a-stranger".to_owned() })) }
         "CredentialService/RemoveCredential": RemoveCredentialRequest {
+            org: org(), credential: theirs.credential.clone() }
+        "CredentialService/TestCredential": TestCredentialRequest {
             org: org(), credential: theirs.credential.clone() }
         "DirectoryService/CreateEnvironment": CreateEnvironmentRequest {
             org: org(), project: theirs.project.clone(), name: "mixed".to_owned() }

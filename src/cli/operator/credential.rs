@@ -3,6 +3,7 @@
 mod describe;
 mod key;
 pub mod status;
+mod test;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,6 +64,10 @@ pub enum Action {
     },
     /// Show how credentials stand, the worst first; with --watch, live.
     Status(status::StatusArgs),
+    /// Test credentials with a small authenticated request to their providers.
+    ///
+    /// Exit code 0: all work; 1: at least one does not; 69: what does not could not be asked now.
+    Test(test::TestArgs),
     /// Remove a credential and its secret, from the broker only.
     ///
     /// Nothing is told to the provider: a key goes on working there, and so do the tokens of a grant until they expire.
@@ -142,6 +147,7 @@ pub async fn run(connection: &ConnectionArgs, session: &Session, action: Action)
             print_named(session, Some(answer.into_inner()), show).await
         }
         Action::Status(args) => status::run(connection, session, org, args).await,
+        Action::Test(args) => test::run(session, args).await,
         Action::Remove { credential, yes } => {
             let consequence = format!(
                 "This removes {credential} and its secret from the broker: tasks that use it stop working. Nothing is \

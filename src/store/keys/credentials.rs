@@ -27,6 +27,11 @@ pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-answer", &[id.as_bytes()])
 }
 
+/// What the last test of a credential found out.
+pub fn checked(org: OrgId, id: CredentialId) -> Key {
+    of(org, "checked", &[id.as_bytes()])
+}
+
 /// What reports of rejections have done to a credential.
 pub fn forced(org: OrgId, id: CredentialId) -> Key {
     of(org, "forced", &[id.as_bytes()])
