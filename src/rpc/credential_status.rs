@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{caller, credential, timestamp};
 use super::status::status;
 use crate::domain::credential::Health;
+use crate::domain::mode::CredentialKind;
 use crate::domain::refusal::Refusal;
 use crate::proto;
 use crate::service::{Broker, CredentialStatus, PageRequest, StatusFilter};
@@ -80,6 +81,12 @@ fn from_wire(health: i32) -> Result<Health, Refusal> {
 fn shown(found: &CredentialStatus) -> proto::CredentialStatus {
     let (subscription, tier) = found.plan();
     let phase = &found.credential.rotation.phase;
+    // What tests tell of AWS keys is whose they are.
+    let tested = found
+        .tested
+        .as_ref()
+        .filter(|_| found.credential.kind != CredentialKind::Aws);
+    let figures = tested.map(|tested| tested.facts.as_slice()).unwrap_or_default();
     proto::CredentialStatus {
         credential: Some(proto::Credential {
             last_error: found.last_error.message.clone(),
@@ -88,12 +95,21 @@ fn shown(found: &CredentialStatus) -> proto::CredentialStatus {
         state_since: Some(timestamp(found.since)),
         subscription: subscription.unwrap_or_default().to_owned(),
         tier: tier.unwrap_or_default().to_owned(),
-        consumption: Vec::new(),
-        consumption_time: None,
+        consumption: figures.iter().map(figure).collect(),
+        consumption_time: tested
+            .filter(|_| !figures.is_empty())
+            .map(|tested| timestamp(tested.at)),
         dependents: found.dependents,
         dependents_truncated: found.more_dependents,
         cause: phase.cause().unwrap_or_default().to_owned(),
         next_step: found.next_step.clone(),
         last_error_time: found.last_error.at.map(timestamp),
+    }
+}
+
+fn figure((label, value): &(String, String)) -> proto::ConsumptionFigure {
+    proto::ConsumptionFigure {
+        label: label.clone(),
+        value: value.clone(),
     }
 }

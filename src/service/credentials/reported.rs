@@ -4,9 +4,11 @@
 //! last message, redacted and short, written at most once a minute and forgotten with the key; of a grant, whose own
 //! token endpoint tells the broker the truth, only who reported.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::credential::Credential;
+use crate::domain::key_test::{Checked, Verdict};
 use crate::domain::lease::Holder;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Phase;
@@ -102,10 +104,36 @@ impl Broker {
         Ok(reported.unwrap_or_default())
     }
 
+    /// What the last test of the present secret found out.
+    pub(super) async fn last_test(&self, credential: &Credential) -> Result<Option<Arc<Checked>>, Refusal> {
+        let key = keys::checked(credential.org, credential.id);
+        let stored = self.records.get::<Checked>(&key).await?;
+        let current = stored.filter(|stored| stored.value.generation == credential.rotation.generation);
+        Ok(current.map(|stored| stored.value))
+    }
+
     async fn reported_of_key(&self, credential: &Credential) -> Result<Option<LastError>, Refusal> {
+        let tested = self.last_test(credential).await?;
         let key = keys::reported(credential.org, credential.id);
         let stored = self.records.get::<Reported>(&key).await?;
         let current = stored.filter(|stored| stored.value.generation == credential.rotation.generation);
+        // Of a report and a test the later one counts.
+        let tested = tested.filter(|tested| {
+            let later = current.as_ref().is_none_or(|stored| stored.value.at <= tested.at);
+            later && matches!(tested.outcome, Verdict::Works | Verdict::Rejected)
+        });
+        if let Some(tested) = tested {
+            let told = "the provider rejected it when it was tested".to_owned();
+            return Ok((tested.outcome == Verdict::Rejected).then(|| LastError {
+                message: if tested.message.is_empty() {
+                    told
+                } else {
+                    format!("{told}: {}", tested.message)
+                },
+                at: Some(tested.at),
+                reported: true,
+            }));
+        }
         Ok(current.map(|stored| {
             let Reported { at, by, message, .. } = &*stored.value;
             let told = match by {

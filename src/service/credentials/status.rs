@@ -6,6 +6,7 @@ use super::dependents::Dependents;
 use super::reported::LastError;
 use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
+use crate::domain::key_test::Checked;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
 use crate::service::Broker;
@@ -28,6 +29,8 @@ pub struct CredentialStatus {
     pub dependents: u32,
     /// Whether there may be more than that.
     pub more_dependents: bool,
+    /// What the last test of its present secret found out.
+    pub tested: Option<Arc<Checked>>,
     /// What to do about it, in words; empty where there is nothing to do.
     pub next_step: String,
 }
@@ -116,6 +119,7 @@ impl Broker {
     ) -> Result<CredentialStatus, Refusal> {
         let last_error = self.last_error(&credential).await?;
         Ok(CredentialStatus {
+            tested: self.last_test(&credential).await?,
             health,
             since: credential.since(self.now(), self.lead(&credential)),
             dependents: dependents.of(credential.id),
