@@ -24,6 +24,7 @@ use crate::pki::tls::{TlsConfig, server_config};
 use crate::rpc;
 use crate::service::{Broker, Parts, ProxySettings, SWEEP_PAUSE, SWEEP_REST, Settings, Sweep};
 use crate::store::sled::SledStore;
+use crate::upstream::key_test::KeyTester;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -104,6 +105,7 @@ impl App {
         let given = managed_keys::read(&config, &registry)?;
         let issuers = Issuers::new(config.issuers.clone(), Arc::clone(&clock))?;
         let prober = Prober::new(&config.local.probe_endpoints, Arc::clone(&clock))?;
+        let tester = KeyTester::new(Arc::clone(&clock))?;
         let opened = folder::open(&config, Arc::clone(&clock), journal).await?;
         let broker = Broker::new(Parts {
             records: opened.records,
@@ -116,6 +118,7 @@ impl App {
             oauth,
             issuers: issuers.into(),
             prober: prober.into(),
+            tester: tester.into(),
             settings: settings(&config),
             grant_key: opened.grant_key,
             jitter,
@@ -201,6 +204,8 @@ impl App {
         let revoking = Arc::clone(self.broker.revoker()).run(stopping.clone());
         let revoking = tokio::spawn(revoking);
         let summing = tokio::spawn(sum_spend(Arc::clone(&self.broker), stopping.clone()));
+        let counting = Arc::clone(&self.broker).keep_counting_credentials(stopping.clone());
+        let counting = tokio::spawn(counting);
         let limits = rpc::Limits {
             max_message_bytes: listen_config.max_message_bytes,
             max_requests_in_flight: listen_config.max_requests_in_flight,
@@ -220,7 +225,7 @@ impl App {
         };
         let serving = rpc::serve(Arc::clone(&self.broker), incoming, limits, stopping.clone());
         let (served, ()) = tokio::join!(serving, exchanges);
-        let _ended = tokio::join!(chores, sweeper, summing, ahead, revoking);
+        let _ended = tokio::join!(chores, sweeper, summing, ahead, revoking, counting);
         if let Some(reading) = reading {
             let _ended = reading.await;
         }

@@ -13,7 +13,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::domain::credential::Health;
 use crate::domain::journal::Outcome;
+use crate::domain::mode::CredentialKind;
 use crate::domain::name::Name;
 use crate::domain::pace::breaker::Standing;
 use crate::domain::reason::Reason;
@@ -42,6 +44,12 @@ struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Connected {
     connector: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stands {
+    state: &'static str,
+    kind: &'static str,
 }
 
 /// Counts one while it lives.
@@ -80,6 +88,8 @@ pub struct Levels {
     pub journal_position: u64,
     /// Credentials in use that are to be refreshed ahead of need.
     pub scheduled_ahead: usize,
+    /// How long ago credentials were counted.
+    pub credentials_counted_ago: Duration,
     /// Accounts whose tokens are still to be revoked at their providers.
     pub pending_revocations: usize,
 }
@@ -97,6 +107,8 @@ pub struct Metrics {
     refresh_exchanges: Family<Connected, Gauge>,
     refresh_waiting: Family<Connected, Gauge>,
     refresh_breaker: Family<Connected, Gauge>,
+    credentials: Family<Stands, Gauge>,
+    credentials_counted_ago: Gauge,
     token_revocations: Family<Ended, Counter>,
     revocations_pending: Gauge,
     open_streams: Gauge,
@@ -118,6 +130,8 @@ impl Default for Metrics {
             refresh_exchanges: Family::default(),
             refresh_waiting: Family::default(),
             refresh_breaker: Family::default(),
+            credentials: Family::default(),
+            credentials_counted_ago: Gauge::default(),
             token_revocations: Family::default(),
             revocations_pending: Gauge::default(),
             open_streams: Gauge::default(),
@@ -143,11 +157,20 @@ impl Default for Metrics {
             refresh_waiting, "refresh_waiting", "Flights that wait for a place, by connector";
             refresh_breaker, "refresh_breaker",
                 "Whether a connector's provider is left alone: 0 no, 1 one exchange tries it, 2 yes";
+            credentials, "credentials", "Stored credentials, by health and kind, as of the last count";
+            credentials_counted_ago, "credentials_counted_ago_seconds",
+                "How long ago the credentials were counted last; since the start where they were not yet";
             token_revocations, "token_revocations", "Tokens of accounts that are gone, by what became of them at the provider";
             revocations_pending, "revocations_pending", "Accounts that are gone and whose tokens are still to be revoked at the provider";
             open_streams, "open_streams", "Streams that are open";
             connected_agents, "connected_agents", "Agents with at least one connection";
             journal_position, "journal_position", "The last position of the journal";
+        }
+        // A state that nothing is in is told too: an alert on one that never was would find nothing.
+        for health in Health::WORST_FIRST {
+            for kind in CredentialKind::ALL {
+                metrics.credentials(health, kind, 0);
+            }
         }
         metrics
     }
@@ -215,6 +238,16 @@ impl Metrics {
         });
     }
 
+    /// So many credentials of this kind are in this state.
+    pub fn credentials(&self, health: Health, kind: CredentialKind, count: u64) {
+        let stands = Stands {
+            state: health.name(),
+            kind: kind.name(),
+        };
+        let gauge = self.credentials.get_or_create(&stands);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// All of it, as OpenMetrics text.
     pub fn text(&self, levels: Levels) -> String {
         let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -222,6 +255,10 @@ impl Metrics {
         level(&self.connected_agents, levels.connected_agents as u64);
         level(&self.journal_position, levels.journal_position);
         level(&self.refresh_ahead_scheduled, levels.scheduled_ahead as u64);
+        level(
+            &self.credentials_counted_ago,
+            levels.credentials_counted_ago.as_secs(),
+        );
         level(&self.revocations_pending, levels.pending_revocations as u64);
         let mut text = String::new();
         // Writing to a `String` cannot fail.
@@ -253,6 +290,7 @@ mod tests {
             "credbroker_denials_total{reason=\"LOCKED\"} 1",
             "credbroker_refreshes_total{outcome=\"REFRESH_AMBIGUOUS\"} 1",
             "credbroker_connected_agents 7",
+            "credbroker_credentials{state=\"grant-lost\",kind=\"oauth-grant\"} 0",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} not in\n{text}");
         }

@@ -150,7 +150,7 @@ async fn what_our_own_history_explains_is_told_as_that() {
     let refused = scene.resolve().await.unwrap_err();
     assert_eq!(reason(&refused), "REAUTH_REQUIRED");
     assert_eq!(metadata(&refused, "cause"), "answer-lost");
-    assert_eq!(scene.shown().await.health(), CredentialHealth::ReauthRequired);
+    assert_eq!(scene.shown().await.health(), CredentialHealth::GrantLost);
 
     // A provider that never replaces refresh tokens: there is no copy that could have been refreshed.
     let (scene, _) = Scene::leased("rotates = false\n", "").await;

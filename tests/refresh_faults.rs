@@ -97,7 +97,7 @@ async fn a_lost_answer_is_ambiguous_until_a_resend_proves_the_grant_dead() {
         scene.clock.advance(REST);
     }
     assert_eq!((scene.provider.calls(), scene.provider.replays()), (3, 1));
-    assert_eq!(scene.shown().await.health(), CredentialHealth::ReauthRequired);
+    assert_eq!(scene.shown().await.health(), CredentialHealth::GrantLost);
 }
 
 /// The same where the provider had not got as far as rotating: the resend is what saves the grant.

@@ -29,6 +29,7 @@ pub mod operator;
 pub mod pin;
 pub mod qr;
 pub mod render;
+pub mod screen;
 pub mod yaml;
 
 #[cfg(test)]
@@ -185,8 +186,12 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Pool(noun) => noun!(pool, noun),
         Command::OperatorToken(noun) => noun!(operator_token, noun),
         Command::Role(noun) => noun!(role, noun),
+        Command::Credential(noun) => {
+            let connection = noun.connection().clone();
+            let (session, action) = noun.open().await?;
+            operator::credential::run(&connection, &session, action).await
+        }
         Command::Account(noun) => noun!(account, noun),
-        Command::Credential(noun) => noun!(credential, noun),
         Command::Approval(args) => agent::approval::run(args).await,
         Command::ExtensionSecret(args) => agent::secret::run(args).await,
         Command::Journal(noun) => operator::journal::run(noun).await,
@@ -255,6 +260,8 @@ mod tests {
             "credbroker credential set --org a --provider p --org-owned",
             "credbroker credential set --provider p --org-owned --aws --region us-east-1 --access-key-id A",
             "credbroker credential set --provider p --org-owned --bearer --region us-east-1 --executor e",
+            "credbroker credential status --member m --health grant-lost,ambiguous --watch",
+            "credbroker credential status crd_1 --no-color -o json --context dev",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }
@@ -285,6 +292,9 @@ mod tests {
             "credbroker role grant king --member a",
             "credbroker operator-token create --member a --role auditor",
             "credbroker api-key create --group everything",
+            "credbroker credential status crd_1 --member m",
+            "credbroker credential status crd_1 --health ok",
+            "credbroker credential status --health fine",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

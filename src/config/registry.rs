@@ -7,6 +7,7 @@
 
 mod check;
 mod fault;
+mod key_test;
 mod provider;
 
 use std::collections::{BTreeMap, btree_map};

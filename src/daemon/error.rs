@@ -17,6 +17,7 @@ use crate::store::seal::MasterKeyError;
 use crate::telemetry::TelemetryError;
 use crate::upstream::connector::load::ConnectorError;
 use crate::upstream::http::HttpSetupError;
+use crate::upstream::key_test::TesterSetupError;
 use crate::upstream::oidc::IssuerSetupError;
 use crate::upstream::probe::ProberSetupError;
 
@@ -87,6 +88,9 @@ pub enum DaemonError {
     /// What asks model servers whether they are there.
     #[error(transparent)]
     Prober(#[from] ProberSetupError),
+    /// The client for testing credentials.
+    #[error(transparent)]
+    Tester(#[from] TesterSetupError),
     /// The client for token endpoints.
     #[error("the client for token endpoints: {0}")]
     Http(#[from] HttpSetupError),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+pub use super::health::Health;
 use super::id::{CredentialId, OrgId};
 use super::mode::CredentialKind;
 use super::owner::Owner;
-use super::rotation::{Phase, Rotation};
+use super::rotation::Rotation;
 use super::time::Time;
 
 /// A stored credential, without its secret.
@@ -45,59 +46,11 @@ pub struct Credential {
     pub region: Option<String>,
 }
 
-/// The health of a credential at a glance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Usable.
-    Ok,
-    /// Usable, and due for a refresh.
-    Expiring,
-    /// A refresh is under way.
-    Refreshing,
-    /// A refresh was sent and its answer is not known.
-    Ambiguous,
-    /// Kept and not used.
-    Quarantined,
-    /// Someone has to sign in again.
-    ReauthRequired,
-    /// A key whose time is over: someone has to store another.
-    Expired,
-}
-
-impl Health {
-    /// The name in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Health::Ok => "ok",
-            Health::Expiring => "expiring",
-            Health::Refreshing => "refreshing",
-            Health::Ambiguous => "ambiguous",
-            Health::Quarantined => "quarantined",
-            Health::ReauthRequired => "reauth-required",
-            Health::Expired => "expired",
-        }
-    }
-}
-
 impl Credential {
     /// Whether the current secret works for at least `remaining` from `now`. One that does not expire, or
     /// whose expiry nobody told, is taken to work until the provider rejects it (RFC 6749 section 5.1:
     /// `expires_in` is only recommended).
     pub fn works_for(&self, now: Time, remaining: Duration) -> bool {
         self.expires.is_none_or(|expires| expires > now + remaining)
-    }
-
-    /// Its health at `now`, where `lead` is how long before expiry its connector refreshes.
-    pub fn health(&self, now: Time, lead: Duration) -> Health {
-        match &self.rotation.phase {
-            Phase::Claimed { .. } | Phase::Staged { .. } => Health::Refreshing,
-            Phase::Ambiguous { .. } => Health::Ambiguous,
-            Phase::Quarantined { .. } => Health::Quarantined,
-            Phase::Dead { .. } => Health::ReauthRequired,
-            Phase::Live { .. } if self.works_for(now, lead) => Health::Ok,
-            // Only grants are refreshed.
-            Phase::Live { .. } if self.kind.is_key() => Health::Expired,
-            Phase::Live { .. } => Health::Expiring,
-        }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::key_shape::{AwsKeyText, AwsPart, KeyShapes, ShapeMismatch};
+use super::key_test::KeyTest;
 use super::matrix::{Cascade, Judged, Pattern};
 use super::mode::{CredentialKind, ModeSet};
 use super::name::Name;
@@ -77,6 +78,8 @@ pub struct Provider {
     pub models: Vec<Pattern>,
     /// What it calls models that another provider calls otherwise: that name, and its own.
     pub model_ids: BTreeMap<String, String>,
+    /// What shows whether its credentials work, by kind.
+    pub tests: Vec<(CredentialKind, KeyTest)>,
 }
 
 impl Provider {
@@ -104,6 +107,12 @@ impl Provider {
         std::iter::once(own)
             .chain(named)
             .filter(move |name| *name != model)
+    }
+
+    /// What shows whether a credential of this kind works; `None`: nothing is known that does.
+    pub fn test(&self, kind: CredentialKind) -> Option<&KeyTest> {
+        let test = self.tests.iter().find(|(of, _)| *of == kind);
+        test.map(|(_, test)| test)
     }
 
     /// What it calls `model`: the same, unless it has another name for it.
@@ -237,6 +246,7 @@ mod tests {
             base_url: None,
             models: models.iter().map(|model| model.parse().unwrap()).collect(),
             model_ids: BTreeMap::from([("claude-x".to_owned(), "vendor.claude-x-v1:0".to_owned())]),
+            tests: Vec::new(),
         }
     }
 

@@ -289,6 +289,7 @@ mod tests {
             base_url: None,
             models: Vec::new(),
             model_ids: BTreeMap::new(),
+            tests: Vec::new(),
         };
         let providers = [
             provider("keyed", &[CredentialKind::OAuthGrant, CredentialKind::ApiKey]),

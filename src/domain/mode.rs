@@ -148,6 +148,14 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
+    /// All of them.
+    pub const ALL: [CredentialKind; 4] = [
+        CredentialKind::OAuthGrant,
+        CredentialKind::ApiKey,
+        CredentialKind::Aws,
+        CredentialKind::BedrockBearer,
+    ];
+
     /// The name in tables, keys and the journal.
     pub const fn name(self) -> &'static str {
         match self {

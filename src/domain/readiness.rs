@@ -57,9 +57,13 @@ pub fn readiness(kind: CredentialKind, health: Health) -> Readiness {
     match health {
         Health::Ok | Health::Expiring | Health::Refreshing => Readiness::Ready,
         Health::Ambiguous => Readiness::Fault(Reason::RefreshAmbiguous),
-        Health::Quarantined | Health::ReauthRequired if grant => Readiness::Connect(Reason::ReauthRequired),
+        Health::Quarantined | Health::ReauthRequired | Health::GrantLost if grant => {
+            Readiness::Connect(Reason::ReauthRequired)
+        }
         Health::Expired => Readiness::Fault(Reason::KeyExpired),
-        Health::Quarantined | Health::ReauthRequired => Readiness::Fault(Reason::CredentialUnusable),
+        Health::Quarantined | Health::ReauthRequired | Health::GrantLost => {
+            Readiness::Fault(Reason::CredentialUnusable)
+        }
     }
 }
 
@@ -73,6 +77,7 @@ mod tests {
         assert_eq!(readiness(grant, Health::Ok), Readiness::Ready);
         let dead = readiness(grant, Health::ReauthRequired);
         assert_eq!(dead, Readiness::Connect(Reason::ReauthRequired));
+        assert_eq!(readiness(grant, Health::GrantLost), dead);
         let unconnected = Readiness::of(AuthMode::OAuth, Condition::Unconnected);
         assert_eq!(unconnected, Readiness::Connect(Reason::ConnectAccount));
         assert!(unconnected.is_for_members());

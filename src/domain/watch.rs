@@ -241,12 +241,11 @@ impl Notice {
 
 /// The credential's health as far as its state tells, without the passing ups and downs of refreshing it.
 fn trouble(credential: &Credential) -> Health {
-    match &credential.rotation.phase {
+    let phase = &credential.rotation.phase;
+    match phase {
         Phase::Claimed { sent, .. } | Phase::Staged { sent } if sent.unanswered > 0 => Health::Ambiguous,
-        Phase::Live { .. } | Phase::Claimed { .. } | Phase::Staged { .. } => Health::Ok,
-        Phase::Ambiguous { .. } => Health::Ambiguous,
-        Phase::Quarantined { .. } => Health::Quarantined,
-        Phase::Dead { .. } => Health::ReauthRequired,
+        Phase::Claimed { .. } | Phase::Staged { .. } => Health::Ok,
+        _ => phase.health().unwrap_or(Health::Ok),
     }
 }
 

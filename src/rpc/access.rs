@@ -127,7 +127,9 @@ table! {
         humans(ADMINS_AND_OWNERS) => SetCredential ImportGrant RemoveCredential;
         // Not members: what a subscription is used for beyond its usual is the org's to answer for.
         ADMIN => SetParallelism;
-        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials;
+        row(Some(READERS_AND_OWNERS), of(Group::Credentials), false) => DescribeCredential GetCredential ListCredentials
+            GetCredentialStatus ListCredentialStatuses;
+        row(Some(ADMINS_AND_OWNERS), of(Group::Credentials), false) => TestCredential;
     }
     "credbroker.v1.AccountService" {
         row(Some(ADMINS_AND_OWNERS), of(Group::Accounts), false) => BeginConnection CompleteConnection RetryConnection

@@ -174,6 +174,7 @@ pub(super) fn health(health: Health) -> i32 {
         Health::Quarantined => proto::CredentialHealth::Quarantined,
         Health::ReauthRequired => proto::CredentialHealth::ReauthRequired,
         Health::Expired => proto::CredentialHealth::Expired,
+        Health::GrantLost => proto::CredentialHealth::GrantLost,
     }) as i32
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::{caller, credential, pairs, secret_text, time, timestamp};
+use super::credential_status;
 use super::status::status;
 use crate::domain::credential::Credential;
 use crate::domain::lineage::{Fingerprint, Link};
@@ -26,7 +27,7 @@ impl CredentialService {
         let last_error = self.0.last_error(stored).await.map_err(status)?;
         let parallelism = self.0.parallelism(stored).await.map_err(status)?;
         Ok(proto::Credential {
-            last_error,
+            last_error: last_error.message,
             parallelism: parallelism.map(of_parallelism),
             ..self.shown(stored)
         })
@@ -213,6 +214,20 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         }))
     }
 
+    async fn get_credential_status(
+        &self,
+        request: Request<proto::GetCredentialStatusRequest>,
+    ) -> Result<Response<proto::GetCredentialStatusResponse>, Status> {
+        credential_status::get(&self.0, &request).await
+    }
+
+    async fn list_credential_statuses(
+        &self,
+        request: Request<proto::ListCredentialStatusesRequest>,
+    ) -> Result<Response<proto::ListCredentialStatusesResponse>, Status> {
+        credential_status::list(&self.0, &request).await
+    }
+
     async fn remove_credential(
         &self,
         request: Request<proto::RemoveCredentialRequest>,
@@ -239,5 +254,19 @@ impl proto::credential_service_server::CredentialService for CredentialService {
         Ok(Response::new(proto::SetParallelismResponse {
             credential: Some(self.shown_by_itself(&stored).await?),
         }))
+    }
+
+    async fn test_credential(
+        &self,
+        request: Request<proto::TestCredentialRequest>,
+    ) -> Result<Response<proto::TestCredentialResponse>, Status> {
+        let caller = caller(&request)?;
+        let message = request.get_ref();
+        let tested = self
+            .0
+            .test_credential(&caller, &message.org, &message.credential)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(super::credential_test::answer(tested)))
     }
 }

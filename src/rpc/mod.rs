@@ -13,6 +13,8 @@ mod billing;
 mod broker;
 mod connectors;
 mod convert;
+mod credential_status;
+mod credential_test;
 mod credentials;
 mod decision;
 mod directory;

@@ -1,8 +1,11 @@
 //! Stored credentials: keys that are set, grants that are taken over.
 
+mod dependents;
 mod describe;
 mod import;
+mod reported;
 mod set;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use crate::domain::actor::Caller;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::journal::{Action, Record};
+use crate::domain::key_test::Checked;
 use crate::domain::mode::CredentialKind;
 use crate::domain::owner::Owner;
 use crate::domain::parallelism::Parallel;
@@ -26,12 +30,15 @@ use crate::domain::secret::{AccessToken, RefreshToken, Secret};
 use crate::domain::time::Time;
 use crate::domain::watch::{Ended, Notice};
 use crate::store::keys;
-use crate::store::model::{AwsSecret, CredentialSecret, Mark, Pointer, StagedAnswer};
+use crate::store::model::{AwsSecret, CredentialSecret, Mark, Pointer, Reported, StagedAnswer};
 use crate::store::record::{Changes, Stored};
 use crate::upstream::connector::Connector;
+pub(super) use dependents::Counted;
 pub use describe::{Dependent, Described};
 pub use import::ImportGrant;
+pub use reported::LastError;
 pub use set::{KeyInput, SetKey};
+pub use status::{CredentialStatus, StatusFilter};
 
 /// Whose a credential is, as a request says it.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +205,9 @@ impl Broker {
         // An exchange of what was there before has lost its claim; its answer is of no use.
         changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
+        changes = changes.delete::<Reported>(&keys::reported(org, id));
+        // What was found out about the secret before.
+        changes = changes.delete::<Checked>(&keys::checked(org, id));
         if before.is_some() && kind == CredentialKind::OAuthGrant {
             let forced = Forced::connected(credential.rotation.generation, now);
             changes = changes.put(&keys::forced(org, id), &forced);
@@ -311,16 +321,20 @@ impl Broker {
             .delete::<Mark>(&keys::exchange(org, id))
             .delete::<Forced>(&keys::forced(org, id))
             .delete::<Parallel>(&keys::parallel(org, id))
+            .delete::<Reported>(&keys::reported(org, id))
+            .delete::<Checked>(&keys::checked(org, id))
             .delete::<Pointer>(&slot);
         Ok(forgotten(&self.records, changes, &stored.value).await?)
     }
 
     /// The credential's health now.
     pub fn health(&self, credential: &Credential) -> Health {
+        credential.health(self.now(), self.lead(credential))
+    }
+
+    /// How long before its expiry a credential is refreshed.
+    fn lead(&self, credential: &Credential) -> Duration {
         let connector = self.connectors.get(&credential.connector);
-        credential.health(
-            self.now(),
-            connector.map_or(Duration::ZERO, |connector| connector.lead),
-        )
+        connector.map_or(Duration::ZERO, |connector| connector.lead)
     }
 }

@@ -14,6 +14,7 @@ mod billing;
 mod chance;
 mod connections;
 mod connectors;
+mod credential_test;
 mod credentials;
 mod denials;
 mod directory;
@@ -52,6 +53,7 @@ mod roles;
 mod scope;
 mod sign_in;
 mod spend;
+mod stock;
 mod streams;
 mod sweep;
 mod tasks;
@@ -82,6 +84,7 @@ use crate::store::record::Records;
 use crate::upstream::TokenEndpoint;
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::HttpTokenEndpoint;
+use crate::upstream::key_test::KeyTester;
 use crate::upstream::oidc::Issuers;
 use crate::upstream::probe::Prober;
 
@@ -106,7 +109,10 @@ pub use connections::{
 pub use connectors::{
     ConnectorDetail, Discovered, EndpointKind, EndpointView, PasteCode, Redirect, RedirectKind, Sharing,
 };
-pub use credentials::{Dependent, Described, ImportGrant, KeyInput, OwnerRef, SetKey};
+pub use credential_test::{RejectedToken, Tested};
+pub use credentials::{
+    CredentialStatus, Dependent, Described, ImportGrant, KeyInput, LastError, OwnerRef, SetKey, StatusFilter,
+};
 pub use denials::RefusedRequest;
 pub use directory::{Change, IdentityLink, LinkIdentities, LinkOutcome, NewNamed};
 pub use disconnect::{Disconnect, Disconnected};
@@ -222,6 +228,8 @@ pub struct Parts {
     pub issuers: Arc<Issuers>,
     /// Whether model servers are there.
     pub prober: Arc<Prober>,
+    /// Whether providers take credentials.
+    pub tester: Arc<KeyTester>,
     /// Times and limits.
     pub settings: Settings,
     /// What proxy grants are made and checked with.
@@ -242,6 +250,8 @@ pub struct Broker {
     oauth: Arc<HttpTokenEndpoint>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
+    tester: Arc<KeyTester>,
+    tests: credential_test::Tests,
     settings: Arc<ArcSwap<Settings>>,
     chance: chance::Chance,
     refresher: Arc<Refresher>,
@@ -267,6 +277,8 @@ pub struct Broker {
     spend: spend::Projection,
     grant_key: GrantKey,
     configured_keys: ArcSwap<ConfiguredKeys>,
+    dependents: credentials::Counted,
+    stock: stock::Stock,
 }
 
 impl Broker {
@@ -314,6 +326,8 @@ impl Broker {
             oauth: parts.oauth,
             issuers: parts.issuers,
             prober: parts.prober,
+            tester: parts.tester,
+            tests: credential_test::Tests::default(),
             settings,
             chance,
             refresher,
@@ -338,6 +352,8 @@ impl Broker {
             spend: spend::Projection::default(),
             grant_key: parts.grant_key,
             configured_keys: ArcSwap::default(),
+            dependents: credentials::Counted::default(),
+            stock: stock::Stock::default(),
         }))
     }
 

@@ -114,6 +114,7 @@ impl Broker {
             connected_agents: self.connections.agents(),
             journal_position: self.journal.tip().borrow().0,
             scheduled_ahead: self.refresher.scheduled_ahead(),
+            credentials_counted_ago: self.credentials_counted_ago(),
             pending_revocations,
         })
     }

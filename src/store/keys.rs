@@ -37,6 +37,8 @@
 //!   revocation-secret/<revocation>         the tokens that it has still to revoke
 //!   revocation-of/<credential>             the revocation of what a credential had
 //!   credential-lineage/<credential>        the generations that it has had
+//!   credential-reported/<credential>       the last report that its provider rejects a key
+//!   checked/<credential>                   what the last test of it found out
 //!   grant/<fingerprint>                    the credential that has, or had, this refresh token
 //!   parallel/<credential>                  how many leases may stand on it at once, and which have a place
 //!   credential-slot/<owner><provider>\0<kind>[\0<executor>]

@@ -4,6 +4,8 @@
 //! decodes them with today's tables.
 
 mod parallelism;
+mod checked;
+mod reported;
 mod revocation;
 
 use minicbor::bytes::{ByteArray, ByteVec};
@@ -36,6 +38,7 @@ use crate::domain::secret::{
 };
 use crate::domain::task::{Capacity, Task};
 
+pub use reported::Reported;
 pub use revocation::{KeptToken, RevocationDue, RevocationSecret};
 
 /// The CA: certificates and the keys that sign.

@@ -28,6 +28,9 @@ pub enum BadBaseUrl {
     /// A path cannot be appended to it.
     #[error("has a query or a fragment; remove it")]
     Parts,
+    /// What would not be sent.
+    #[error("has a fragment; remove it")]
+    Fragment,
     /// What is sent would travel in clear.
     #[error("is plain http to another machine; use https")]
     PlainHttp,
@@ -54,7 +57,27 @@ pub fn checked_provider_url(text: &str) -> Result<String, BadBaseUrl> {
     checked_base_url(text)
 }
 
+/// Whether a request may be sent to `text`, which may have a query; plain http is for this machine only.
+pub fn check_request_url(text: &str) -> Result<(), BadBaseUrl> {
+    let url = parsed(text)?;
+    if url.fragment().is_some() {
+        return Err(BadBaseUrl::Fragment);
+    }
+    if url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) {
+        return Err(BadBaseUrl::PlainHttp);
+    }
+    Ok(())
+}
+
 pub(super) fn parse(text: &str) -> Result<Url, BadBaseUrl> {
+    let url = parsed(text)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(BadBaseUrl::Parts);
+    }
+    Ok(url)
+}
+
+fn parsed(text: &str) -> Result<Url, BadBaseUrl> {
     if text.len() > MAX_BASE_URL {
         return Err(BadBaseUrl::TooLong);
     }
@@ -68,9 +91,6 @@ pub(super) fn parse(text: &str) -> Result<Url, BadBaseUrl> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(BadBaseUrl::UserInfo);
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(BadBaseUrl::Parts);
     }
     Ok(url)
 }
@@ -116,6 +136,22 @@ mod tests {
             (&grows, BadBaseUrl::TooLong),
         ] {
             assert_eq!(checked_base_url(text), Err(fault), "{text}");
+        }
+    }
+
+    // req: C4 C8
+    #[test]
+    fn a_request_may_have_a_query_and_goes_in_clear_to_this_machine_only() {
+        for (text, told) in [
+            ("https://h.example/v1?limit=1", Ok(())),
+            ("http://127.0.0.1:1/?A=b", Ok(())),
+            ("https://h.example/#x", Err(BadBaseUrl::Fragment)),
+            ("http://h.example/", Err(BadBaseUrl::PlainHttp)),
+            ("https://u:p@h.example/", Err(BadBaseUrl::UserInfo)),
+            ("https://{region}.h.example/", Err(BadBaseUrl::NotAUrl)),
+            ("/v1/models", Err(BadBaseUrl::NotAUrl)),
+        ] {
+            assert_eq!(check_request_url(text), told, "{text}");
         }
     }
 

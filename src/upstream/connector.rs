@@ -119,6 +119,8 @@ pub struct Connector {
     pub lead: Duration,
     /// Whose its grants may be.
     pub sharing: Sharing,
+    /// What takes an access token and shows that it works; what is set wins over the issuer's userinfo endpoint.
+    pub test_url: Option<Url>,
     /// What an answer tells of the account.
     pub account: Vec<AccountFact>,
     /// Where all this is from.

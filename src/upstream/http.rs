@@ -10,7 +10,7 @@ mod client_secret;
 mod flows;
 mod message;
 mod request;
-mod retry_after;
+pub(super) mod retry_after;
 
 use std::sync::Arc;
 use std::time::Duration;

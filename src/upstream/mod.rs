@@ -9,6 +9,7 @@ pub mod base_url;
 pub mod connector;
 pub mod discovery;
 pub mod http;
+pub mod key_test;
 pub mod oauth;
 pub mod oidc;
 pub mod probe;

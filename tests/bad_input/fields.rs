@@ -274,6 +274,16 @@ fn credentials() -> Vec<Call> {
             => "INVALID_ARGUMENT" "access_token_expire_time";
         "GetCredential": GetCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "DescribeCredential": DescribeCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
+        "GetCredentialStatus": GetCredentialStatusRequest { org: org() } => "INVALID_ARGUMENT" "credential";
+        "ListCredentialStatuses": ListCredentialStatusesRequest { org: org(), health: vec![0] }
+            => "INVALID_ARGUMENT" "health";
+        "ListCredentialStatuses": ListCredentialStatusesRequest { org: org(), health: vec![1; 17] }
+            => "INVALID_ARGUMENT" "health";
+        "ListCredentialStatuses": ListCredentialStatusesRequest { org: org(), member: s("?") }
+            => "INVALID_ARGUMENT" "member";
+        "ListCredentialStatuses": ListCredentialStatusesRequest { org: org(), page_token: s("first") }
+            => "INVALID_ARGUMENT" "page_token";
+        "TestCredential": TestCredentialRequest { org: org() } => "INVALID_ARGUMENT" "credential";
         "RemoveCredential": RemoveCredentialRequest { org: org(), credential: s("crd_x") }
             => "INVALID_ARGUMENT" "credential";
         "SetParallelism": SetParallelismRequest { org: org(), credential: s("crd_x"), parallelism: 3 }

@@ -150,6 +150,8 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "CredentialService/GetCredential": GetCredentialRequest { org: own(), credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: r().org, credential: r().credential }
         "CredentialService/DescribeCredential": DescribeCredentialRequest { org: own(), credential: r().credential }
+        "CredentialService/TestCredential": TestCredentialRequest { org: r().org, credential: r().credential }
+        "CredentialService/TestCredential": TestCredentialRequest { org: own(), credential: r().credential }
         "AccountService/BeginConnection": BeginConnectionRequest { org: r().org, connector: named("demo") }
         "AccountService/BeginConnection": BeginConnectionRequest {
             org: own(), connector: named("demo"), member: r().member }
@@ -170,6 +172,10 @@ fn naming(their: &Refs, own_task: &str) -> Vec<(&'static str, Vec<u8>)> {
         "AccountService/GetRevocation": GetRevocationRequest { org: own(), revocation: r().revocation }
         "AccountService/ListRevocations": ListRevocationsRequest { org: r().org }
         "CredentialService/ListCredentials": ListCredentialsRequest { org: r().org }
+        "CredentialService/GetCredentialStatus": GetCredentialStatusRequest { org: r().org, credential: r().credential }
+        "CredentialService/GetCredentialStatus": GetCredentialStatusRequest { org: own(), credential: r().credential }
+        "CredentialService/ListCredentialStatuses": ListCredentialStatusesRequest { org: r().org }
+        "CredentialService/ListCredentialStatuses": ListCredentialStatusesRequest { org: own(), member: r().member }
         "ApprovalService/RequestApproval": RequestApprovalRequest {
             org: r().org, task: named(own_task), project: named(PROJECT), environment: named(ENVIRONMENT), capability: any() }
         "ApprovalService/RequestApproval": RequestApprovalRequest {
@@ -344,6 +350,8 @@ async fn an_operator_cannot_mix_two_orgs() {
             org: org(), credential: theirs.credential.clone() }
         "CredentialService/SetParallelism": SetParallelismRequest {
             org: org(), credential: theirs.credential.clone(), parallelism: 5 }
+        "CredentialService/TestCredential": TestCredentialRequest {
+            org: org(), credential: theirs.credential.clone() }
         "DirectoryService/CreateEnvironment": CreateEnvironmentRequest {
             org: org(), project: theirs.project.clone(), name: "mixed".to_owned() }
         "DirectoryService/UpdateProject": UpdateProjectRequest {

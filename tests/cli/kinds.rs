@@ -188,3 +188,53 @@ async fn identities_are_linked_from_a_file() {
         .await
         .bad(78, &["missing"]);
 }
+
+// req: C4
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_tested_a_line_each_and_the_exit_code_tells() {
+    // Nobody listens there.
+    let registry = "[providers.openai.test.api-key]\nurl = \"http://127.0.0.1:1/v1/models\"\n";
+    let scene = Scene::bare(Options {
+        registry: registry.to_owned(),
+        ..Options::default()
+    })
+    .await;
+    scene.broker.prepare().await;
+    let set = "credential set --org-owned -o json --provider";
+    let key = "sk-proj-a-key-with-enough-letters";
+    let dead = scene.run_with(&format!("{set} openai"), key).await.json();
+    let none = scene
+        .run_with(&format!("{set} demo"), "a-key-of-demo")
+        .await
+        .json();
+    let (dead, none) = (dead["id"].as_str().unwrap(), none["id"].as_str().unwrap());
+
+    let ended = scene.run("credential test --all").await;
+    assert_eq!(ended.code, Some(69), "{}{}", ended.out, ended.err);
+    let lines: Vec<_> = ended.out.lines().collect();
+    assert_eq!(lines.len(), 2, "{}{}", ended.out, ended.err);
+    let line = |id: &str| lines.iter().find(|line| line.contains(id)).unwrap().to_string();
+    assert!(
+        line(dead).starts_with("unreachable  "),
+        "{}{}",
+        ended.out,
+        ended.err
+    );
+    assert!(
+        line(none).starts_with("untestable   "),
+        "{}{}",
+        ended.out,
+        ended.err
+    );
+    assert!(!ended.out.contains(key) && !ended.err.contains(key));
+
+    let ended = scene.run(&format!("credential test {none}")).await;
+    assert_eq!(ended.code, Some(1), "{}{}", ended.out, ended.err);
+    let ended = scene.run("credential test --all --member alex -o json").await;
+    assert_eq!(ended.json(), json!([]));
+    let ended = scene.run(&format!("credential test {dead} -o json")).await;
+    assert_eq!(ended.code, Some(69));
+    let told: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(told[0]["outcome"], "unreachable");
+    assert_eq!(scene.run("credential test").await.code, Some(64));
+}

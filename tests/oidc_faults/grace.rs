@@ -152,7 +152,7 @@ async fn a_grace_window_that_the_provider_does_not_keep_saves_nothing() {
 async fn proves_the_grant_dead_and_heals(scene: &Scene) {
     scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;
     scene.provider_saw(3, 1, 1).await;
-    scene.shown(CredentialHealth::ReauthRequired, REFUSED).await;
+    scene.shown(CredentialHealth::GrantLost, REFUSED).await;
     scene.reconnect().await;
     scene.all_get(4).await;
     scene.provider_saw(1, 0, 0).await;

@@ -192,7 +192,7 @@ async fn is_proven_dead_and_heals(scene: &Scene, operator: &Caller, member: &Mem
         (false, 2, 1, 1)
     );
     let (health, said) = scene.shown(operator, member).await;
-    assert_eq!(health, CredentialHealth::ReauthRequired);
+    assert_eq!(health, CredentialHealth::GrantLost);
     assert!(said.contains(REFUSED), "{said}");
     let ended = exchanges(operator, &member.credential).await;
     assert_eq!(

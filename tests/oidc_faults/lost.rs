@@ -28,8 +28,8 @@ async fn loses_the_grant_and_heals(scene: &Scene, fault: Fault, said: &str) {
     scene.clock.advance(REST);
     scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;
     scene.provider_saw(3, 1, 1).await;
-    scene.shown(CredentialHealth::ReauthRequired, REFUSED).await;
-    hears_of(&mut watch, &scene.credential, CredentialHealth::ReauthRequired).await;
+    scene.shown(CredentialHealth::GrantLost, REFUSED).await;
+    hears_of(&mut watch, &scene.credential, CredentialHealth::GrantLost).await;
     // What is proven needs no further proof.
     scene.clock.advance(LIFE);
     scene.all_are_told_to_sign_in_again(ANSWER_LOST).await;

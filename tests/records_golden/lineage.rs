@@ -1,9 +1,11 @@
-//! Where grants come from, and what reports of rejections have done to them.
+//! Where grants come from, what reports of rejections have done to them, and what tests of credentials found.
 
+use credbroker::domain::key_test::{Checked, Verdict};
 use credbroker::domain::lease::Holder;
 use credbroker::domain::lineage::{Fingerprint, Lineage, Link, Origin};
 use credbroker::domain::rejection::{Failing, Forced, Share, Window};
 use credbroker::domain::rotation::Fence;
+use credbroker::store::model::Reported;
 
 use super::bytes::{check, older};
 use super::{at, id};
@@ -52,4 +54,35 @@ fn forced_rotations() {
         ..forced
     };
     check("forced-2", &forced, &[4]);
+}
+
+#[test]
+fn the_last_report_of_a_key() {
+    for (name, by) in [
+        ("reported", Some(Holder::Agent(id(3)))),
+        ("reported-tested", None),
+    ] {
+        let value = Reported {
+            generation: 2,
+            at: at(7),
+            by,
+            message: "invalid x-api-key".to_owned(),
+        };
+        check(name, &value, &[2]);
+    }
+}
+
+#[test]
+fn what_tests_of_credentials_found() {
+    for outcome in Verdict::ALL {
+        let value = Checked {
+            at: at(30),
+            generation: 3,
+            outcome,
+            status: 401,
+            message: "because".to_owned(),
+            facts: vec![("label".to_owned(), "value".to_owned())],
+        };
+        check(&format!("checked-{}", outcome.name()), &value, &[]);
+    }
 }

@@ -157,6 +157,9 @@ impl Bench {
             prober: credbroker::upstream::probe::Prober::new(&[], clock.clone())
                 .unwrap()
                 .into(),
+            tester: credbroker::upstream::key_test::KeyTester::new(clock.clone())
+                .unwrap()
+                .into(),
             endpoint: endpoint.clone(),
             oauth: HttpTokenEndpoint::new(&HttpOptions::default(), clock.clone())
                 .unwrap()

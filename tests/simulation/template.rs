@@ -26,6 +26,7 @@ use credbroker::store::seal::{LocalMasterKey, Sealer};
 use credbroker::store::{Meta, StoreError};
 use credbroker::upstream::connector::load::Connectors;
 use credbroker::upstream::http::{HttpOptions, HttpTokenEndpoint};
+use credbroker::upstream::key_test::KeyTester;
 use credbroker::upstream::oidc::Issuers;
 use credbroker::upstream::probe::Prober;
 
@@ -65,6 +66,7 @@ struct Immutable {
     registry: Arc<Registry>,
     issuers: Arc<Issuers>,
     prober: Arc<Prober>,
+    tester: Arc<KeyTester>,
     oauth: Arc<HttpTokenEndpoint>,
 }
 
@@ -138,6 +140,7 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
         registry,
         issuers,
         prober,
+        tester,
         oauth,
     } = shared.clone();
     let weather = world.with(|state| state.weather);
@@ -155,6 +158,7 @@ fn broker(shared: &Immutable, sealer: &Arc<Sealer>, world: &Arc<World>, journal:
         oauth,
         issuers,
         prober,
+        tester,
         settings: settings(weather.forced),
         grant_key: GrantKey::new(&Secret::new(vec![7; 32])),
         jitter: Arc::new(move || chance.with(|state| state.dice.fraction())),
@@ -185,7 +189,8 @@ async fn make() -> Template {
         oauth: HttpTokenEndpoint::new(&HttpOptions::default(), Arc::clone(&clock) as Arc<_>)
             .unwrap()
             .into(),
-        prober: Prober::new(&[], clock).unwrap().into(),
+        prober: Prober::new(&[], clock.clone()).unwrap().into(),
+        tester: KeyTester::new(clock).unwrap().into(),
     };
     let state = schedule::state(0, Weather::calm(), false, Vec::new(), Vec::new(), 0);
     let world = World::new(Disk::default(), Arc::clone(&sealer), state);

@@ -226,7 +226,7 @@ async fn a_grant_that_needs_a_person_is_told_and_so_is_that_it_has_got_one() {
     // The answer was lost, and the provider had rotated: sent again, the token is a replay.
     scene.clock.advance(Duration::from_secs(10));
     scene.resolve().await.unwrap_err();
-    assert_eq!(health(&mut watch).await, CredentialHealth::ReauthRequired);
+    assert_eq!(health(&mut watch).await, CredentialHealth::GrantLost);
     scene
         .operator
         .import_grant(ORG, MEMBER, &scene.provider.mint())

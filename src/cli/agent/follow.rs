@@ -43,7 +43,8 @@ pub enum Seen {
 /// Follows events, as one caller.
 pub struct Follower {
     connection: ConnectionArgs,
-    identity: IdentityArgs,
+    /// `None`: as whom the connection names, whatever identity there is.
+    identity: Option<IdentityArgs>,
     cursor: String,
     stream: Option<Streaming<proto::WatchResponse>>,
     silence: Duration,
@@ -116,6 +117,15 @@ impl Pauses {
 impl Follower {
     /// Goes on after `cursor`; empty: begins now.
     pub fn new(connection: ConnectionArgs, identity: IdentityArgs, cursor: String) -> Self {
+        Self::acting(connection, Some(identity), cursor)
+    }
+
+    /// Begins now, as the actor whose token the connection names.
+    pub fn of_token(connection: ConnectionArgs) -> Self {
+        Self::acting(connection, None, String::new())
+    }
+
+    fn acting(connection: ConnectionArgs, identity: Option<IdentityArgs>, cursor: String) -> Self {
         Self {
             connection,
             identity,
@@ -170,7 +180,10 @@ impl Follower {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let session = super::open(&self.connection, &self.identity).await?;
+                let session = match &self.identity {
+                    Some(identity) => super::open(&self.connection, identity).await?,
+                    None => Session::open(&self.connection).await?,
+                };
                 let stream = open(&session, &self.cursor).await?;
                 self.stream.insert(stream)
             }

@@ -2,6 +2,8 @@
 
 mod describe;
 mod key;
+pub mod status;
+mod test;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{pages, print_named, print_named_list};
 use crate::cli::client::Session;
+use crate::cli::context::ConnectionArgs;
 use crate::cli::error::Failure;
 use crate::cli::render::{self, Field, ListArgs, Resource, ShowArgs, enum_name};
 use crate::cli::{input, key_value, owner_field, owner_reference};
@@ -73,6 +76,12 @@ pub enum Action {
         #[command(flatten)]
         show: ShowArgs,
     },
+    /// Show how credentials stand, the worst first; with --watch, live.
+    Status(status::StatusArgs),
+    /// Test credentials with a small authenticated request to their providers.
+    ///
+    /// Exit code 0: all work; 1: at least one does not; 69: what does not could not be asked now.
+    Test(test::TestArgs),
     /// Remove a credential and its secret, from the broker only.
     ///
     /// Nothing is told to the provider: a key goes on working there, and so do the tokens of a grant until they expire.
@@ -114,7 +123,7 @@ pub struct ImportArgs {
 }
 
 /// Runs the command.
-pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
+pub async fn run(connection: &ConnectionArgs, session: &Session, action: Action) -> Result<(), Failure> {
     let mut credentials = session.credentials();
     let failed = |status| session.failure(status);
     let org = session.org()?;
@@ -164,6 +173,8 @@ pub async fn run(session: &Session, action: Action) -> Result<(), Failure> {
             let answer = credentials.set_parallelism(request).await.map_err(failed)?;
             print_named(session, answer.into_inner().credential, show).await
         }
+        Action::Status(args) => status::run(connection, session, org, args).await,
+        Action::Test(args) => test::run(session, args).await,
         Action::Remove { credential, yes } => {
             let consequence = format!(
                 "This removes {credential} and its secret from the broker: tasks that use it stop working. Nothing is \

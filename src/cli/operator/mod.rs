@@ -60,6 +60,11 @@ impl<A: Subcommand> Noun<A> {
         &self.action
     }
 
+    /// How it connects.
+    pub fn connection(&self) -> &ConnectionArgs {
+        &self.connection
+    }
+
     /// Connects, and hands out what is to be done.
     pub async fn open(self) -> Result<(Session, A), Failure> {
         Ok((Session::open(&self.connection).await?, self.action))

@@ -1,7 +1,7 @@
 //! What can be wrong with the registry, told with the file, the key and the remedy.
 
 use crate::domain::matrix::MalformedPattern;
-use crate::domain::mode::AuthMode;
+use crate::domain::mode::{AuthMode, CredentialKind};
 use crate::domain::name::MalformedName;
 use crate::domain::pool::PoolFault;
 use crate::upstream::base_url::BadBaseUrl;
@@ -100,6 +100,36 @@ pub enum RegistryFault {
          calls it so"
     )]
     UnknownModel(String),
+    /// A test of what the provider does not take.
+    #[error("{} is not among the provider's kinds; add it there, or remove the test", .0.name())]
+    TestOfOtherKind(CredentialKind),
+    /// A way of presenting that does not go with the kind.
+    #[error(
+        "{auth:?} does not go with the kind {}; write {}", .kind.name(),
+        if *.kind == CredentialKind::Aws { "\"sigv4\"" } else { "\"bearer\", \"x-api-key\" or \"x-goog-api-key\"" }
+    )]
+    BadPresentation {
+        /// The kind.
+        kind: CredentialKind,
+        /// What was written.
+        auth: String,
+    },
+    /// A region in the address of what has none.
+    #[error("a credential of kind {} has no region; write the host without {{region}}", .0.name())]
+    NoRegion(CredentialKind),
+    /// A header that a test may not send.
+    #[error(
+        "is no header that a test may send: credentials and what the broker says of itself are not set here; remove it"
+    )]
+    BadHeader,
+    /// No status of HTTP.
+    #[error("{0} is no status of HTTP; write 100 to 599")]
+    BadStatus(u16),
+    /// What no answer can mean.
+    #[error(
+        "there is no {0:?}; an answer means works, rejected, not-permitted, limited, billing, unreachable or unclear"
+    )]
+    UnknownMeaning(String),
     /// The defaults of the pools.
     #[error("{0}")]
     Pools(PoolFault),

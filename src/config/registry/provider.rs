@@ -7,6 +7,7 @@ use toml::Table;
 
 use super::check::{count, name, text};
 use super::fault::{RegistryError, RegistryFault, error, form};
+use super::key_test::key_test;
 use crate::domain::executor::{Expectation, Provider};
 use crate::domain::key_shape::{Alphabet, KeyShape, KeyUse};
 use crate::domain::mode::CredentialKind;
@@ -27,6 +28,8 @@ struct Raw {
     model_ids: BTreeMap<String, String>,
     #[serde(default)]
     key_shapes: Vec<RawShape>,
+    #[serde(default)]
+    test: BTreeMap<String, Table>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -114,6 +117,15 @@ pub(super) fn provider(
         text(file, || at("key_shapes.prefix"), &shape.prefix)?;
         shapes.push(key_shape(called, shape));
     }
+    let tests = raw.test.into_iter().map(|(kind, table)| {
+        let place = at(&format!("test.{kind}"));
+        let kind = kind_of(&kind).ok_or_else(|| error(file, &place, RegistryFault::UnknownKind(kind)))?;
+        if !kinds.contains(&kind) {
+            return Err(error(file, place, RegistryFault::TestOfOtherKind(kind)));
+        }
+        Ok((kind, key_test(file, &place, kind, table)?))
+    });
+    let tests = tests.collect::<Result<_, _>>()?;
     let provider = Provider {
         name,
         title: raw.title,
@@ -122,6 +134,7 @@ pub(super) fn provider(
         base_url,
         models,
         model_ids: raw.model_ids,
+        tests,
     };
     Ok((provider, shapes))
 }

@@ -333,3 +333,116 @@ fn errors_name_the_file_the_key_and_the_remedy() {
         assert!(message.contains(told), "{text}: {message}");
     }
 }
+
+// req: C4
+#[test]
+fn what_is_wrong_with_a_test_of_credentials_is_told_with_its_key() {
+    let mine = "[providers.mine]\ntitle = \"Mine\"\nkinds = [\"api-key\", \"bedrock-bearer\"]\n";
+    for (table, key, told) in [
+        (
+            "[providers.mine.test.aws]\nurl = \"https://h.example/\"\nauth = \"sigv4\"",
+            "test.aws",
+            "not among",
+        ),
+        (
+            "[providers.mine.test.keys]\nurl = \"https://h.example/\"\nauth = \"bearer\"",
+            "test.keys",
+            "no kind",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"http://h.example/\"\nauth = \"bearer\"",
+            "test.api-key.url",
+            "https",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"/v1\"\nauth = \"bearer\"",
+            "test.api-key.url",
+            "https",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"https://{region}.h.example/\"\nauth = \"bearer\"",
+            "test.api-key.url",
+            "no region",
+        ),
+        (
+            "[providers.mine.test.bedrock-bearer]\nurl = \"https://{region}.h.example/\"\nauth = \"bearer\"\n\
+             regional_urls = { cn- = \"http://h.example/\" }",
+            "test.bedrock-bearer.regional_urls.\"cn-\"",
+            "https",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"https://h.example/\"\nauth = \"sigv4\"",
+            "test.api-key.auth",
+            "bearer",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"https://h.example/\"\nauth = \"bearer\"\n\
+             headers = { Authorization = \"x\" }",
+            "test.api-key.headers.\"Authorization\"",
+            "remove it",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"https://h.example/\"\nauth = \"bearer\"\n\
+             answers = [{ status = 700, means = \"works\" }]",
+            "test.api-key.answers",
+            "700",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"https://h.example/\"\nauth = \"bearer\"\n\
+             answers = [{ status = 400, means = \"untestable\" }]",
+            "test.api-key.answers",
+            "untestable",
+        ),
+        (
+            "[providers.mine.test.api-key]\nurl = \"https://h.example/\"",
+            "test.api-key",
+            "auth",
+        ),
+    ] {
+        let text = format!("{mine}{table}\n");
+        let extra = Extra {
+            file: "mine.toml",
+            text: &text,
+        };
+        let error = load(&[extra]).unwrap_err();
+        assert_eq!(
+            (error.file.as_str(), error.key),
+            ("mine.toml", format!("providers.mine.{key}")),
+            "{table}"
+        );
+        assert!(error.fault.to_string().contains(told), "{table}: {}", error.fault);
+    }
+}
+
+// req: C4
+#[test]
+fn shipped_tests_are_those_of_documents_and_one_key_of_them_can_be_replaced() {
+    use crate::domain::key_test::Presentation;
+    use crate::domain::mode::CredentialKind;
+    let over = "[providers.anthropic.test.api-key]\nurl = \"https://gateway.example/v1/models\"\n";
+    let registry = load(&[Extra {
+        file: "mine.toml",
+        text: over,
+    }])
+    .unwrap();
+    let test = |provider: &str, kind| registry.provider(provider).unwrap().test(kind).cloned();
+    let anthropic = test("anthropic", CredentialKind::ApiKey).unwrap();
+    assert_eq!(anthropic.url, "https://gateway.example/v1/models");
+    assert_eq!(
+        anthropic.headers,
+        [("anthropic-version".to_owned(), "2023-06-01".to_owned())]
+    );
+    assert_eq!(anthropic.auth, Presentation::Header("x-api-key"));
+    // No document says how a subscription's token is tested.
+    assert_eq!(test("anthropic", CredentialKind::OAuthGrant), None);
+    let aws = test("bedrock", CredentialKind::Aws).unwrap();
+    for (region, host) in [
+        ("us-gov-west-1", "https://sts.us-gov-west-1.amazonaws.com/?"),
+        ("cn-north-1", "https://sts.cn-north-1.amazonaws.com.cn/?"),
+    ] {
+        assert!(aws.url_in(region).starts_with(host));
+    }
+    for provider in ["openai", "google"] {
+        assert!(test(provider, CredentialKind::ApiKey).is_some(), "{provider}");
+    }
+}

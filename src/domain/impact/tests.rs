@@ -39,6 +39,7 @@ fn registry() -> Registry {
         base_url: None,
         models: Vec::new(),
         model_ids: BTreeMap::new(),
+        tests: Vec::new(),
     });
     Registry::new([executor], providers, KeyShapes::default(), Pools::sample())
 }

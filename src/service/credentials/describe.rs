@@ -15,7 +15,7 @@ use crate::store::{MAX_SCAN, keys};
 
 /// The most dependents told, and the most leases looked through for them.
 const MAX_TOLD: usize = 1_000;
-const MAX_SCANNED: usize = 50_000;
+pub(super) const MAX_SCANNED: usize = 50_000;
 
 /// A credential with all that is known of it.
 pub struct Described {

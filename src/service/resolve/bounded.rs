@@ -7,7 +7,6 @@
 use super::replace::RefreshInput;
 use crate::domain::credential::{Credential, Health};
 use crate::domain::lease::Lease;
-use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::rejection::Row;
@@ -18,7 +17,7 @@ impl Broker {
     pub(super) fn is_settled(&self, credential: &Credential) -> bool {
         matches!(
             self.health(credential),
-            Health::Quarantined | Health::ReauthRequired
+            Health::Quarantined | Health::ReauthRequired | Health::GrantLost
         )
     }
 
@@ -66,7 +65,7 @@ impl Broker {
 
     /// The provider's last message, where there is one: what the caller says it was told, and what the token endpoint told the broker
     /// where something was not well. The caller's part is quoted to that caller and goes nowhere else: it is
-    /// neither stored nor journaled nor logged.
+    /// neither journaled nor logged, and stored only with a key that it speaks of.
     pub(super) async fn said(
         &self,
         credential: &Credential,
@@ -82,27 +81,6 @@ impl Broker {
             (false, true) => Some(reported),
             (true, false) => Some(told.to_owned()),
             (false, false) => Some(format!("{reported} (its token endpoint: {told})")),
-        })
-    }
-
-    /// What is not well with a credential, as people are told: the provider's last message, or who reports that it
-    /// rejects each new token; empty while all is well.
-    pub async fn last_error(&self, credential: &Credential) -> Result<String, Refusal> {
-        let message = credential.rotation.message();
-        if !message.is_empty() || credential.kind != CredentialKind::OAuthGrant {
-            return Ok(message.to_owned());
-        }
-        let forced = self.refresher.forced(credential.org, credential.id).await?;
-        let holders: Vec<_> = forced
-            .failing(self.now())
-            .map(|failing| failing.holder.to_string())
-            .collect();
-        Ok(match holders.as_slice() {
-            [] => String::new(),
-            holders => format!(
-                "each new token was rejected, as reported by {}",
-                holders.join(", ")
-            ),
         })
     }
 }

@@ -52,8 +52,8 @@ pub struct Refreshed {
     pub position: Position,
 }
 
-/// The longest message taken, in bytes. It is neither stored nor journaled nor logged: a caller's text may quote the
-/// credential. Where it is told, redacted, it is told to that caller in that answer.
+/// The longest message taken, in bytes. It is neither journaled nor logged: a caller's text may quote the credential.
+/// It is told, redacted, to that caller in that answer; of a key it is kept so too, for whoever has to replace it.
 const MAX_MESSAGE: usize = 8_192;
 /// How often a replacement is sought that does not change at the same moment, and when to report again after that.
 const ROUNDS: usize = 2;
@@ -139,6 +139,9 @@ impl Broker {
         if rejected == current {
             if credential.kind != CredentialKind::OAuthGrant {
                 let said = self.said(&credential, input).await?;
+                let by = Some(lease.value.holder);
+                self.keep_report(&credential, by, said.as_deref().unwrap_or_default())
+                    .await;
                 let refusal = Refusal::new(
                     Reason::ReauthRequired,
                     "the provider rejects the stored key, and a key cannot be refreshed: store a new one",

@@ -267,7 +267,7 @@ impl Step {
 }
 
 /// The key that an error names.
-fn unhex(text: &str) -> Option<Key> {
+pub(super) fn unhex(text: &str) -> Option<Key> {
     let digits: Vec<u8> = text
         .chars()
         .map(|c| c.to_digit(16)?.try_into().ok())

@@ -27,9 +27,19 @@ pub fn credential_answer(org: OrgId, id: CredentialId) -> Key {
     of(org, "credential-answer", &[id.as_bytes()])
 }
 
+/// What the last test of a credential found out.
+pub fn checked(org: OrgId, id: CredentialId) -> Key {
+    of(org, "checked", &[id.as_bytes()])
+}
+
 /// What reports of rejections have done to a credential.
 pub fn forced(org: OrgId, id: CredentialId) -> Key {
     of(org, "forced", &[id.as_bytes()])
+}
+
+/// The last report that the provider rejects a key.
+pub fn reported(org: OrgId, id: CredentialId) -> Key {
+    of(org, "credential-reported", &[id.as_bytes()])
 }
 
 /// The rotations that somebody has forced.

@@ -135,6 +135,7 @@ impl Checker<'_> {
                 .transpose()?,
             lead: self.seconds("lead_seconds", raw.lead_seconds)?,
             sharing: raw.sharing,
+            test_url: checker.optional("test_url", raw.test_url.as_deref())?,
             account: raw.account.clone(),
             sources: raw.sources.clone(),
             hosts,

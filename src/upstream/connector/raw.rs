@@ -80,6 +80,7 @@ raw! {
     grace_seconds: Option<u64> = optional,
     lead_seconds: u64 = required,
     sharing: Sharing = required,
+    test_url: Option<String> = optional,
     account: Vec<AccountFact> = required,
     sources: Vec<String> = required,
 }

@@ -21,6 +21,7 @@ pub(super) struct Document {
     authorization_endpoint: Option<String>,
     revocation_endpoint: Option<String>,
     device_authorization_endpoint: Option<String>,
+    userinfo_endpoint: Option<String>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     code_challenge_methods_supported: Option<Vec<String>>,
 }
@@ -36,6 +37,8 @@ pub struct Metadata {
     pub revoke: Option<Url>,
     /// The device authorization endpoint.
     pub device: Option<Url>,
+    /// The userinfo endpoint (OpenID Connect Discovery section 3).
+    pub userinfo: Option<Url>,
     /// `token_endpoint_auth_methods_supported`; `None`: it does not say.
     pub auth_methods: Option<Vec<String>>,
     /// `code_challenge_methods_supported`; `None`: it does not say.
@@ -105,6 +108,11 @@ impl Metadata {
                 "device_authorization_endpoint",
                 connector.device_authorization_url.is_some(),
                 &document.device_authorization_endpoint,
+            ),
+            userinfo: optional(
+                "userinfo_endpoint",
+                connector.test_url.is_some(),
+                &document.userinfo_endpoint,
             ),
             token,
             auth_methods: listed(document.token_endpoint_auth_methods_supported),

@@ -10,7 +10,7 @@ use crate::domain::time::Time;
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// How long to wait, at most a day; `None` where it is not said or not understood.
-pub(super) fn parse(headers: &HeaderMap, now: Time) -> Option<Duration> {
+pub(in crate::upstream) fn parse(headers: &HeaderMap, now: Time) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // Too many digits to parse is a long wait, not none.
