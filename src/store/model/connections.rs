@@ -18,8 +18,8 @@ pub struct ConnectionSecret {
 }
 
 records! {
-    Connection, 1, large: true;
-    ConnectionSecret, 1, large: true, cache: false;
+    Connection, 1;
+    ConnectionSecret, 1, cache: false;
     Begun, 1, cache: false;
 }
 
