@@ -203,7 +203,9 @@ impl Broker {
                 .await?;
         }
         // An exchange of what was there before has lost its claim; its answer is of no use.
-        changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
+        if before.is_some() {
+            changes = changes.delete::<StagedAnswer>(&keys::credential_answer(org, id));
+        }
         changes = changes.delete::<Mark>(&keys::exchange(org, id));
         changes = changes.delete::<Reported>(&keys::reported(org, id));
         // What was found out about the secret before.

@@ -51,11 +51,11 @@ impl Server {
         };
         let state = asked.state.clone();
         let said = match form.get("allow") {
-            Some("yes") => {
+            Some(_) => {
                 self.sign_ins(|all| all.allow(asked, code.clone(), self.clock.wall()));
                 ("code", code)
             }
-            _ => ("error", "access_denied".to_owned()),
+            None => ("error", "access_denied".to_owned()),
         };
         to.query_pairs_mut().extend_pairs([said, ("state", state)]);
         let mut away = page(StatusCode::SEE_OTHER, "Going back.", "");
@@ -174,7 +174,7 @@ impl Server {
         };
         let (code, allowed) = (
             form.get("user_code").unwrap_or_default(),
-            form.get("allow") == Some("yes"),
+            form.get("allow").is_some(),
         );
         match self.sign_ins(|all| all.enter(code, allowed, self.clock.wall())) {
             true if allowed => page(StatusCode::OK, "Done here. You can close this page.", ""),
@@ -227,8 +227,8 @@ impl Server {
     }
 }
 
-const BUTTONS: &str = "<p><button name=\"allow\" value=\"yes\">Allow</button> \
-                       <button name=\"allow\" value=\"no\">Deny</button></p>";
+const BUTTONS: &str = "<p><input type=\"submit\" name=\"allow\" value=\"Allow\"> \
+                       <input type=\"submit\" name=\"deny\" value=\"Deny\"></p>";
 
 /// A form with hidden fields and the two buttons.
 fn buttons(action: &str, fields: &[(&str, &str)]) -> String {

@@ -27,6 +27,11 @@ pub struct ListedArgs {
     list: ListArgs,
 }
 
+/// The reason of an account whose grant is lost.
+const REAUTH: &str = "REAUTH_REQUIRED";
+/// How many ways people are shown for one reason; programs get all.
+const SHOWN: usize = 6;
+
 /// How an agent program stands with whoever is asked about; the better the earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
@@ -204,18 +209,6 @@ impl Row {
         self.account.as_ref()?.credential.as_ref()
     }
 
-    /// What the reader does about it.
-    fn to_do(&self) -> String {
-        match (&self.way, self.state) {
-            (Some(way), State::Connect) if way.reason == "REAUTH_REQUIRED" => {
-                format!("sign in again: {}", self.command)
-            }
-            (Some(_), State::Connect) => self.command.clone(),
-            (None, _) => "ask an admin".to_owned(),
-            _ => String::new(),
-        }
-    }
-
     fn object(&self) -> Value {
         let way = self.way.clone().unwrap_or_default();
         let health = enum_name(way.health().as_str_name(), "CREDENTIAL_HEALTH_");
@@ -246,20 +239,14 @@ impl Row {
 
     fn faults(&self) -> impl Iterator<Item = &proto::ExecutorWay> {
         let ways = self.executor.ways.iter();
-        ways.filter(|way| State::of(way) == State::Unavailable)
+        // What only another kind of task can use is no fault of this list.
+        ways.filter(|way| State::of(way) == State::Unavailable && way.fault != "caller")
     }
 }
 
 fn table(rows: &[Row], now: Time) -> String {
     let mut table = render::new_table();
-    table.set_header([
-        "EXECUTOR",
-        "STATE",
-        "BY",
-        "CREDENTIAL",
-        "TOKEN EXPIRES",
-        "WHAT TO DO",
-    ]);
+    table.set_header(["EXECUTOR", "STATE", "BY", "TOKEN EXPIRES", "CREDENTIAL"]);
     for row in rows {
         let mut state = Cell::new(row.state.name()).fg(row.state.color());
         if row.state == State::Connect {
@@ -271,33 +258,68 @@ fn table(rows: &[Row], now: Time) -> String {
             Cell::new(plain(&row.executor.name)),
             state,
             Cell::new(plain(&row.by())),
-            Cell::new(plain(credential)),
             Cell::new(expires.cell(now)),
-            Cell::new(plain(&row.to_do())),
+            Cell::new(plain(credential)),
         ]);
     }
-    let listed = render::finish(table);
-    match faults(rows) {
-        faults if faults.is_empty() => listed,
-        faults => format!("{listed}\nWhat does not work, and what to do:\n{faults}"),
-    }
-}
-
-/// What is missing elsewhere than at members' accounts. Members are told only what they can mend.
-fn faults(rows: &[Row]) -> String {
-    let mut table = render::new_table();
-    let mut any = false;
-    for row in rows {
-        for way in row.faults() {
-            any = true;
-            let mode = enum_name(way.mode().as_str_name(), "AUTH_MODE_");
-            table.add_row([
-                plain(&row.executor.name),
-                plain(&format!("{} {mode}", way.provider)),
-                plain(&way.reason),
-                plain(&way.remedy),
-            ]);
+    let mut listed = render::finish(table);
+    for (heading, told) in [
+        ("To connect what is missing:", to_connect(rows)),
+        ("What does not work, and what to do:", faults(rows)),
+    ] {
+        if !told.is_empty() {
+            listed.push_str(&format!("\n{heading}\n{told}"));
         }
     }
-    if any { render::finish(table) } else { String::new() }
+    listed
+}
+
+/// Each command once, on a line of its own to be copied, with what it is for.
+fn to_connect(rows: &[Row]) -> String {
+    let mut commands: Vec<(&str, Vec<String>)> = Vec::new();
+    for row in rows.iter().filter(|row| row.state == State::Connect) {
+        let again = row.way.as_ref().is_some_and(|way| way.reason == REAUTH);
+        let executor = match again {
+            true => format!("{}: sign in again", row.executor.name),
+            false => row.executor.name.clone(),
+        };
+        match commands.iter_mut().find(|(command, _)| *command == row.command) {
+            Some((_, executors)) => executors.push(executor),
+            None => commands.push((&row.command, vec![executor])),
+        }
+    }
+    let line = |(command, executors): &(&str, Vec<String>)| {
+        format!("  {}    # {}\n", plain(command), plain(&executors.join(", ")))
+    };
+    commands.iter().map(line).collect()
+}
+
+/// What is missing elsewhere than at the member's account, each reason with the ways that it stops. Members are told
+/// only what they can mend.
+fn faults(rows: &[Row]) -> String {
+    let mut reasons: Vec<(&proto::ExecutorWay, Vec<String>)> = Vec::new();
+    for (row, way) in rows
+        .iter()
+        .flat_map(|row| row.faults().map(move |way| (row, way)))
+    {
+        let mode = enum_name(way.mode().as_str_name(), "AUTH_MODE_");
+        let stopped = plain(&format!("{} by {} {mode}", row.executor.name, way.provider));
+        match reasons.iter_mut().find(|(first, _)| first.reason == way.reason) {
+            // A provider may take keys of several kinds.
+            Some((_, ways)) if ways.last() == Some(&stopped) => {}
+            Some((_, ways)) => ways.push(stopped),
+            None => reasons.push((way, vec![stopped])),
+        }
+    }
+    let mut told = String::new();
+    for (way, mut stopped) in reasons {
+        let more = stopped.len().saturating_sub(SHOWN);
+        stopped.truncate(SHOWN);
+        if more > 0 {
+            stopped.push(format!("{more} more"));
+        }
+        let (reason, remedy) = (plain(&way.reason), plain(&way.remedy));
+        told.push_str(&format!("  {reason}: {}\n    {remedy}\n", stopped.join(", ")));
+    }
+    told
 }

@@ -19,7 +19,7 @@ impl Walk<'_> {
             .unwrap_or_default();
         let (id, connector) = (&connection.id, &connection.connector);
         self.dialog.tell(&format!(
-            "Connecting an account by {connector}: {id}, to be done {left}."
+            "Connecting an account of {connector}: {id}, given up {left}."
         ));
         if connection.state() != Waiting {
             return false;

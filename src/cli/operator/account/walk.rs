@@ -246,7 +246,9 @@ impl Walk<'_> {
     /// A code was not taken, and there may be another.
     fn refused(&mut self, failure: &Failure) {
         self.dialog.tell(&format!("Not taken: {}", failure.what));
-        for why in failure.why.iter().chain(&failure.remedy) {
+        // What the field is called in the API, and where errors are explained, is of no help here.
+        let beside = |why: &&String| !why.starts_with("field: ") && !why.starts_with("see ");
+        for why in failure.why.iter().filter(beside).chain(&failure.remedy) {
             self.dialog.tell(&format!("  {why}"));
         }
     }
