@@ -287,8 +287,5 @@ async fn a_grant_that_was_rotated_many_times_can_be_removed() {
     };
     let mut credentials = scene.operator.credentials();
     credentials.remove_credential(request).await.unwrap();
-    assert_eq!(
-        reason(&scene.resolve().await.unwrap_err()),
-        "NO_CREDENTIAL_CONFIGURED"
-    );
+    assert_eq!(reason(&scene.resolve().await.unwrap_err()), "CONNECT_ACCOUNT");
 }

@@ -54,6 +54,9 @@ pub(super) fn descended(
 
 /// Adds to `changes` that a grant goes, with what is kept of its generations. A refresh token that another credential
 /// has by now stays that one's.
+///
+/// The places are not guarded one by one: nobody else takes one while the credential is there, which the commit is
+/// guarded by, and twice as many operations would not fit into it.
 pub(super) async fn forgotten(
     records: &Records,
     mut changes: Changes,
@@ -63,8 +66,8 @@ pub(super) async fn forgotten(
     for refresh in lineage(records, credential).await?.refreshes() {
         let place = keys::grant(org, refresh);
         let pointer = records.get::<Pointer>(&place).await?;
-        if let Some(pointer) = pointer.filter(|pointer| *pointer.value.id == *id.as_bytes()) {
-            changes = changes.at(&place, pointer.revision).delete::<Pointer>(&place);
+        if pointer.is_some_and(|pointer| *pointer.value.id == *id.as_bytes()) {
+            changes = changes.delete::<Pointer>(&place);
         }
     }
     Ok(changes.delete::<Lineage>(&keys::credential_lineage(org, id)))
