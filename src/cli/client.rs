@@ -406,11 +406,6 @@ impl Session {
         self.org.clone().unwrap_or_default()
     }
 
-    /// Streams about a connection.
-    pub fn account_watches(&self) -> proto::account_service_client::AccountServiceClient<Transport> {
-        proto::account_service_client::AccountServiceClient::new(self.streams.clone())
-    }
-
     /// Streams of events.
     pub fn watches(&self) -> proto::watch_service_client::WatchServiceClient<Transport> {
         proto::watch_service_client::WatchServiceClient::new(self.streams.clone())

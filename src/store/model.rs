@@ -3,8 +3,8 @@
 //! Field numbers are for good. `tests/golden` holds the bytes of each record as first released; a test
 //! decodes them with today's tables.
 
-mod parallelism;
 mod checked;
+mod parallelism;
 mod reported;
 mod revocation;
 
