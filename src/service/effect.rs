@@ -128,6 +128,8 @@ fn must_not_fail(action: Action) -> bool {
             | Action::LockCreate
             | Action::MemberRemove
             | Action::ManagedKeyRemove
+            | Action::ConnectionCancel
+            | Action::ConnectionFail
     )
 }
 

@@ -183,3 +183,21 @@ async fn a_sign_in_lasts_over_a_restart() {
     scene.complete(&begun, &address).await.unwrap();
     assert_eq!(scene.account().await.as_deref(), Some("maria"));
 }
+
+// req: A7
+#[tokio::test]
+async fn the_answer_of_another_server_is_not_taken() {
+    let scene = Scene::start().await;
+    let begun = scene.begin(ConnectionFlow::Loopback).await.unwrap();
+    let address = scene.sign_in(&begun, "maria").await;
+    let issuer = scene.server.issuer();
+    let encoded: String = form_urlencoded::byte_serialize(issuer.as_bytes()).collect();
+    assert!(
+        address.contains(&format!("iss={encoded}")),
+        "the server says who it is: {address}"
+    );
+    let other = address.replace(&encoded, "http%3A%2F%2Fevil.test");
+    let refused = scene.complete(&begun, &other).await.unwrap_err();
+    assert_eq!(reason(&refused), "CONNECTION_MISMATCH");
+    scene.complete(&begun, &address).await.unwrap();
+}

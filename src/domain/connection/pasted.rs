@@ -11,6 +11,8 @@ pub struct Pasted {
     pub code: Secret<AuthorizationCode>,
     /// The state that came with it.
     pub state: Option<Secret<AuthorizationState>>,
+    /// Which issuer says that it is its answer (RFC 9207 section 2); `None`: it does not say.
+    pub issuer: Option<String>,
 }
 
 /// Why nothing can be made of it.
@@ -51,22 +53,27 @@ pub fn pasted(text: &Secret<AuthorizationCode>) -> Result<Pasted, Unreadable> {
         text.get(..scheme.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     });
-    let (code, state) = if is_address { address(&text)? } else { bare(&text) };
+    let (code, state, issuer) = if is_address { address(&text)? } else { bare(&text) };
     if code.is_empty() {
         return Err(Unreadable::Empty);
     }
     Ok(Pasted {
         code,
         state: state.filter(|state| !state.is_empty()),
+        issuer,
     })
 }
 
-type Parts = (Secret<AuthorizationCode>, Option<Secret<AuthorizationState>>);
+type Parts = (
+    Secret<AuthorizationCode>,
+    Option<Secret<AuthorizationState>>,
+    Option<String>,
+);
 
 fn bare(text: &str) -> Parts {
     match text.split_once('#') {
-        Some((code, state)) => (code.to_owned().into(), Some(state.to_owned().into())),
-        None => (text.to_owned().into(), None),
+        Some((code, state)) => (code.to_owned().into(), Some(state.to_owned().into()), None),
+        None => (text.to_owned().into(), None, None),
     }
 }
 
@@ -92,5 +99,5 @@ fn address(text: &str) -> Result<Parts, Unreadable> {
     if !code.chars().all(|c| c.is_ascii_graphic()) {
         return Err(Unreadable::Characters);
     }
-    Ok((code.into(), field("state").map(Secret::from)))
+    Ok((code.into(), field("state").map(Secret::from), field("iss")))
 }

@@ -88,6 +88,14 @@ impl Broker {
                     (None, "") => None,
                     (None, said) => Some(state(said.as_bytes())),
                 };
+                // Another server's code is not for this one's token endpoint (RFC 9207 section 2.4).
+                let issuer = &self.connector(&connection.connector)?.issuer;
+                if let (Some(said), Some(known)) = (&pasted.issuer, issuer)
+                    && said != known
+                {
+                    let what = "this is the answer of another provider";
+                    return Err(self.mismatched(caller, connection, what).await);
+                }
                 (pasted.code, bound)
             }
             Err(Unreadable::Refused {

@@ -30,6 +30,8 @@ use crate::upstream::oauth::{DeviceFault, DeviceGrant, DevicePoll};
 const SLOWER: Duration = Duration::from_secs(5);
 /// The longest pause after a server could not be reached.
 const LONGEST: Duration = Duration::from_secs(60);
+/// The longest pause that a server gets by asking for it (RFC 9110 section 10.2.3).
+const LONGEST_REST: Duration = Duration::from_secs(300);
 
 impl Broker {
     /// Has the server begin its device flow, and begins to wait for the member.
@@ -197,7 +199,9 @@ impl Broker {
         match classify_device(connector, status, retry_after, &body) {
             DeviceAnswer::Pending => Ok(Polled::Again),
             DeviceAnswer::SlowDown => Ok(Polled::Slower),
-            DeviceAnswer::NotProcessed { .. } | DeviceAnswer::Ambiguous { .. } => Ok(Polled::Missed),
+            DeviceAnswer::NotProcessed { retry_after, .. } | DeviceAnswer::Ambiguous { retry_after, .. } => {
+                Ok(retry_after.map_or(Polled::Missed, Polled::Rest))
+            }
             DeviceAnswer::Granted => {
                 let answer = StagedAnswer {
                     fence: u64::from(now.attempt),
@@ -279,13 +283,14 @@ async fn poll(broker: Weak<Broker>, connection: &Arc<Connection>, mut changed: R
     let Flow::Device { interval, .. } = connection.flow else {
         return;
     };
-    let (mut pace, mut failures) = (interval, 0_u32);
+    let (mut pace, mut failures, mut rest) = (interval, 0_u32, Duration::ZERO);
     while let Some(left) = broker
         .upgrade()
         .map(|broker| connection.expires.since(broker.now()))
     {
         let slower = 2_u32.saturating_pow(failures.min(8));
         let pause = pace.saturating_mul(slower).min(pace.max(LONGEST));
+        let pause = pause.max(std::mem::take(&mut rest));
         tokio::select! {
             () = tokio::time::sleep(pause.min(left)) => {}
             // It was given up, or begun anew. The broker may have gone as well.
@@ -301,6 +306,10 @@ async fn poll(broker: Weak<Broker>, connection: &Arc<Connection>, mut changed: R
                 pace += SLOWER;
             }
             Ok(Polled::Missed) => failures += 1,
+            Ok(Polled::Rest(wanted)) => {
+                failures += 1;
+                rest = wanted.min(LONGEST_REST);
+            }
             Ok(Polled::Ended) => return,
             Err(refusal) => {
                 tracing::warn!(connection = %connection.id, %refusal, "a device flow was not asked for");
@@ -320,6 +329,8 @@ enum Polled {
     Slower,
     /// It could not be asked.
     Missed,
+    /// It could not be asked, and the server wants to be left alone for so long.
+    Rest(Duration),
     /// There is nothing to ask for any more.
     Ended,
 }

@@ -85,7 +85,9 @@ impl Broker {
                 .await?;
             scanned += rows.len();
             for (_, lease) in rows.iter().filter(|(_, lease)| lease.value.stands(now)) {
-                if let Some(credential) = lease.value.credential {
+                if let Some(credential) = lease.value.credential
+                    && self.is_standing(&lease.value).await?
+                {
                     *by_credential.entry(credential).or_insert(0) += 1;
                 }
             }
