@@ -23,7 +23,7 @@ use super::Broker;
 use super::page::{Page, PageRequest};
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
-use crate::domain::connection::{Connection, Event, Unfit};
+use crate::domain::connection::{Beginner, Connection, Event, Unfit};
 use crate::domain::id::{ConnectionId, OrgId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
@@ -187,6 +187,13 @@ impl Broker {
         let stored = self.connection(place.id(), parse_id("connection", id)?).await?;
         place.admit("connection", None, Some(stored.value.member))?;
         Ok((place, stored))
+    }
+
+    /// Whether the caller is told where to sign in and with what: whoever began it, and the member. Others who see the
+    /// connection could sign in there as themselves, and would have connected their account to the member.
+    pub fn may_sign_in(&self, caller: &Caller, connection: &Connection) -> bool {
+        let me = caller.member_of(connection.org);
+        me == Some(connection.member) || Beginner::of(caller.shown(), me) == Some(connection.by)
     }
 
     /// How a connection stands now.
