@@ -20,10 +20,10 @@ mod device;
 mod faults;
 #[path = "support/faulty_proxy.rs"]
 mod faulty_proxy;
-#[path = "support/oidc.rs"]
-mod oidc;
 #[path = "connect/scene.rs"]
 mod scene;
 mod support;
 #[path = "support/web.rs"]
 mod web;
+
+use support::oidc;

@@ -12,8 +12,6 @@ mod fake;
 mod grants;
 #[path = "credential_test/keys.rs"]
 mod keys;
-#[path = "support/oidc.rs"]
-mod oidc;
 #[path = "support/python.rs"]
 mod python;
 mod support;
@@ -124,3 +122,5 @@ fn tests_in(records: &[proto::JournalRecord]) -> Vec<&proto::JournalRecord> {
     let tests = records.iter().filter(|record| record.action == "credential.test");
     tests.collect()
 }
+
+use support::oidc;

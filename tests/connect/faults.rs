@@ -1,13 +1,17 @@
 //! What is lost on the way to the server and back, and what comes too late.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use credbroker::proto::{self, ConnectionFlow, ConnectionState};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::faulty_proxy::{Fault, FaultyProxy};
 use crate::oidc::OidcServer;
 use crate::scene::{PATIENCE, Scene};
 use crate::support::broker::ORG;
+use crate::support::clock::MovedClock;
 use crate::support::reason;
 
 async fn behind_a_proxy() -> (Scene, FaultyProxy) {
@@ -135,4 +139,31 @@ async fn an_exchange_goes_on_when_its_caller_hangs_up() {
         .await
         .expect("it was not connected");
     assert_eq!(scene.account().await.as_deref(), Some("maria"));
+}
+
+// req: A7 C3
+#[tokio::test]
+async fn what_is_told_after_the_time_is_over_ends_it_and_leaves_no_place_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token_url = format!("http://{}/token", listener.local_addr().unwrap());
+    let clock = Arc::new(MovedClock::default());
+    let server = OidcServer::start().await;
+    let scene = Scene::at(server, &token_url, Some(Arc::clone(&clock))).await;
+    let begun = scene.begin(ConnectionFlow::Loopback).await.unwrap();
+    let address = scene.sign_in(&begun, "maria").await;
+    // Not processed, says the provider, when nobody may hand the code over any more.
+    let (completed, ()) = tokio::join!(scene.complete(&begun, &address), async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        clock.advance(Duration::from_secs(11 * 60));
+        let busy = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        stream.write_all(busy).await.unwrap();
+    });
+    assert_eq!(reason(&completed.unwrap_err()), "CONNECTION_UNAVAILABLE");
+    assert_eq!(scene.get(&begun).await.state(), ConnectionState::Expired);
+    assert_eq!(
+        scene.retry(&begun).await.unwrap().state(),
+        ConnectionState::Waiting
+    );
 }

@@ -1,5 +1,6 @@
 //! A broker whose members sign in at a real server, and what they see of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use credbroker::proto::watch_connection_response::Event;
@@ -10,6 +11,7 @@ use tonic::Status;
 use crate::oidc::OidcServer;
 use crate::support::broker::{MEMBER, ORG, connector};
 use crate::support::client::secret;
+use crate::support::clock::MovedClock;
 use crate::support::{Caller, Options, TestBroker};
 use crate::web::Browser;
 
@@ -44,8 +46,14 @@ impl Scene {
 
     /// With another token endpoint than the server's own.
     pub async fn with(server: OidcServer, token_url: &str) -> Self {
+        Self::at(server, token_url, None).await
+    }
+
+    /// With a clock that the test moves.
+    pub async fn at(server: OidcServer, token_url: &str, clock: Option<Arc<MovedClock>>) -> Self {
         let options = Options {
             connectors: connector(token_url, "credbroker-cli", &keys(&server)),
+            clock: clock.map(|clock| clock as _),
             ..Options::default()
         };
         let broker = TestBroker::start_with(options).await;
