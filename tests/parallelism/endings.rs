@@ -128,9 +128,9 @@ async fn an_expired_api_key_frees_its_places_at_once() {
     let automation = scene.broker.caller(Some(&token)).await;
     let task = scene.operator.make_task(ORG, MEMBER).await;
     automation.resolve(&task).await.unwrap();
-    scene.clock.advance(Duration::from_secs(595));
+    scene.clock.advance(Duration::from_secs(500));
     assert_eq!(scene.standing().await, (1, 3));
-    scene.clock.advance(Duration::from_secs(10));
+    scene.clock.advance(Duration::from_secs(110));
     assert_eq!(scene.standing().await, (0, 3));
     let described = scene.operator.described(ORG, &scene.credential).await;
     assert_eq!(described.dependents.len(), 0);
