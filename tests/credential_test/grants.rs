@@ -264,7 +264,13 @@ async fn an_issuer_that_cannot_be_asked_is_no_verdict() {
         ..Options::default()
     })
     .await;
-    let id = import(&scene.operator, "an-access-token-0123456789", "a-refresh-token-0123456789", &[]).await;
+    let id = import(
+        &scene.operator,
+        "an-access-token-0123456789",
+        "a-refresh-token-0123456789",
+        &[],
+    )
+    .await;
     let told = scene.test(&id).await;
     assert_eq!((told.outcome(), told.host.as_str()), (Outcome::Unreachable, ""));
     assert!(!told.message.is_empty());
