@@ -294,10 +294,15 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
+    /// Whether the token, or the one before it, may be good at `now`.
+    pub fn is_live(&self, now: Time) -> bool {
+        self.revoked.is_none() && now < self.expires
+    }
+
     /// Whether `presented` is a token of this key that is good at `now`; if so until when, and the key of the
     /// client certificate that it has to come with. Each token comes with the certificate it was issued with.
     pub fn admit(&self, presented: &TokenHash, now: Time) -> Option<(Time, Option<KeyFingerprint>)> {
-        if self.revoked.is_some() || now >= self.expires {
+        if !self.is_live(now) {
             return None;
         }
         if self.token.matches(presented) {

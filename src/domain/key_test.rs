@@ -174,8 +174,32 @@ pub struct Checked {
     pub status: u16,
     /// The provider's message, or why there is none; redacted, and empty where all is well.
     pub message: String,
-    /// What the provider told beside it: limits and consumption, and of AWS keys whose they are. No secrets.
+    /// What the provider told beside it: limits and consumption, and of AWS keys whose they are. No secrets. Kept from
+    /// the test before where this one told neither them nor whether the credential works.
     pub facts: Vec<(String, String)>,
+    /// When the facts were told; `None`: at `at`.
+    pub facts_at: Option<Time>,
+}
+
+impl Checked {
+    /// When the facts were told.
+    pub fn facts_told(&self) -> Time {
+        self.facts_at.unwrap_or(self.at)
+    }
+
+    /// Takes over the facts of the test before, where this one says nothing in their place.
+    #[must_use]
+    pub fn after(self, before: Option<&Checked>) -> Checked {
+        let settled = matches!(self.outcome, Verdict::Works | Verdict::Rejected);
+        match before.filter(|before| before.generation == self.generation) {
+            Some(before) if !settled && self.facts.is_empty() && !before.facts.is_empty() => Checked {
+                facts: before.facts.clone(),
+                facts_at: Some(before.facts_told()),
+                ..self
+            },
+            _ => self,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn shown(found: &CredentialStatus) -> proto::CredentialStatus {
         consumption: figures.iter().map(figure).collect(),
         consumption_time: tested
             .filter(|_| !figures.is_empty())
-            .map(|tested| timestamp(tested.at)),
+            .map(|tested| timestamp(tested.facts_told())),
         dependents: found.dependents,
         dependents_truncated: found.more_dependents,
         cause: phase.cause().unwrap_or_default().to_owned(),

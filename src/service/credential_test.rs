@@ -27,7 +27,7 @@ use crate::domain::secret::Secret;
 use crate::store::model::CredentialSecret;
 use crate::upstream::key_test::{Presented, Told};
 pub(super) use pace::Tests;
-use pace::{Held, REMEMBERED, is_recent};
+use pace::{Held, is_recent, remembered_for};
 
 /// What came of a test.
 #[derive(Clone, Debug)]
@@ -63,8 +63,8 @@ pub struct RejectedToken {
 
 /// Why a test could not be finished.
 enum Unfinished {
-    /// Nothing tests it.
-    Untestable(String),
+    /// Nothing was sent: nothing tests it, or where to is not known for now.
+    Unsent(Verdict, String),
     Refused(Refusal),
 }
 
@@ -121,8 +121,11 @@ impl Broker {
             // A newer secret has not been tested.
             let same = self.credential(credential.org, credential.id).await?;
             let same = same.value.rotation.generation == last.checked.generation;
-            if same && is_recent(*since, self.clock.monotonic(), REMEMBERED) {
+            let now = self.clock.monotonic();
+            if same && is_recent(*since, now, remembered_for(last)) {
+                let passed = now.saturating_sub(*since);
                 return Ok(Tested {
+                    retry_after: last.retry_after.map(|after| after.saturating_sub(passed)),
                     remembered: true,
                     ..last.clone()
                 });
@@ -167,22 +170,29 @@ impl Broker {
         let tested = match self.try_test(org, id, by, record).await {
             Ok(run) => self.found(run).await?,
             Err(Unfinished::Refused(refusal)) => return Err(refusal),
-            Err(Unfinished::Untestable(why)) => return self.untestable(org, id, why).await,
+            Err(Unfinished::Unsent(outcome, why)) => return self.unsent(org, id, outcome, why).await,
         };
         *held = Some((self.clock.monotonic(), tested.clone()));
         Ok(tested)
     }
 
-    async fn untestable(&self, org: OrgId, id: CredentialId, message: String) -> Result<Tested, Refusal> {
+    async fn unsent(
+        &self,
+        org: OrgId,
+        id: CredentialId,
+        outcome: Verdict,
+        message: String,
+    ) -> Result<Tested, Refusal> {
         let credential = self.credential(org, id).await?.value;
         Ok(Tested {
             checked: Checked {
                 at: self.now(),
                 generation: credential.rotation.generation,
-                outcome: Verdict::Untestable,
+                outcome,
                 status: 0,
                 message,
                 facts: Vec::new(),
+                facts_at: None,
             },
             retry_after: None,
             host: String::new(),
@@ -285,9 +295,8 @@ impl Broker {
         let listed = provider.and_then(|provider| provider.test(credential.kind));
         let nothing = |why: &str| {
             let (provider, kind) = (&credential.provider, credential.kind.name());
-            Unfinished::Untestable(format!(
-                "{provider} has no test for credentials of kind {kind}{why}"
-            ))
+            let why = format!("{provider} has no test for credentials of kind {kind}{why}");
+            Unfinished::Unsent(Verdict::Untestable, why)
         };
         if credential.kind != CredentialKind::OAuthGrant {
             return listed.cloned().ok_or_else(|| nothing(""));
@@ -310,7 +319,7 @@ impl Broker {
             (true, Some(_)) => {
                 let ready = self.endpoint.ready(connector).await;
                 match (self.endpoint.discovered(connector).metadata, ready) {
-                    (None, Err(why)) => return Err(Unfinished::Untestable(why)),
+                    (None, Err(why)) => return Err(Unfinished::Unsent(Verdict::Unreachable, why)),
                     // Where it cannot be asked again, what is known serves.
                     (metadata, _) => metadata.and_then(|metadata| metadata.userinfo.clone()),
                 }

@@ -81,10 +81,12 @@ impl Broker {
     /// Whether a lease is good for anything still. What ends its holder, task or member ends it for good, whether its
     /// own record says so by then or not. A lock ends nothing: once it is lifted, the lease goes on.
     pub(super) async fn is_standing(&self, lease: &Lease) -> Result<bool, Refusal> {
+        Ok(lease.stands(self.now()) && self.is_held(lease).await?)
+    }
+
+    /// Whether holder, task and member of a lease are what they have to be for it to stand.
+    pub(super) async fn is_held(&self, lease: &Lease) -> Result<bool, Refusal> {
         let (org, now) = (lease.org, self.now());
-        if !lease.stands(now) {
-            return Ok(false);
-        }
         let held = match lease.holder {
             Holder::Agent(id) => {
                 let agent = self.records.get::<Agent>(&keys::agent(org, id)).await?;
@@ -92,11 +94,11 @@ impl Broker {
             }
             Holder::ApiKey(id) => {
                 let key = self.records.get::<ApiKey>(&keys::api_key(org, id)).await?;
-                key.is_some_and(|key| key.value.revoked.is_none())
+                key.is_some_and(|key| key.value.is_live(now))
             }
             Holder::Operator(id) => {
                 let token = self.records.get::<Operator>(&keys::operator(id)).await?;
-                token.is_some_and(|token| token.value.revoked.is_none())
+                token.is_some_and(|token| token.value.is_live(now))
             }
         };
         if !held {

@@ -89,26 +89,44 @@ impl Broker {
             .saturating_sub(last.unwrap_or(self.started))
     }
 
-    /// The next rows of a list. A damaged one is passed over: it must not keep all after it from being counted.
+    /// The next rows of a list, none at its end. A damaged one is passed over, and no other with it: those before it are
+    /// read again one by one, as reading them together tells nothing but the damage.
     async fn step<T: Record>(
         &self,
         list: &Key,
         mut after: Option<Key>,
         rows: usize,
     ) -> Result<Vec<(Key, Stored<T>)>, Refusal> {
+        let (mut found, mut at_once) = (Vec::new(), rows);
         loop {
-            let found = self
+            let read = self
                 .records
-                .scan::<T>(list.as_bytes(), after.as_ref(), rows)
+                .scan::<T>(list.as_bytes(), after.as_ref(), at_once)
                 .await;
-            let damaged = match &found {
+            let damaged = match &read {
                 Err(StoreError::Damaged { key } | StoreError::Malformed { key }) => unhex(key),
                 _ => None,
             };
             match damaged {
                 // Only ever onwards.
-                Some(key) if Some(&key) > after.as_ref() => after = Some(key),
-                _ => return Ok(found?),
+                Some(key) if Some(&key) > after.as_ref() => {
+                    if at_once > 1 {
+                        at_once = 1;
+                    } else if found.is_empty() {
+                        (after, at_once) = (Some(key), rows);
+                    } else {
+                        // The next step begins at the damaged one.
+                        return Ok(found);
+                    }
+                }
+                _ => {
+                    let read = read?;
+                    after = read.last().map(|(key, _)| key.clone());
+                    found.extend(read);
+                    if after.is_none() || at_once == rows || found.len() >= rows {
+                        return Ok(found);
+                    }
+                }
             }
         }
     }

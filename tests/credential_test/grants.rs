@@ -237,6 +237,43 @@ async fn a_token_that_is_always_rejected_is_rotated_within_the_limits_of_forced_
     assert_eq!(told.rejected.unwrap().refresh_reason, "ROTATION_LIMITED");
     let kept = scene.last_check(&id).await.unwrap();
     assert_eq!((kept.generation, kept.message.as_str()), (3, "gone"));
+    // Its own token endpoint has nothing against it, and still it does not look well.
+    let shown = scene.operator.health_of(ORG, &id).await;
+    assert_eq!(shown.health(), proto::CredentialHealth::Ok);
+    let rejected = "the provider rejected it when it was tested: gone";
+    assert_eq!(shown.last_error, rejected);
+    scene.fake.answers(reply(500, "{}"));
+    scene.test(&id).await;
+    assert_eq!(scene.operator.health_of(ORG, &id).await.last_error, rejected);
+    scene.fake.answers(reply(200, "{}"));
+    scene.test(&id).await;
+    assert_eq!(scene.operator.health_of(ORG, &id).await.last_error, "");
+}
+
+// req: C4
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_cannot_be_asked_is_no_verdict() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let connectors = format!(
+        "[connectors.demo]\nprovider = \"demo\"\nissuer = {issuer:?}\nclient_id = {PUBLIC_CLIENT:?}\n"
+    );
+    let scene = Scene::with(Options {
+        connectors,
+        ..Options::default()
+    })
+    .await;
+    let id = import(
+        &scene.operator,
+        "an-access-token-0123456789",
+        "a-refresh-token-0123456789",
+        &[],
+    )
+    .await;
+    let told = scene.test(&id).await;
+    assert_eq!((told.outcome(), told.host.as_str()), (Outcome::Unreachable, ""));
+    assert!(!told.message.is_empty());
 }
 
 // req: C4 C6

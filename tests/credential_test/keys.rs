@@ -233,6 +233,14 @@ async fn limits_and_pauses_are_told_where_the_provider_tells_them() {
     );
     assert_eq!(scene.last_check(&id).await.unwrap().facts.len(), 2);
 
+    // Until then it is not asked again, and those who ask get what was found and how long there is to wait.
+    let again = scene.test(&id).await;
+    assert_eq!((again.outcome(), again.remembered), (Outcome::Limited, true));
+    let left = again.retry_after.unwrap().seconds;
+    assert!((0..=11).contains(&left), "{left}");
+    assert_eq!(scene.fake.asked().len(), 1);
+    scene.clock.advance(Duration::from_secs(11));
+
     // However much a provider tells, what is kept stays within bounds.
     let long = "v".repeat(300);
     let many = (0..60).fold(reply(200, "{}"), |reply, at| {
@@ -247,6 +255,76 @@ async fn limits_and_pauses_are_told_where_the_provider_tells_them() {
         .map(|fact| fact.label.len() + fact.value.len())
         .sum();
     assert!((1_500..2_100).contains(&size), "{size}");
+}
+
+// req: C4
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_wants_an_hour_is_asked_again_after_ten_minutes() {
+    let scene = Scene::new().await;
+    let id = scene.key("openai", OPENAI).await;
+    scene.fake.answers(reply(429, "{}").with("retry-after: 3600"));
+    assert!(!scene.test(&id).await.remembered);
+    scene.clock.advance(Duration::from_secs(500));
+    assert!(scene.test(&id).await.remembered);
+    scene.clock.advance(Duration::from_secs(100));
+    assert!(!scene.test(&id).await.remembered);
+    // Another key in its place is another matter.
+    scene.key("openai", "sk-proj-another-key-altogether").await;
+    assert!(!scene.test(&id).await.remembered);
+    assert_eq!(scene.fake.asked().len(), 3);
+}
+
+/// What a key is told to have against it.
+async fn held_against(scene: &Scene, id: &str) -> String {
+    scene.operator.health_of(ORG, id).await.last_error
+}
+
+// req: C4 C5 C6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_that_tells_neither_takes_nothing_back() {
+    let scene = Scene::new().await;
+    let id = scene.key("anthropic", ANTHROPIC).await;
+    let consumption = async || {
+        let request = proto::GetCredentialStatusRequest {
+            org: ORG.to_owned(),
+            credential: id.clone(),
+        };
+        let told = scene.operator.credentials().get_credential_status(request).await;
+        let told = told.unwrap().into_inner().status.unwrap();
+        (told.consumption, told.consumption_time)
+    };
+    let limits = reply(200, "{}").with("anthropic-ratelimit-requests-remaining: 7");
+    scene.fake.answers(limits.clone());
+    assert_eq!(scene.test(&id).await.outcome(), Outcome::Works);
+    let told = consumption().await;
+    assert_eq!((told.0.len(), told.1.is_some()), (1, true));
+    // They are still those of then.
+    for status in [500, 500, 403] {
+        scene.fake.answers(reply(status, "{}"));
+        assert!(scene.test(&id).await.facts.is_empty());
+        assert_eq!(consumption().await, told);
+    }
+    assert_eq!(held_against(&scene, &id).await, "");
+
+    scene
+        .fake
+        .answers(reply(401, r#"{"error":{"message":"revoked"}}"#));
+    assert_eq!(scene.test(&id).await.outcome(), Outcome::Rejected);
+    let rejected = "the provider rejected it when it was tested: revoked";
+    assert_eq!(held_against(&scene, &id).await, rejected);
+    assert!(consumption().await.0.is_empty());
+    for status in [429, 500, 404] {
+        scene.fake.answers(reply(status, "{}"));
+        scene.test(&id).await;
+        assert_eq!(held_against(&scene, &id).await, rejected, "{status}");
+    }
+
+    // And what was taken back stays so.
+    for answer in [limits, reply(429, "{}")] {
+        scene.fake.answers(answer);
+        scene.test(&id).await;
+        assert_eq!(held_against(&scene, &id).await, "");
+    }
 }
 
 // req: C4

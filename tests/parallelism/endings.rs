@@ -111,6 +111,31 @@ async fn a_revoked_api_key_frees_its_places_and_counts_until_then() {
     waiting.resolve().await.unwrap();
 }
 
+// req: C9
+#[tokio::test]
+async fn an_expired_api_key_frees_its_places_at_once() {
+    let scene = Scene::start("", PERSONAL).await;
+    let request = proto::CreateApiKeyRequest {
+        org: ORG.to_owned(),
+        ttl: Some(prost_types::Duration {
+            seconds: 600,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let made = scene.operator.access().create_api_key(request).await.unwrap();
+    let token = made.into_inner().token.unwrap().value.clone();
+    let automation = scene.broker.caller(Some(&token)).await;
+    let task = scene.operator.make_task(ORG, MEMBER).await;
+    automation.resolve(&task).await.unwrap();
+    scene.clock.advance(Duration::from_secs(500));
+    assert_eq!(scene.standing().await, (1, 3));
+    scene.clock.advance(Duration::from_secs(110));
+    assert_eq!(scene.standing().await, (0, 3));
+    let described = scene.operator.described(ORG, &scene.credential).await;
+    assert_eq!(described.dependents.len(), 0);
+}
+
 /// A lock is for looking into something: the agent goes on where it was once it is lifted, so its place is kept.
 // req: C9
 #[tokio::test]

@@ -82,7 +82,13 @@ fn what_tests_of_credentials_found() {
             status: 401,
             message: "because".to_owned(),
             facts: vec![("label".to_owned(), "value".to_owned())],
+            facts_at: None,
         };
-        check(&format!("checked-{}", outcome.name()), &value, &[]);
+        older(&format!("checked-{}", outcome.name()), &value);
+        let value = Checked {
+            facts_at: Some(at(20)),
+            ..value
+        };
+        check(&format!("checked-{}-2", outcome.name()), &value, &[6]);
     }
 }

@@ -115,6 +115,32 @@ async fn a_damaged_record_does_not_keep_the_broker_from_starting() {
     assert!(bench.resolve().await.is_ok());
 }
 
+/// One damaged credential is missing from the metrics, and not those that are read with it.
+// req: N9
+#[tokio::test]
+async fn a_damaged_credential_hides_no_others_from_the_counts() {
+    let bench = Bench::start(granted).await;
+    let (org, _) = bench.import().await;
+    bench
+        .set_key(OwnerRef::Org, "demo", "a-key-of-the-org-0123456789")
+        .await;
+    for id in [[0; 16], [5; 16], [255; 16]] {
+        let damaged: CredentialId = Id::from_bytes(id);
+        let write = Write::Put(keys::credential(org, damaged).into_bytes(), vec![7; 64]);
+        let batch = Batch {
+            guards: Vec::new(),
+            writes: vec![write],
+        };
+        let _applied = bench.store.kv.commit(batch).await.unwrap();
+    }
+    bench.broker.count_credentials().await.unwrap();
+    let text = bench.broker.metrics_text().await;
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("credbroker_credentials{") && line.ends_with(" 1"));
+    assert_eq!(rows.count(), 2, "{text}");
+}
+
 /// The provider refuses a grant for good while its token is on the way to a caller.
 // req: B6
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::rejection::Forced;
 use crate::service::Broker;
 use crate::service::effect::append_finish;
-use crate::store::model::Mark;
+use crate::store::model::{Mark, Reported};
 use crate::store::record::{Changes, Stored};
 use crate::store::{Commit, keys};
 
@@ -37,6 +37,7 @@ impl Broker {
             status: told.status,
             message: told.message,
             facts: told.facts,
+            facts_at: None,
         };
         let kept = self.keep_checked(credential, &checked, begin).await;
         let outcome = match &kept {
@@ -85,13 +86,28 @@ impl Broker {
             if stored.value.rotation.generation != checked.generation {
                 return Ok(());
             }
-            let mut changes = Changes::default()
+            let before = self.last_check(tested).await?;
+            let changes = Changes::default()
                 .at(&key, stored.revision)
-                .put(&keys::checked(org, id), checked)
+                .put(&keys::checked(org, id), &checked.clone().after(before.as_deref()))
                 .put(&keys::effect(begin), &Mark { since: checked.at });
-            if checked.outcome == Verdict::Works {
-                changes = self.without_failing(changes, tested).await?;
-            }
+            // What neither shows that it works nor that it is rejected takes nothing back.
+            let changes = match checked.outcome {
+                Verdict::Works => {
+                    let changes = changes.delete::<Reported>(&keys::reported(org, id));
+                    self.without_failing(changes, tested).await?
+                }
+                Verdict::Rejected => {
+                    let rejected = Reported {
+                        generation: checked.generation,
+                        at: checked.at,
+                        by: None,
+                        message: checked.message.clone(),
+                    };
+                    changes.put(&keys::reported(org, id), &rejected)
+                }
+                _ => changes,
+            };
             if let Commit::Applied(_) = self.records.commit(changes).await? {
                 return Ok(());
             }

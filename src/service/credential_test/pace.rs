@@ -12,8 +12,10 @@ use crate::domain::id::{CredentialId, OrgId};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 
-/// How long what was found is the answer to those who ask again.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(5);
+/// How long what was found is the answer to those who ask again, at least.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// And at most, however long the provider wants to be left alone.
+const MOST_REMEMBERED: Duration = Duration::from_secs(600);
 /// How many tests an org may have in [`WINDOW`].
 const PER_ORG: u32 = 120;
 /// How long tests of an org count together.
@@ -46,15 +48,21 @@ pub(super) fn is_recent(since: Duration, now: Duration, span: Duration) -> bool 
     now.saturating_sub(since) < span
 }
 
+/// How long what was found is the answer: also for as long as the provider wants to be left alone.
+pub(super) fn remembered_for(tested: &Tested) -> Duration {
+    let wanted = tested.retry_after.unwrap_or_default();
+    wanted.clamp(REMEMBERED, MOST_REMEMBERED)
+}
+
 impl Tests {
-    /// Also forgets what is over, so that only those tested in the last [`REMEMBERED`] take room.
+    /// Also forgets what is over, so that only those whose outcome is remembered take room.
     pub(super) fn slot(&self, id: CredentialId, now: Duration) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| {
             let Ok(last) = slot.try_lock() else { return true };
             let recent = last
                 .as_ref()
-                .is_some_and(|(since, _)| is_recent(*since, now, REMEMBERED));
+                .is_some_and(|(since, tested)| is_recent(*since, now, remembered_for(tested)));
             recent || Arc::strong_count(slot) > 1
         });
         Arc::clone(slots.entry(id).or_default())

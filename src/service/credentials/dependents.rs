@@ -77,6 +77,8 @@ impl Broker {
     async fn look_through_leases(&self, org: OrgId) -> Result<Dependents, Refusal> {
         let (now, began) = (self.now(), self.clock.monotonic());
         let (list, mut by_credential) = (keys::leases(org), HashMap::new());
+        // Many leases are the same holder's for the same task.
+        let mut known = HashMap::new();
         let (mut scanned, mut after) = (0, None);
         let more = loop {
             let rows = self
@@ -84,10 +86,20 @@ impl Broker {
                 .scan::<Lease>(list.as_bytes(), after.as_ref(), MAX_SCAN)
                 .await?;
             scanned += rows.len();
-            for (_, lease) in rows.iter().filter(|(_, lease)| lease.value.stands(now)) {
-                if let Some(credential) = lease.value.credential
-                    && self.is_standing(&lease.value).await?
-                {
+            for lease in rows.iter().map(|(_, lease)| &lease.value) {
+                let Some(credential) = lease.credential.filter(|_| lease.stands(now)) else {
+                    continue;
+                };
+                let holding = (lease.holder, lease.task, lease.member);
+                let held = match known.get(&holding) {
+                    Some(held) => *held,
+                    None => {
+                        let held = self.is_held(lease).await?;
+                        known.insert(holding, held);
+                        held
+                    }
+                };
+                if held {
                     *by_credential.entry(credential).or_insert(0) += 1;
                 }
             }

@@ -2,13 +2,12 @@
 //!
 //! A report is a caller's word, so it changes nothing of the credential. What is kept of it is bounded: of a key the
 //! last message, redacted and short, written at most once a minute and forgotten with the key; of a grant, whose own
-//! token endpoint tells the broker the truth, only who reported.
+//! token endpoint tells the broker the truth, only who reported. A test that is rejected is kept in the same place, of
+//! keys and grants alike, until one works or the secret changes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::credential::Credential;
-use crate::domain::key_test::{Checked, Verdict};
 use crate::domain::lease::Holder;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Phase;
@@ -96,44 +95,18 @@ impl Broker {
                 reported: false,
             });
         }
-        let reported = if credential.kind.is_key() {
-            self.reported_of_key(credential).await?
-        } else {
-            self.reported_of_grant(credential).await?
+        let reported = match self.reported(credential).await? {
+            None if !credential.kind.is_key() => self.reported_of_grant(credential).await?,
+            reported => reported,
         };
         Ok(reported.unwrap_or_default())
     }
 
-    /// What the last test of the present secret found out.
-    pub(super) async fn last_test(&self, credential: &Credential) -> Result<Option<Arc<Checked>>, Refusal> {
-        let key = keys::checked(credential.org, credential.id);
-        let stored = self.records.get::<Checked>(&key).await?;
-        let current = stored.filter(|stored| stored.value.generation == credential.rotation.generation);
-        Ok(current.map(|stored| stored.value))
-    }
-
-    async fn reported_of_key(&self, credential: &Credential) -> Result<Option<LastError>, Refusal> {
-        let tested = self.last_test(credential).await?;
+    /// What the last test or report of the present secret has against it. One that worked since has taken it back.
+    async fn reported(&self, credential: &Credential) -> Result<Option<LastError>, Refusal> {
         let key = keys::reported(credential.org, credential.id);
         let stored = self.records.get::<Reported>(&key).await?;
         let current = stored.filter(|stored| stored.value.generation == credential.rotation.generation);
-        // Of a report and a test the later one counts.
-        let tested = tested.filter(|tested| {
-            let later = current.as_ref().is_none_or(|stored| stored.value.at <= tested.at);
-            later && matches!(tested.outcome, Verdict::Works | Verdict::Rejected)
-        });
-        if let Some(tested) = tested {
-            let told = "the provider rejected it when it was tested".to_owned();
-            return Ok((tested.outcome == Verdict::Rejected).then(|| LastError {
-                message: if tested.message.is_empty() {
-                    told
-                } else {
-                    format!("{told}: {}", tested.message)
-                },
-                at: Some(tested.at),
-                reported: true,
-            }));
-        }
         Ok(current.map(|stored| {
             let Reported { at, by, message, .. } = &*stored.value;
             let told = match by {

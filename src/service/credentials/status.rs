@@ -119,7 +119,7 @@ impl Broker {
     ) -> Result<CredentialStatus, Refusal> {
         let last_error = self.last_error(&credential).await?;
         Ok(CredentialStatus {
-            tested: self.last_test(&credential).await?,
+            tested: self.last_check(&credential).await?,
             health,
             since: credential.since(self.now(), self.lead(&credential)),
             dependents: dependents.of(credential.id),

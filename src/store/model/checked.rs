@@ -9,7 +9,7 @@ impl Record for Checked {
     const CACHE: bool = false;
 }
 
-table!(Checked { 0 => at, 1 => generation, 2 => outcome, 3 => status, 4 => message, 5 => facts });
+table!(Checked { 0 => at, 1 => generation, 2 => outcome, 3 => status, 4 => message, 5 => facts, 6 => facts_at });
 choice!(Verdict {
     0 => Works, 1 => Rejected, 2 => NotPermitted, 3 => Limited, 4 => Billing, 5 => Unreachable, 6 => Unclear,
     7 => Untestable,
