@@ -66,12 +66,16 @@ pub struct RevokedToken {
     pub fate: Fate,
     /// When it stops working by itself, where that is known.
     pub expires: Option<Time>,
-    /// What the provider said last, redacted, at most [`MAX_MESSAGE`] characters; empty where it said nothing.
+    /// What there is to say of it, at most [`MAX_MESSAGE`] characters; the provider's own words, redacted, come after
+    /// `the provider:`.
     pub message: String,
 }
 
 /// The longest message kept, in characters: a revocation with all its tokens fits one value of the store.
 pub const MAX_MESSAGE: usize = 160;
+
+/// What is said of a refresh token that was on its way to the provider when its account went.
+const IN_DOUBT: &str = "a refresh was under way: the provider may have replaced it";
 
 impl RevokedToken {
     /// One that the provider was not asked about yet.
@@ -84,9 +88,22 @@ impl RevokedToken {
         }
     }
 
+    /// Says of it that an exchange was under way when the account went: the provider may have another in its place, and
+    /// confirm this one without ending that.
+    pub fn doubt(&mut self) {
+        IN_DOUBT.clone_into(&mut self.message);
+    }
+
+    /// Whether [`RevokedToken::doubt`] was said of it.
+    pub fn is_in_doubt(&self) -> bool {
+        self.message.starts_with(IN_DOUBT)
+    }
+
     fn becomes(&mut self, fate: Fate, message: &str) {
+        let parts = [if self.is_in_doubt() { IN_DOUBT } else { "" }, message];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         self.fate = fate;
-        self.message = message.chars().take(MAX_MESSAGE).collect();
+        self.message = parts.join("; ").chars().take(MAX_MESSAGE).collect();
     }
 }
 

@@ -20,8 +20,10 @@ use crate::domain::lease::Lease;
 use crate::domain::mode::CredentialKind;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::revocation::{Fate, Revocation, RevokedToken};
+use crate::domain::revocation::{Fate, Revocation, RevokedToken, TokenKind};
+use crate::domain::rotation::Phase;
 use crate::domain::watch::{Ended, Notice};
+use crate::store::keys::Key;
 use crate::store::model::{CredentialSecret, Pointer};
 use crate::store::record::{Changes, Stored};
 use crate::store::{MAX_SCAN, keys};
@@ -46,7 +48,7 @@ pub struct Disconnected {
     pub tokens: Vec<RevokedToken>,
     /// The revocation that goes on; `None`: none does.
     pub revocation: Option<RevocationId>,
-    /// The leases that stood on it.
+    /// The leases that stood on it; in an org of very many, as many as were found before the answer.
     pub leases_ended: usize,
 }
 
@@ -54,6 +56,8 @@ pub struct Disconnected {
 const WAIT: Duration = Duration::from_secs(5);
 /// How long is waited at most.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How many leases are looked at before the answer.
+const MAX_SCANNED: usize = 50_000;
 /// How often it is tried again when the credential is changed at the same moment.
 const ATTEMPTS: usize = 16;
 
@@ -88,7 +92,12 @@ impl Broker {
                 .await
             {
                 Ok((disconnected, Some(revocation))) => {
-                    let settled = self.revoker.settled(&revocation, wait).await?;
+                    // It is done, whatever becomes of reading how the revocation stands.
+                    let settled = self.revoker.settled(&revocation, wait).await;
+                    let settled = settled.unwrap_or_else(|refusal| {
+                        tracing::warn!(revocation = %revocation.id, %refusal, "a revocation could not be read");
+                        revocation
+                    });
                     return Ok(as_it_stands(&settled, disconnected.leases_ended));
                 }
                 Ok((disconnected, None)) => return Ok(disconnected),
@@ -133,7 +142,7 @@ impl Broker {
             let disconnected = Disconnected {
                 tokens,
                 revocation: None,
-                leases_ended: broker.end_leases_on(org, id).await?,
+                leases_ended: broker.end_leases_on(org, id).await,
             };
             Ok((disconnected, revocation))
         })
@@ -155,9 +164,15 @@ impl Broker {
         let key = keys::credential_secret(credential.org, credential.id);
         let secret = self.records.get::<CredentialSecret>(&key).await?;
         let lineage = self.refresher.lineage(credential).await?;
-        Ok(secret.map_or_else(Vec::new, |secret| {
+        let mut tokens = secret.map_or_else(Vec::new, |secret| {
             told(&secret.value, lineage.refresh_expires, credential.expires)
-        }))
+        });
+        let phase = &credential.rotation.phase;
+        if matches!(phase, Phase::Claimed { .. } | Phase::Ambiguous { .. }) {
+            let refresh = tokens.iter_mut().filter(|token| token.kind == TokenKind::Refresh);
+            refresh.for_each(RevokedToken::doubt);
+        }
+        Ok(tokens)
     }
 
     /// How it stands with an account that is gone already: whoever lost the answer may ask again.
@@ -181,34 +196,71 @@ impl Broker {
         Ok(as_it_stands(&settled, 0))
     }
 
-    /// Ends what stands on a credential that is gone, whoever holds it, and counts it. Nobody is handed anything of it
-    /// any more in any case: a lease that a crash leaves standing ends with its time.
-    async fn end_leases_on(&self, org: OrgId, credential: CredentialId) -> Result<usize, Refusal> {
-        let now = self.now();
-        let (mut ended, mut after) = (0, None);
-        loop {
-            let list = keys::leases(org);
-            let rows = self
-                .records
-                .scan::<Lease>(list.as_bytes(), after.as_ref(), MAX_SCAN)
-                .await?;
-            let on_it = |lease: &&Arc<Lease>| lease.credential == Some(credential) && lease.stands(now);
-            let standing: Vec<_> = rows
-                .iter()
-                .map(|(_, lease)| &lease.value)
-                .filter(on_it)
-                .cloned()
-                .collect();
-            for some in standing.chunks(LEASES_PER_COMMIT) {
-                self.end_these(some, now).await?;
-                ended += some.len();
+    /// Ends what stands on a credential that is gone, whoever holds it, and counts it as far as it looks at once: the rest
+    /// goes on in the background. The account is gone by now, so nothing here makes that a failure, and nobody is handed
+    /// anything of it in any case: a lease that an error or a crash leaves standing ends with its time.
+    async fn end_leases_on(self: &Arc<Self>, org: OrgId, credential: CredentialId) -> usize {
+        let mut look = Look::default();
+        while look.scanned < MAX_SCANNED {
+            if !self.end_some_leases_on(org, credential, &mut look).await {
+                return look.ended;
             }
-            match rows.into_iter().last() {
-                Some((key, _)) => after = Some(key),
-                None => return Ok(ended),
+        }
+        let (broker, ended) = (Arc::clone(self), look.ended);
+        tokio::spawn(async move {
+            while broker.end_some_leases_on(org, credential, &mut look).await {
+                tokio::task::yield_now().await;
+            }
+        });
+        ended
+    }
+
+    /// Ends those among the next leases of the org, and says whether there are more to look at.
+    async fn end_some_leases_on(&self, org: OrgId, credential: CredentialId, look: &mut Look) -> bool {
+        match self.try_end_leases_on(org, credential, look).await {
+            Ok(more) => more,
+            Err(refusal) => {
+                tracing::warn!(%credential, %refusal, "leases on a disconnected account are left to expire");
+                false
             }
         }
     }
+
+    async fn try_end_leases_on(
+        &self,
+        org: OrgId,
+        credential: CredentialId,
+        look: &mut Look,
+    ) -> Result<bool, Refusal> {
+        let now = self.now();
+        let list = keys::leases(org);
+        let rows = self
+            .records
+            .scan::<Lease>(list.as_bytes(), look.after.as_ref(), MAX_SCAN)
+            .await?;
+        look.scanned += rows.len();
+        let on_it = |lease: &&Arc<Lease>| lease.credential == Some(credential) && lease.stands(now);
+        let standing: Vec<_> = rows
+            .iter()
+            .map(|(_, lease)| &lease.value)
+            .filter(on_it)
+            .cloned()
+            .collect();
+        for some in standing.chunks(LEASES_PER_COMMIT) {
+            self.end_these(some, now).await?;
+            look.ended += some.len();
+        }
+        look.after = rows.into_iter().last().map(|(key, _)| key);
+        Ok(look.after.is_some())
+    }
+}
+
+/// How far an org's leases were looked through.
+#[derive(Default)]
+struct Look {
+    after: Option<Key>,
+    scanned: usize,
+    ended: usize,
 }
 
 fn as_it_stands(revocation: &Revocation, leases_ended: usize) -> Disconnected {

@@ -93,6 +93,8 @@ pub struct Connector {
     /// Whether a refresh token that is revoked takes the access tokens of its grant with it (RFC 7009 section 2.1: a server
     /// should, where it revokes access tokens at all).
     pub revoke_ends_access: bool,
+    /// What else a revocation ends at the provider.
+    pub revoke_scope: RevokeScope,
     /// Where the access token's expiry is told.
     pub expiry: ExpirySource,
     /// Where error codes are found, tried in this order.
@@ -230,6 +232,16 @@ pub enum RevokeEncoding {
     Json,
     /// The token alone, in the query of the URL, a quirk.
     Query,
+}
+
+/// What a revocation ends (RFC 7009 section 2.1 leaves that to the server).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RevokeScope {
+    /// The grant that the token is of, and no other of the same account.
+    Token,
+    /// What the account has granted to this client, in other sign-ins too; or it is not known that it does not.
+    Account,
 }
 
 /// How a device flow goes.

@@ -85,6 +85,22 @@ fn access_tokens_go_with_their_grant_only_where_that_is_known() {
     assert_eq!(fates(&neither), [Fate::Expires, Fate::Revoked]);
 }
 
+/// A confirmation is of the token that was shown, not of one that may have taken its place.
+#[test]
+fn what_may_have_been_replaced_is_told_so_whatever_is_confirmed() {
+    let mut one = begun();
+    one.tokens[0].doubt();
+    let doubt = one.tokens[0].message.clone();
+    let later = one.on(Event::Heard(0, not_now(None)), NOW, 0.5);
+    assert_eq!(later.tokens[0].message, format!("{doubt}; status 503"));
+    assert_eq!(later.tokens[1].message, "status 503");
+    let done = later.on(Event::Heard(0, REVOKED), NOW, 0.5);
+    assert_eq!(
+        (done.tokens[0].fate, &done.tokens[0].message),
+        (Fate::Revoked, &doubt)
+    );
+}
+
 #[test]
 fn a_refusal_of_one_token_says_nothing_of_the_other() {
     let message = "invalid_client".to_owned();

@@ -1,7 +1,9 @@
 //! One try: each token that is left is presented to the provider, and what it says is written down.
 //!
-//! The begin record is durable before anything is sent, and each try has its finish, so that the journal has what came of
-//! every try; as their number is bounded, a provider that is down does not fill it.
+//! The begin record is durable before anything is sent, and each that was begun has its finish, so that the journal has
+//! what came of every try that asked the provider; as their number is bounded, a provider that is down does not fill it.
+//!
+//! Before each token it is looked whether it may still be revoked: meanwhile its account may have been connected again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +14,22 @@ use crate::domain::credential::Credential;
 use crate::domain::id::{CredentialId, OrgId, RevocationId};
 use crate::domain::journal::{Action, Outcome, Phase, Record};
 use crate::domain::lineage::Fingerprint;
+use crate::domain::mode::CredentialKind;
+use crate::domain::owner::Owner;
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
-use crate::domain::revocation::{Event, Fate, Heard, Revocation};
+use crate::domain::revocation::{Event, Fate, Heard, Revocation, RevokedToken, TokenKind};
 use crate::domain::secret::Exposure;
 use crate::journal::Entry;
 use crate::service::effect::append_finish;
+use crate::store::keys::Key;
 use crate::store::model::{
     CredentialSecret, KeptToken, Pointer, RevocationDue, RevocationSecret, StagedAnswer,
 };
 use crate::store::record::Changes;
 use crate::store::{Commit, Revision, StoreError, keys};
 use crate::upstream::answer::{MAX_MESSAGE, RevocationAnswer, classify_revocation};
-use crate::upstream::connector::Connector;
+use crate::upstream::connector::{Connector, RevokeScope};
 use crate::upstream::oauth::{GrantToken, RevocationRequest};
 use crate::upstream::{Delivery, redact_known};
 
@@ -72,7 +77,7 @@ impl Revoker {
         if trying.revocation.ended.is_some() {
             return Ok(());
         }
-        if let Some(why) = self.kept_again(&trying).await? {
+        if let Some(why) = self.kept_again(&trying, connector).await? {
             return self.commit(&mut trying, Event::Pointless(why)).await;
         }
         match self.parts.oauth.revocation_endpoint(connector).await {
@@ -128,31 +133,54 @@ impl Revoker {
             ),
             None => Tokens::default(),
         };
-        let (told, kept) = tokens.into_parts();
+        let (mut told, kept) = tokens.into_parts();
+        // With a staged answer it is known what the exchange brought.
+        if staged.is_none() {
+            keep_doubt(&trying.revocation.tokens, &mut told);
+        }
         trying.secret = kept;
         self.commit(trying, Event::Gathered(told)).await
     }
 
-    /// Why the tokens must not be revoked: somebody signed in again with the very same grant, and it is in use.
-    async fn kept_again(&self, trying: &Trying) -> Result<Option<String>, Refusal> {
-        let org = trying.revocation.org;
-        for token in trying
+    /// Why the tokens must not be revoked any more: somebody signed in again with the very same grant, or the account is
+    /// connected again and the provider may end more than the token.
+    async fn kept_again(&self, trying: &Trying, connector: &Connector) -> Result<Option<String>, Refusal> {
+        let revocation = &trying.revocation;
+        let org = revocation.org;
+        let refreshes = trying
             .secret
             .tokens
             .iter()
-            .filter_map(|token| token.refresh.as_ref())
-        {
+            .filter_map(|token| token.refresh.as_ref());
+        for token in refreshes {
             let place = keys::grant(org, Fingerprint::of_refresh(org, token));
-            let Some(pointer) = self.parts.records.get::<Pointer>(&place).await? else {
-                continue;
-            };
-            let by = CredentialId::from_bytes(*pointer.value.id);
-            let key = keys::credential(org, by);
-            if self.parts.records.get::<Credential>(&key).await?.is_some() {
-                return Ok(Some(format!("the same grant was brought in again, as {by}")));
+            if let Some(by) = self.holds(org, &place).await? {
+                // Whose it is otherwise is nobody's business who reads this.
+                let id = Some(by.id).filter(|_| by.owner.member() == revocation.member);
+                let id = id.map_or_else(String::new, |id| format!(", as {id}"));
+                return Ok(Some(format!("the same grant was brought in again{id}")));
             }
         }
-        Ok(None)
+        if connector.revoke_scope == RevokeScope::Token {
+            return Ok(None);
+        }
+        let owner = revocation.member.map_or(Owner::Org, Owner::Member);
+        let kind = CredentialKind::OAuthGrant;
+        let slot = keys::credential_slot(org, owner, &connector.provider, kind, None);
+        let by = self.holds(org, &slot).await?;
+        let same = by.is_some_and(|by| by.connector == revocation.connector);
+        Ok(same.then(|| "the account was connected again, and that might end with it".to_owned()))
+    }
+
+    /// The credential that the pointer at `place` leads to.
+    async fn holds(&self, org: OrgId, place: &Key) -> Result<Option<Arc<Credential>>, Refusal> {
+        let records = &self.parts.records;
+        let Some(pointer) = records.get::<Pointer>(place).await? else {
+            return Ok(None);
+        };
+        let id = CredentialId::from_bytes(*pointer.value.id);
+        let stored = records.get::<Credential>(&keys::credential(org, id)).await?;
+        Ok(stored.map(|stored| stored.value))
     }
 
     /// Presents what is left, token by token, until the provider has answered for all or cannot answer now.
@@ -182,6 +210,9 @@ impl Revoker {
     async fn ask_each(&self, trying: &mut Trying, connector: &Connector) -> Result<(), Refusal> {
         let attempts = trying.revocation.attempts;
         while let Some(place) = trying.revocation.next_token() {
+            if let Some(why) = self.kept_again(trying, connector).await? {
+                return self.commit(trying, Event::Pointless(why)).await;
+            }
             let token = trying.secret.tokens.iter().find(|token| is_at(token, place));
             let heard = match token.and_then(presented) {
                 Some(token) => self.present(connector, token).await,
@@ -203,10 +234,11 @@ impl Revoker {
             GrantToken::Access(token) => token.expose(Exposure::Inspect).to_vec(),
         };
         let known = zeroize::Zeroizing::new(known);
-        let plain = |message: String| redact_known(&message, &[known.as_slice()], MAX_MESSAGE);
-        let not_now = |message, retry_after| Heard::NotNow {
-            message: plain(message),
-            retry_after,
+        let plain = |message: &str| redact_known(message, &[known.as_slice()], MAX_MESSAGE);
+        // So that nobody takes the provider's words for the broker's.
+        let said = |message: &str| match plain(message) {
+            none if none.is_empty() => none,
+            message => format!("the provider: {message}"),
         };
         let delivery = self
             .parts
@@ -214,7 +246,10 @@ impl Revoker {
             .revoke(RevocationRequest { connector, token })
             .await;
         match delivery {
-            Delivery::NotSent(message) | Delivery::Lost(message) => not_now(message, None),
+            Delivery::NotSent(message) | Delivery::Lost(message) => Heard::NotNow {
+                message: plain(&message),
+                retry_after: None,
+            },
             Delivery::Answered {
                 status,
                 retry_after,
@@ -223,10 +258,13 @@ impl Revoker {
                 RevocationAnswer::Revoked => Heard::Revoked {
                     with_grant: connector.revoke_ends_access,
                 },
-                RevocationAnswer::Unsupported { code } => Heard::Unsupported { message: plain(code) },
-                RevocationAnswer::NotNow { retry_after, message } => not_now(message, retry_after),
+                RevocationAnswer::Unsupported { code } => Heard::Unsupported { message: said(&code) },
+                RevocationAnswer::NotNow { retry_after, message } => Heard::NotNow {
+                    message: said(&message),
+                    retry_after,
+                },
                 RevocationAnswer::Refused { code, message } => Heard::Refused {
-                    message: plain(if message.is_empty() || message == code {
+                    message: said(&if message.is_empty() || message == code {
                         code
                     } else {
                         format!("{code}: {message}")
@@ -345,6 +383,14 @@ impl Revoker {
             .get::<Revocation>(&keys::revocation(org, id))
             .await?;
         Ok(stored.map_or(unknown, |stored| outcome(&stored.value)))
+    }
+}
+
+/// A refresh token that an exchange may have replaced is still told to be one.
+fn keep_doubt(known: &[RevokedToken], told: &mut [RevokedToken]) {
+    if known.iter().any(RevokedToken::is_in_doubt) {
+        let refresh = told.iter_mut().find(|token| token.kind == TokenKind::Refresh);
+        refresh.into_iter().for_each(RevokedToken::doubt);
     }
 }
 

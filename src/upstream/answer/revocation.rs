@@ -20,7 +20,8 @@ pub enum RevocationAnswer {
         /// The provider's code.
         code: String,
     },
-    /// Not now; the same may be sent again.
+    /// Not now; the same may be sent again. A client that the server does not know is a fault of the configuration,
+    /// which may be mended.
     NotNow {
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
@@ -38,6 +39,8 @@ pub enum RevocationAnswer {
 
 /// RFC 7009 section 2.2.1.
 const UNSUPPORTED: &str = "unsupported_token_type";
+/// Errors that blame who the client is and not what it asks for (RFC 6749 section 5.2).
+const CLIENT_ONLY: [&str; 2] = ["invalid_client", "unauthorized_client"];
 
 /// What an answer of `status` with this `body` to a revocation means.
 pub fn classify_revocation(
@@ -66,6 +69,18 @@ pub fn classify_revocation(
     // Success is told by the status alone, and the body is of no meaning, but for a server that puts errors there.
     if success && (!said.heard || said.codes.is_empty()) {
         return RevocationAnswer::Revoked;
+    }
+    // A fault of the configuration: the same is taken once that is mended, and a token that is given up is lost by then.
+    if let Some(code) = said
+        .client_fault()
+        .filter(|code| CLIENT_ONLY.contains(&code.as_str()))
+    {
+        let message = if said.message.is_empty() || said.message == code {
+            code
+        } else {
+            format!("{code}: {}", said.message)
+        };
+        return RevocationAnswer::NotNow { retry_after, message };
     }
     if success || said.refuses() || (300..400).contains(&status) {
         let (code, message) = (said.code(), said.message);

@@ -116,6 +116,7 @@ impl Checker<'_> {
             revoke_encoding: raw.revoke_encoding,
             revoked_errors: raw.revoked_errors.clone(),
             revoke_ends_access: raw.revoke_ends_access,
+            revoke_scope: raw.revoke_scope,
             expiry: raw.expiry,
             error_at: raw.error_at.clone(),
             permanent_errors: raw.permanent_errors.clone(),

@@ -117,6 +117,18 @@ pub const CHOICES: &[Choice] = &[
         "OAuth documentation (Google)",
     ),
     standard(
+        "revoke_scope",
+        "account",
+        "a revocation may end other sign-ins of the account with it",
+        "RFC 7009 section 2.1",
+    ),
+    standard(
+        "revoke_scope",
+        "token",
+        "a revocation ends the grant of its token and no other",
+        "RFC 7009 section 2.1",
+    ),
+    standard(
         "device_flow",
         "rfc8628",
         "the token endpoint is polled, and answers with the tokens",

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::upstream::connector::{
-    DeviceFlow, Encoding, ErrorCause, ExpirySource, Off, RedirectKind, RevokeEncoding, SecretRef, Sharing,
+    DeviceFlow, Encoding, ErrorCause, ExpirySource, Off, RedirectKind, RevokeEncoding, RevokeScope,
+    SecretRef, Sharing,
 };
 
 const MINIMAL: &str = "[connectors.acme]\ntoken_url = \"https://id.example/token\"\nclient_id = \"c\"\n";
@@ -37,6 +38,8 @@ fn subscriptions_ship_off_with_terms_and_personal() {
     assert!(!shipped.get("google").unwrap().rotates);
     let google = shipped.get("google").unwrap();
     assert_eq!(google.revoke_encoding, RevokeEncoding::Query);
+    // One revoked token ends every other of the account: an account that is connected anew must not fall to it.
+    assert!(shipped.iter().all(|one| one.revoke_scope == RevokeScope::Account));
     assert_eq!(
         (&google.device_flow, &google.device_authorization_url),
         (&DeviceFlow::Rfc8628, &None)

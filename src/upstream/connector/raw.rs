@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::load::{ConnectorError, ConnectorFault};
 use super::{
     AccountFact, ClientAuth, Encoding, ErrorAt, ErrorCause, ExpirySource, PasteCode, Quirk, RevokeEncoding,
-    SecretRef, Sharing,
+    RevokeScope, SecretRef, Sharing,
 };
 
 /// What makes an error of a key and what is wrong with it.
@@ -67,6 +67,7 @@ raw! {
     revoke_encoding: RevokeEncoding = required,
     revoked_errors: Vec<String> = required,
     revoke_ends_access: bool = required,
+    revoke_scope: RevokeScope = required,
     expiry: ExpirySource = required,
     error_at: Vec<ErrorAt> = required,
     permanent_errors: Vec<String> = required,

@@ -265,6 +265,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "expected a boolean",
     ),
     (
+        "revoke_scope = \"grant\"",
+        "revoke_scope",
+        "expected `token` or `account`",
+    ),
+    (
         "old_access_survives = 1",
         "old_access_survives",
         "expected a boolean",

@@ -155,13 +155,13 @@ fn line(token: &proto::RevokedToken, now: Time) -> String {
     };
     let said = match token.message.as_str() {
         "" => String::new(),
-        message => format!("; the provider: {}", plain(message)),
+        message => format!("; {}", plain(message)),
     };
     let name = token.token.replace('_', " ");
     match token.fate() {
-        TokenFate::Revoked => format!("{name}: revoked, as the provider confirmed"),
+        TokenFate::Revoked => format!("{name}: revoked, as the provider confirmed{said}"),
         TokenFate::RevokedWithGrant => {
-            format!("{name}: revoked with the refresh token, as the provider has it")
+            format!("{name}: revoked with the refresh token, as the provider has it{said}")
         }
         TokenFate::Pending => {
             format!(
