@@ -225,19 +225,22 @@ impl Walk<'_> {
                         Err(status) => status,
                     };
                     let failure = self.session.failure(status);
-                    match self.look(connection).await {
+                    let now = match self.look(connection).await {
                         Ok(now) if !is_open(&now) => return Ok(now),
-                        // It is taken, and exchanged whoever waits for it: what comes of it is followed.
-                        Ok(now) if now.state() == ConnectionState::Exchanging => {
-                            self.tell_step(state, now.state());
-                            self.dialog.tell("The provider takes its time; the broker waits for it.");
-                            state = now.state();
-                            late = Some(failure);
-                            None
-                        }
-                        Ok(_) => Some(failure),
-                        Err(away) if away.kind == Kind::Unavailable => Some(failure),
+                        Ok(now) => now.state(),
+                        // As far as it is known.
+                        Err(away) if away.kind == Kind::Unavailable => state,
                         Err(fault) => return Err(fault),
+                    };
+                    if now == ConnectionState::Exchanging {
+                        // It is taken, and exchanged whoever waits for it: what comes of it is followed.
+                        self.tell_step(state, now);
+                        self.dialog.tell("The provider takes its time; the broker waits for it.");
+                        state = now;
+                        late = Some(failure);
+                        None
+                    } else {
+                        Some(failure)
                     }
                 }
             };
