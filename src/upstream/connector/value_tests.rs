@@ -160,7 +160,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "redirects = [{ kind = \"paste\", url = \"https://id.example/\", code = \"code\", pkce = false }]",
         "redirects.pkce",
-        "set code = \"code-and-state\"",
+        "set it to true, or code = \"code-and-state\"",
     ),
     (
         "pkce = false\nredirects = [{ kind = \"paste\", url = \"https://id.example/\", code = \"code\" }]",
