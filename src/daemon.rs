@@ -217,8 +217,12 @@ impl App {
         let exchanges = async {
             stopping.cancelled().await;
             let limit = *self.drain.borrow();
-            let under_way =
-                async { tokio::join!(self.broker.refresher().drain(), self.broker.revoker().drain()) };
+            // A connection may leave tokens to be revoked.
+            let accounts = async {
+                self.broker.drain_connections().await;
+                self.broker.revoker().drain().await;
+            };
+            let under_way = async { tokio::join!(self.broker.refresher().drain(), accounts) };
             if tokio::time::timeout(limit, under_way).await.is_err() {
                 tracing::warn!("exchanges were still under way when the time to drain was over");
             }

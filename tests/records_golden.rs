@@ -14,6 +14,8 @@ mod approvals;
 mod billing;
 #[path = "records_golden/bytes.rs"]
 mod bytes;
+#[path = "records_golden/connections.rs"]
+mod connections;
 #[path = "records_golden/directory.rs"]
 mod directory;
 #[path = "records_golden/lineage.rs"]

@@ -29,6 +29,8 @@ use super::time::Time;
 pub const LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// The longest a provider's device code is waited for.
 pub const DEVICE_LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// The shortest: one that is over when it begins would end before anybody was told of it.
+pub const LEAST_LIFETIME: Duration = Duration::from_secs(1);
 /// How many connections of a member may be under way at once.
 pub const MOST_WAITING: usize = 5;
 /// How many are kept of a member, ended ones with them.
@@ -277,7 +279,7 @@ impl Connection {
                     complete_uri: complete_uri.filter(|uri| uri.len() <= MAX_COMPLETE_URL),
                     interval,
                 };
-                next.expires = now + expires_in.min(DEVICE_LIFETIME);
+                next.expires = now + expires_in.clamp(LEAST_LIFETIME, DEVICE_LIFETIME);
                 Phase::Waiting
             }
             (Phase::Waiting, Event::Presented) if self.codes >= MOST_CODES => return Err(Unfit::Codes),

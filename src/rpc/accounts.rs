@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{caller, proto_duration, secret_text, timestamp};
 use super::status::status;
+use crate::domain::actor::Caller;
 use crate::domain::connection::Connection;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::Secret;
@@ -49,7 +50,7 @@ fn standing(standing: ConnectionStanding) -> proto::ConnectionState {
 }
 
 impl AccountService {
-    fn shown(&self, connection: &Connection) -> proto::Connection {
+    fn shown(&self, caller: &Caller, connection: &Connection) -> proto::Connection {
         let stands = self.0.connection_standing(connection);
         let mut shown = proto::Connection {
             id: connection.id.to_string(),
@@ -65,7 +66,7 @@ impl AccountService {
             redirect_uri: connection.redirect_uri().unwrap_or_default().to_owned(),
             ..Default::default()
         };
-        let waiting = stands == ConnectionStanding::Waiting;
+        let waiting = stands == ConnectionStanding::Waiting && self.0.may_sign_in(caller, connection);
         if waiting {
             shown.url.clone_from(&connection.url);
         }
@@ -99,11 +100,11 @@ impl AccountService {
         shown
     }
 
-    fn told(&self, told: &FollowedConnection) -> proto::WatchConnectionResponse {
+    fn told(&self, caller: &Caller, told: &FollowedConnection) -> proto::WatchConnectionResponse {
         use proto::watch_connection_response::Event;
         let event = match told {
-            FollowedConnection::Progress(connection) => Event::Progress(self.shown(connection)),
-            FollowedConnection::Completion(connection) => Event::Completion(self.shown(connection)),
+            FollowedConnection::Progress(connection) => Event::Progress(self.shown(caller, connection)),
+            FollowedConnection::Completion(connection) => Event::Completion(self.shown(caller, connection)),
             FollowedConnection::Heartbeat(interval) => Event::Heartbeat(proto::StreamHeartbeat {
                 interval: Some(proto_duration(*interval)),
             }),
@@ -111,11 +112,14 @@ impl AccountService {
         proto::WatchConnectionResponse { event: Some(event) }
     }
 
-    fn messages(self, watched: WatchedConnection) -> Messages {
-        Box::pin(unfold(Some((self, watched)), |state| async {
-            let (service, mut watched) = state?;
+    fn messages(self, caller: Caller, watched: WatchedConnection) -> Messages {
+        Box::pin(unfold(Some((self, caller, watched)), |state| async {
+            let (service, caller, mut watched) = state?;
             match watched.next().await {
-                Ok(Some(told)) => Some((Ok(service.told(&told)), Some((service, watched)))),
+                Ok(Some(told)) => {
+                    let message = service.told(&caller, &told);
+                    Some((Ok(message), Some((service, caller, watched))))
+                }
                 Ok(None) => None,
                 Err(refusal) => Some((Err(status(refusal)), None)),
             }
@@ -143,7 +147,7 @@ impl proto::account_service_server::AccountService for AccountService {
         };
         let begun = self.0.begin_connection(&caller, begin).await.map_err(status)?;
         Ok(Response::new(proto::BeginConnectionResponse {
-            connection: Some(self.shown(&begun)),
+            connection: Some(self.shown(&caller, &begun)),
         }))
     }
 
@@ -162,7 +166,7 @@ impl proto::account_service_server::AccountService for AccountService {
         let done = self.0.complete_connection(&caller, complete).await;
         let done = done.map_err(status)?;
         Ok(Response::new(proto::CompleteConnectionResponse {
-            connection: Some(self.shown(&done)),
+            connection: Some(self.shown(&caller, &done)),
         }))
     }
 
@@ -179,7 +183,7 @@ impl proto::account_service_server::AccountService for AccountService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::RetryConnectionResponse {
-            connection: Some(self.shown(&begun)),
+            connection: Some(self.shown(&caller, &begun)),
         }))
     }
 
@@ -195,7 +199,7 @@ impl proto::account_service_server::AccountService for AccountService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::CancelConnectionResponse {
-            connection: Some(self.shown(&cancelled)),
+            connection: Some(self.shown(&caller, &cancelled)),
         }))
     }
 
@@ -211,7 +215,7 @@ impl proto::account_service_server::AccountService for AccountService {
             .await
             .map_err(status)?;
         Ok(Response::new(proto::GetConnectionResponse {
-            connection: Some(self.shown(&found)),
+            connection: Some(self.shown(&caller, &found)),
         }))
     }
 
@@ -228,7 +232,7 @@ impl proto::account_service_server::AccountService for AccountService {
         let page = self.0.list_connections(&caller, &message.org, page).await;
         let page = page.map_err(status)?;
         Ok(Response::new(proto::ListConnectionsResponse {
-            connections: page.rows.iter().map(|each| self.shown(each)).collect(),
+            connections: page.rows.iter().map(|each| self.shown(&caller, each)).collect(),
             next_page_token: page.next,
         }))
     }
@@ -245,7 +249,7 @@ impl proto::account_service_server::AccountService for AccountService {
             .await
             .map_err(status)?;
         let service = Self(Arc::clone(&self.0));
-        Ok(Response::new(service.messages(watched)))
+        Ok(Response::new(service.messages(caller, watched)))
     }
 
     async fn disconnect_account(

@@ -7,6 +7,7 @@
 mod begin;
 mod complete;
 mod device;
+mod keep;
 mod recover;
 mod settle;
 mod watch;
@@ -16,18 +17,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch as signal};
+use tokio_util::task::TaskTracker;
 
 use super::Broker;
 use super::page::{Page, PageRequest};
 use super::scope::{Place, parse_id};
 use crate::domain::actor::Caller;
-use crate::domain::connection::{Connection, Event, Unfit};
+use crate::domain::connection::{Beginner, Connection, Event, Unfit};
 use crate::domain::id::{ConnectionId, OrgId};
 use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::time::Time;
-use crate::service::effect::Undone;
+use crate::service::effect::{Undone, detached};
+use crate::service::turns::Turns;
 use crate::store::keys;
 use crate::store::model::{ConnectionSecret, Mark, StagedAnswer};
 use crate::store::record::{Changes, Stored};
@@ -48,6 +51,10 @@ pub(super) struct Connecting {
     followed: Mutex<HashMap<ConnectionId, signal::Sender<()>>>,
     /// Places for device flows.
     polled: Arc<Semaphore>,
+    /// What is under way with a provider, or with what it answered.
+    under_way: TaskTracker,
+    /// Who reads a connection's stored answer: one at a time.
+    turns: Turns<ConnectionId>,
 }
 
 impl Default for Connecting {
@@ -55,6 +62,8 @@ impl Default for Connecting {
         Self {
             followed: Mutex::default(),
             polled: Arc::new(Semaphore::new(MOST_DEVICE_FLOWS)),
+            under_way: TaskTracker::new(),
+            turns: Turns::default(),
         }
     }
 }
@@ -143,6 +152,21 @@ fn ended(changes: Changes, org: OrgId, id: ConnectionId) -> Changes {
 }
 
 impl Broker {
+    /// Waits for what is under way with providers; nothing new is begun with them by the broker itself.
+    pub async fn drain_connections(&self) {
+        self.connecting.under_way.close();
+        self.connecting.under_way.wait().await;
+    }
+
+    /// Runs `work` to its end even when its caller goes away or the broker is about to stop.
+    async fn tracked<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Refusal> + Send + 'static,
+    {
+        detached(self.connecting.under_way.track_future(work)).await
+    }
+
     pub(super) async fn connection(
         &self,
         org: OrgId,
@@ -163,6 +187,13 @@ impl Broker {
         let stored = self.connection(place.id(), parse_id("connection", id)?).await?;
         place.admit("connection", None, Some(stored.value.member))?;
         Ok((place, stored))
+    }
+
+    /// Whether the caller is told where to sign in and with what: whoever began it, and the member. Others who see the
+    /// connection could sign in there as themselves, and would have connected their account to the member.
+    pub fn may_sign_in(&self, caller: &Caller, connection: &Connection) -> bool {
+        let me = caller.member_of(connection.org);
+        me == Some(connection.member) || Beginner::of(caller.shown(), me) == Some(connection.by)
     }
 
     /// How a connection stands now.

@@ -71,24 +71,33 @@ impl Broker {
         Ok((key, stored.revision))
     }
 
-    /// The record by which whoever began a connection can be revoked, and the revision at which it was found live.
+    /// The record by which whoever began a connection can be revoked, and the revision at which it was found live and
+    /// not locked.
     pub(super) async fn standing_beginner(
         &self,
         org: OrgId,
         by: Beginner,
     ) -> Result<(Key, Revision), Refusal> {
+        let now = self.now();
         match by {
             Beginner::Member(member) => self.standing_member(org, member).await,
             Beginner::ApiKey(id) => {
-                let live = |key: &ApiKey| key.revoked.is_none() && self.now() < key.expires;
+                self.unlocked(&[*id.as_bytes()])?;
+                let live = |key: &ApiKey| key.revoked.is_none() && now < key.expires;
                 self.standing(keys::api_key(org, id), live).await
             }
             Beginner::Token(id) => {
-                let now = self.now();
+                let key = keys::operator(id);
+                let token = self.records.get::<Operator>(&key).await?;
+                let of = token.and_then(|token| token.value.member);
+                if let Some(of) = of {
+                    self.standing_member(of.org, of.member).await?;
+                }
+                self.unlocked(&[*id.as_bytes()])?;
                 let live = |token: &Operator| {
                     token.revoked.is_none() && token.expires.is_none_or(|expires| now < expires)
                 };
-                self.standing(keys::operator(id), live).await
+                self.standing(key, live).await
             }
         }
     }

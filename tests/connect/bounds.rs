@@ -94,3 +94,19 @@ async fn a_way_that_the_connector_does_not_have_is_named_with_those_it_has() {
         assert_eq!(crate::support::client::metadata(&refused, "flows"), "loopback");
     }
 }
+
+// req: A7
+#[tokio::test]
+async fn others_who_see_a_connection_are_not_told_where_to_sign_in() {
+    let scene = Scene::start().await;
+    let begun = scene.begin(ConnectionFlow::Device).await.unwrap();
+    assert!(!begun.url.is_empty() && !begun.user_code.is_empty());
+    let (_, key) = scene.operator.make_broad_api_key(ORG).await;
+    let other = Scene {
+        operator: scene.broker.caller(Some(&key)).await,
+        ..scene
+    };
+    let seen = other.get(&begun).await;
+    assert_eq!(seen.state(), ConnectionState::Waiting);
+    assert_eq!((seen.url, seen.user_code, seen.url_complete), Default::default());
+}

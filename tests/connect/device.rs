@@ -80,7 +80,7 @@ async fn a_revoked_beginner_connects_nothing() {
     let (_, end) = followed.ended().await;
     assert_eq!(
         (end.state(), end.reason.as_str()),
-        (ConnectionState::Failed, "CONNECTION_REFUSED")
+        (ConnectionState::Failed, "PERMISSION_DENIED")
     );
     assert_eq!(scene.account().await, None);
 }

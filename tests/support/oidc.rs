@@ -33,7 +33,7 @@ const FILES: [(&str, &str); 3] = [
     ("server.mjs", include_str!("oidc/server.mjs")),
 ];
 /// How long the server may take to start.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 
 /// A running server. It ends with this value, or with the test process.
 pub struct OidcServer {

@@ -11,7 +11,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("journal", &["domain", "clock"]),
     ("upstream", &["domain", "clock"]),
     ("pki", &["domain", "clock"]),
-    ("config", &["domain", "upstream::connector", "upstream::base_url"]),
+    (
+        "config",
+        &[
+            "domain",
+            "upstream::connector",
+            "upstream::base_url",
+            "upstream::key_test",
+        ],
+    ),
     ("telemetry", &["config"]),
     ("metrics", &["domain"]),
     (

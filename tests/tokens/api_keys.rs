@@ -256,7 +256,7 @@ async fn a_key_is_good_for_its_groups_and_never_as_an_agent() {
     // What is for agents, or for people, takes no key of any group.
     let all = proto::CreateApiKeyRequest {
         org: ORG.to_owned(),
-        groups: (1..=11).collect(),
+        groups: (1..=12).collect(),
         ..Default::default()
     };
     let made = scene
@@ -279,7 +279,7 @@ async fn a_key_is_good_for_its_groups_and_never_as_an_agent() {
         refused(all.access().create_api_key(more).await),
         "WRONG_CREDENTIAL_FAMILY"
     );
-    for groups in [vec![0], vec![12], vec![-1]] {
+    for groups in [vec![0], vec![13], vec![-1]] {
         let request = proto::CreateApiKeyRequest {
             org: ORG.to_owned(),
             groups,

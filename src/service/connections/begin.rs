@@ -12,7 +12,7 @@ use crate::domain::connection::{
     Beginner, Begun, Connection, Flow, LIFETIME, MAX_URL, MOST_KEPT, MOST_WAITING, Phase,
 };
 use crate::domain::id::{ConnectionId, MemberId, OrgId};
-use crate::domain::journal::Action;
+use crate::domain::journal::{Action, Record};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{Exposure, Secret};
@@ -85,7 +85,7 @@ impl Broker {
         let connector = self.connector(begin.connector)?;
         let flow = match begin.flow {
             Some(flow) => flow,
-            None if self.has_device_flow(connector).await => FlowKind::Device,
+            None if self.has_device_flow(connector).await? => FlowKind::Device,
             None => FlowKind::Paste,
         };
         let by = beginner(caller, org)?;
@@ -117,10 +117,10 @@ impl Broker {
                 .beginning(changes, caller, &connection, &prepared.secret)
                 .await?;
             let record = about(caller.record(Action::ConnectionBegin, Some(org)), &connection);
-            match self.connection_effect(record, changes, connection.clone()).await {
+            match self.start(record, changes, connection.clone()).await {
                 Err(Undone::Conflict) => {}
                 Err(Undone::Refused(refusal)) => return Err(refusal),
-                Ok(begun) => return self.awaited(begun).await,
+                Ok(begun) => return begun,
             }
         }
         Err(busy())
@@ -158,10 +158,10 @@ impl Broker {
             let changes = put(changes, &stored, &again, now);
             let changes = self.beginning(changes, caller, &again, &prepared.secret).await?;
             let record = about(caller.record(Action::ConnectionBegin, Some(again.org)), &again);
-            match self.connection_effect(record, changes, again).await {
+            match self.start(record, changes, again).await {
                 Err(Undone::Conflict) => {}
                 Err(Undone::Refused(refusal)) => return Err(refusal),
-                Ok(begun) => return self.awaited(begun).await,
+                Ok(begun) => return begun,
             }
         }
         Err(busy())
@@ -189,17 +189,29 @@ impl Broker {
         Ok(changes)
     }
 
-    /// Asks the server to begin, where it is a device flow.
-    async fn awaited(self: &Arc<Self>, begun: Arc<Connection>) -> Result<Arc<Connection>, Refusal> {
-        match begun.phase {
-            Phase::Preparing => self.begin_device(begun).await,
-            _ => Ok(begun),
-        }
+    /// Makes the beginning happen, and asks the server to begin where it is a device flow: to the end, though the caller
+    /// may go away in between. The outer result is that of the first part.
+    async fn start(
+        self: &Arc<Self>,
+        record: Record,
+        changes: Changes,
+        connection: Connection,
+    ) -> Result<Result<Arc<Connection>, Refusal>, Undone> {
+        let broker = Arc::clone(self);
+        let work = async move {
+            let begun = broker.connection_effect(record, changes, connection).await?;
+            Ok(match begun.phase {
+                Phase::Preparing => broker.begin_device(begun).await,
+                _ => Ok(begun),
+            })
+        };
+        self.tracked(work).await
     }
 
-    async fn has_device_flow(&self, connector: &Connector) -> bool {
+    async fn has_device_flow(&self, connector: &Connector) -> Result<bool, Refusal> {
         let endpoint = self.oauth.device_endpoint(connector).await;
-        endpoint.is_ok_and(|endpoint| endpoint.is_some())
+        let endpoint = endpoint.map_err(|message| Refusal::new(Reason::ConnectionUnavailable, message))?;
+        Ok(endpoint.is_some())
     }
 
     /// Prepares a way to sign in.
@@ -209,7 +221,13 @@ impl Broker {
         kind: FlowKind,
         attempt: u32,
     ) -> Result<Prepared, Refusal> {
-        let device = self.has_device_flow(connector).await;
+        let device = match kind {
+            FlowKind::Device => self.has_device_flow(connector).await?,
+            // Told only among the ways there are, should this one be none.
+            FlowKind::Paste | FlowKind::Loopback { .. } => {
+                self.has_device_flow(connector).await.unwrap_or_default()
+            }
+        };
         let Some((redirect, redirect_uri)) = redirect(connector, kind, device)? else {
             return Ok(Prepared {
                 flow: Flow::Device {

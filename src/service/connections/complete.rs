@@ -11,7 +11,7 @@ use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{AuthorizationCode, CodeVerifier, Exposure, Secret};
 use crate::service::Broker;
-use crate::service::effect::{Undone, detached};
+use crate::service::effect::Undone;
 use crate::store::keys;
 use crate::store::model::{ConnectionSecret, Mark};
 use crate::store::record::{Changes, Stored};
@@ -44,6 +44,16 @@ fn mismatch(message: &str) -> Refusal {
     }
 }
 
+/// What is told of a connection that came to nothing, in the provider's words where it was the provider's doing.
+pub(super) fn refused(reason: Reason, message: String) -> Refusal {
+    match reason {
+        Reason::ConnectionRefused => {
+            Refusal::new(reason, "the provider refused the sign-in").quoting(message)
+        }
+        _ => Refusal::new(reason, message),
+    }
+}
+
 fn unreadable(why: &Unreadable) -> Refusal {
     let message = match why {
         Unreadable::Empty => "there is no code in it",
@@ -69,7 +79,9 @@ impl Broker {
         if connection.phase == Phase::Staged {
             // Its answer is here already, and could not be taken in before.
             let (broker, staged) = (Arc::clone(self), Arc::clone(connection));
-            return detached(async move { broker.settle_connection(staged).await }).await;
+            return self
+                .tracked(async move { broker.settle_connection(staged).await })
+                .await;
         }
         // Before anything is read of the code: one that has ended is no place to try codes at.
         let exchanging = connection
@@ -151,10 +163,20 @@ impl Broker {
                 .to_owned(),
             verifier: secret.verifier,
         };
-        let sent = self.claim(caller, &stored, exchanging).await?;
-        let broker = Arc::clone(self);
+        let (broker, caller) = (Arc::clone(self), caller.clone());
         // Whoever waits for it may go away: the code is used up all the same.
-        detached(async move { broker.exchange_connection(sent, ready).await }).await
+        let work = async move {
+            let connection = Arc::clone(&stored.value);
+            match broker.claim(&caller, &stored, exchanging).await {
+                Ok(sent) => broker.exchange_connection(sent, ready).await,
+                Err(refusal) => {
+                    // It may have come about all the same. Then nobody sends the code any more.
+                    broker.keep_at(&connection);
+                    Err(refusal)
+                }
+            }
+        };
+        self.tracked(work).await
     }
 
     /// Notes that a code is about to be sent, for as long as the caller is live and the connection waits.
@@ -219,7 +241,7 @@ impl Broker {
         let changes = put(Changes::default(), stored, &failed, now);
         self.connection_effect(record.about("reason", reason.code()), changes, failed)
             .await?;
-        Ok(Refusal::new(reason, message))
+        Ok(refused(reason, message))
     }
 
     /// Applies `event` to a connection, again and again until nothing gets in the way; `None`: it does not fit any
@@ -240,7 +262,7 @@ impl Broker {
                 return Ok(None);
             };
             let mut changes = put(Changes::default(), &stored, &next, now);
-            if matches!(next.phase, Phase::Waiting) && !next.is_device() {
+            if matches!(next.phase, Phase::Waiting) && !next.is_device() && !next.standing(now).is_over() {
                 changes = changes.delete::<Mark>(&keys::connecting(next.org, next.id));
             }
             let done = match action {

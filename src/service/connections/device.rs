@@ -15,7 +15,7 @@ use super::put;
 use super::settle::{rejected_client, told};
 use crate::domain::connection::{Connection, Event, Flow, MAX_URL, Phase};
 use crate::domain::journal::Action;
-use crate::domain::reason::Reason;
+use crate::domain::reason::{Class, Reason};
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
 use crate::service::effect::detached;
@@ -149,25 +149,26 @@ impl Broker {
             return Ok(Polled::Ended);
         }
         match (&now.phase, now.standing(self.now())) {
-            (Phase::Staged, _) => {
-                // Could not be taken in before.
-                return Ok(self.settled(self.settle_connection(now).await));
-            }
             (Phase::Waiting, ConnectionStanding::Waiting) => {}
             (Phase::Waiting, ConnectionStanding::Expired) => {
                 self.moves(&now, Event::TimeOver, Some(Action::ConnectionFail))
                     .await?;
                 return Ok(Polled::Ended);
             }
+            // What was answered is taken in by whoever was at it.
             _ => return Ok(Polled::Ended),
         }
-        if let Err(refusal) = self.standing_beginner(now.org, now.by).await {
+        let beginner = self.standing_beginner(now.org, now.by).await.map(drop);
+        let member = self.standing_member(now.org, now.member).await.map(drop);
+        if let Err(refusal) = beginner.and(member) {
+            if refusal.reason.class() == Class::Unavailable {
+                return Err(refusal);
+            }
             let message = format!("whoever began it may no longer: {}", refusal.message);
-            return Ok(self.settled(
-                self.fail_connection(&now, Reason::ConnectionRefused, message)
-                    .await,
-            ));
+            return self.failed(&now, Reason::PermissionDenied, message).await;
         }
+        // Before the member is told yes for what could not be kept.
+        self.room_for(Action::ConnectionExchange)?;
         self.ask(&now).await
     }
 
@@ -175,8 +176,7 @@ impl Broker {
         let connector = match self.connector(&now.connector) {
             Ok(connector) => connector,
             Err(refusal) => {
-                let failed = self.fail_connection(now, refusal.reason, refusal.message).await;
-                return Ok(self.settled(failed));
+                return self.failed(now, refusal.reason, refusal.message).await;
             }
         };
         let secret = self.connection_secret(now).await?;
@@ -210,7 +210,9 @@ impl Broker {
                     body,
                     received: self.now(),
                 };
-                Ok(self.settled(self.stage_and_settle(Arc::clone(now), answer).await))
+                // What becomes of it is told to those who follow it.
+                let _settled = self.stage_and_settle(Arc::clone(now), answer).await;
+                Ok(Polled::Missed)
             }
             DeviceAnswer::Code {
                 code,
@@ -229,52 +231,36 @@ impl Broker {
                     verifier,
                     state: String::new(),
                 };
-                Ok(self.settled(self.exchange_connection(exchanging, code).await))
+                let _settled = self.exchange_connection(exchanging, code).await;
+                // Where nothing was sent it waits again.
+                Ok(Polled::Missed)
             }
-            DeviceAnswer::Denied { message } => {
-                let failed = self
-                    .fail_connection(now, Reason::ConnectionRefused, message)
-                    .await;
-                Ok(self.settled(failed))
-            }
+            DeviceAnswer::Denied { message } => self.failed(now, Reason::ConnectionRefused, message).await,
             DeviceAnswer::Refused { code, message } => {
                 let message = told(code, message);
-                let failed = self
-                    .fail_connection(now, Reason::ConnectionRefused, message)
-                    .await;
-                Ok(self.settled(failed))
+                self.failed(now, Reason::ConnectionRefused, message).await
             }
             DeviceAnswer::Misconfigured { code, message } => {
                 let message = rejected_client(connector, code, message);
-                let failed = self
-                    .fail_connection(now, Reason::ConnectionRefused, message)
-                    .await;
-                Ok(self.settled(failed))
+                self.failed(now, Reason::ConnectionRefused, message).await
             }
             DeviceAnswer::Expired => {
                 let message = "the provider waits no longer".to_owned();
-                let failed = self
-                    .fail_connection(now, Reason::ConnectionExpired, message)
-                    .await;
-                Ok(self.settled(failed))
+                self.failed(now, Reason::ConnectionExpired, message).await
             }
         }
     }
 
-    /// Whether to go on after something was settled: only where it could not be now.
-    fn settled(&self, done: Result<Arc<Connection>, Refusal>) -> Polled {
-        use crate::domain::reason::Class;
-        match done {
-            Err(refusal)
-                if refusal.reason != Reason::ConnectionLost
-                    && matches!(
-                        refusal.reason.class(),
-                        Class::Unavailable | Class::Aborted | Class::Exhausted
-                    ) =>
-            {
-                Polled::Missed
-            }
-            Ok(_) | Err(_) => Polled::Ended,
+    /// Ends a connection; at the next look it has ended, or that is tried again.
+    async fn failed(
+        self: &Arc<Self>,
+        now: &Connection,
+        reason: Reason,
+        message: String,
+    ) -> Result<Polled, Refusal> {
+        match self.fail_connection(now, reason, message).await {
+            Err(refusal) if refusal.reason != reason => Err(refusal),
+            _ => Ok(Polled::Ended),
         }
     }
 }
@@ -291,15 +277,24 @@ async fn poll(broker: Weak<Broker>, connection: &Arc<Connection>, mut changed: R
         let slower = 2_u32.saturating_pow(failures.min(8));
         let pause = pace.saturating_mul(slower).min(pace.max(LONGEST));
         let pause = pause.max(std::mem::take(&mut rest));
+        // Its end is told when it comes; what then cannot be stored is tried again at the pace of failures.
+        let pause = match left.is_zero() {
+            true => pause,
+            false => pause.min(left),
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause.min(left)) => {}
+            () = tokio::time::sleep(pause) => {}
             // It was given up, or begun anew. The broker may have gone as well.
             _ = changed.changed() => {}
         }
         let Some(broker) = broker.upgrade() else {
             return;
         };
-        match broker.poll_once(connection).await {
+        let under_way = &broker.connecting.under_way;
+        if under_way.is_closed() {
+            return;
+        }
+        match under_way.track_future(broker.poll_once(connection)).await {
             Ok(Polled::Again) => failures = 0,
             Ok(Polled::Slower) => {
                 failures = 0;

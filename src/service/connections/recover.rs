@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ended;
 use crate::domain::connection::{Begun, Connection, KEPT, Phase};
-use crate::domain::id::OrgId;
+use crate::domain::id::{ConnectionId, OrgId};
 use crate::domain::reason::Reason;
 use crate::domain::refusal::Refusal;
 use crate::service::Broker;
@@ -50,13 +50,7 @@ impl Broker {
             Phase::Preparing => lost("the broker was restarted while it was begun"),
             Phase::Exchanging => lost("the broker was restarted while the code was being exchanged"),
             Phase::Staged => {
-                let broker = Arc::clone(self);
-                tokio::spawn(async move {
-                    let id = connection.id;
-                    if let Err(refusal) = broker.settle_connection(connection).await {
-                        tracing::warn!(connection = %id, %refusal, "a stored answer did not connect an account");
-                    }
-                });
+                self.keep_at(&connection);
                 return Ok(());
             }
             Phase::Waiting if connection.is_device() => {
@@ -77,7 +71,10 @@ impl Broker {
         match self.fail_connection(&connection, reason, message).await {
             // That it failed is what was wanted.
             Err(refusal) if refusal.reason == reason => Ok(()),
-            other => other.map(drop),
+            other => {
+                self.keep_at(&connection);
+                other.map(drop)
+            }
         }
     }
 
@@ -124,6 +121,7 @@ impl Broker {
         };
         // One a commit: a stored answer alone is many keys.
         for id in &begun.value.ids {
+            self.give_back_staged(org, *id).await?;
             let changes = ended(Changes::default(), org, *id)
                 .delete::<Connection>(&keys::connection(org, *id))
                 .delete::<StagedAnswer>(&keys::connection_answer(org, *id));
@@ -133,6 +131,20 @@ impl Broker {
         let _applied = self.records.commit(changes).await?;
         for id in &begun.value.ids {
             self.connecting.changed(*id);
+        }
+        Ok(())
+    }
+
+    /// Puts up for revocation what a stored answer granted that nobody takes in any more.
+    async fn give_back_staged(&self, org: OrgId, id: ConnectionId) -> Result<(), Refusal> {
+        let Some(connection) = self.records.get::<Connection>(&keys::connection(org, id)).await? else {
+            return Ok(());
+        };
+        if connection.value.phase == Phase::Staged {
+            let key = keys::connection_answer(org, id);
+            if let Some(answer) = self.records.get::<StagedAnswer>(&key).await? {
+                self.unwanted(&connection.value, &answer.value).await;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::complete::Code;
+use super::complete::{Code, refused};
 use super::{ATTEMPTS, busy, by_beginner, put};
 use crate::domain::connection::{Connection, Event, Phase};
 use crate::domain::journal::Action;
@@ -19,7 +19,7 @@ use crate::service::refresh::bounded_account;
 use crate::service::revocations::{Subject, Tokens};
 use crate::store::model::StagedAnswer;
 use crate::store::record::Changes;
-use crate::store::{Commit, keys};
+use crate::store::{Commit, StoreError, keys};
 use crate::upstream::Delivery;
 use crate::upstream::answer::{ExchangeAnswer, Granted, classify_exchange};
 use crate::upstream::connector::Connector;
@@ -27,6 +27,10 @@ use crate::upstream::oauth::CodeRequest;
 
 /// When to hand a code over again that was not processed, where the provider says nothing.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How often an answer is offered to a store that has no place for it, and after which pause each time.
+const STAGINGS: usize = 100;
+const STAGING_PAUSE: Duration = Duration::from_millis(50);
 
 /// What an answer says of a connection.
 enum Says {
@@ -62,12 +66,17 @@ impl Broker {
         };
         match self.oauth.exchange_code(request).await {
             Delivery::NotSent(message) => {
-                self.moves(&connection, Event::NotSent, None).await?;
+                let back = self.moves(&connection, Event::NotSent, None).await;
+                // Where that could not be stored, it has to end: nobody sends the code any more.
+                self.keep_at(&connection);
+                back?;
                 Err(unavailable(message))
             }
             Delivery::Lost(message) => {
-                self.fail_connection(&connection, Reason::ConnectionLost, message)
-                    .await
+                let failed = self.fail_connection(&connection, Reason::ConnectionLost, message);
+                let failed = failed.await;
+                self.keep_at(&connection);
+                failed
             }
             Delivery::Answered {
                 status,
@@ -94,7 +103,11 @@ impl Broker {
         connection: Arc<Connection>,
         answer: StagedAnswer,
     ) -> Result<Arc<Connection>, Refusal> {
-        match self.stage(&connection, &answer).await? {
+        let staged = self.stage(&connection, &answer).await;
+        if staged.is_err() {
+            self.keep_at(&connection);
+        }
+        match staged? {
             Some(staged) => self.settle_connection(staged).await,
             None => {
                 self.unwanted(&connection, &answer).await;
@@ -109,7 +122,7 @@ impl Broker {
         connection: &Connection,
         answer: &StagedAnswer,
     ) -> Result<Option<Arc<Connection>>, Refusal> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..STAGINGS {
             let stored = match self.connection(connection.org, connection.id).await {
                 // Its member was removed meanwhile.
                 Err(refusal) if refusal.reason == Reason::NotFound => return Ok(None),
@@ -121,24 +134,45 @@ impl Broker {
             };
             let changes = put(Changes::default(), &stored, &next, self.now())
                 .put(&keys::connection_answer(next.org, next.id), answer);
-            match self.records.commit(changes).await? {
-                Commit::Applied(_) => {
+            match self.records.commit(changes).await {
+                Ok(Commit::Applied(_)) => {
                     self.connecting.changed(next.id);
                     return Ok(Some(Arc::new(next)));
                 }
-                Commit::Conflict => {}
+                Ok(Commit::Conflict) => {}
+                // An answer cannot be asked for twice.
+                Err(StoreError::Overloaded) => tokio::time::sleep(STAGING_PAUSE).await,
+                Err(error) => return Err(error.into()),
             }
         }
         Err(busy())
     }
 
-    /// Reads a staged answer and does what it says.
+    /// Reads a staged answer and does what it says. What cannot be done now is tried again in the background.
     pub(super) async fn settle_connection(
         self: &Arc<Self>,
         connection: Arc<Connection>,
     ) -> Result<Arc<Connection>, Refusal> {
+        let settled = self.settle_once(Arc::clone(&connection)).await;
+        if settled.is_err() {
+            self.keep_at(&connection);
+        }
+        settled
+    }
+
+    /// As [`Broker::settle_connection`], once. One at a time: of two who read one answer, the later must not take what
+    /// the earlier has connected for a grant that nobody wants.
+    pub(super) async fn settle_once(
+        self: &Arc<Self>,
+        connection: Arc<Connection>,
+    ) -> Result<Arc<Connection>, Refusal> {
+        let _turn = self.connecting.turns.take(connection.id).await;
         let mut last = busy();
         for _ in 0..ATTEMPTS {
+            let now = self.connection(connection.org, connection.id).await?.value;
+            if now.attempt != connection.attempt || now.phase != Phase::Staged {
+                return self.over(&connection).await;
+            }
             let key = keys::connection_answer(connection.org, connection.id);
             let stored = self.records.get::<StagedAnswer>(&key).await?;
             let Some(answer) = stored.filter(|stored| stored.value.fence == u64::from(connection.attempt))
@@ -200,6 +234,8 @@ impl Broker {
             return Ok(None);
         }
         let (live, revision) = self.standing_beginner(connection.org, connection.by).await?;
+        // Its locks; the store guards that the member is there.
+        let _present = self.standing_member(connection.org, connection.member).await?;
         let now = self.now();
         let record = by_beginner(Action::AccountConnect, connection);
         let member_key = keys::member(connection.org, connection.member);
@@ -237,13 +273,13 @@ impl Broker {
             .moves(connection, event, Some(Action::ConnectionFail))
             .await?
         {
-            Some(_) => Err(Refusal::new(reason, message).with("connection", connection.id.to_string())),
+            Some(_) => Err(refused(reason, message).with("connection", connection.id.to_string())),
             None => self.over(connection).await,
         }
     }
 
     /// What was granted and nobody wants any more goes back to the provider.
-    async fn unwanted(&self, connection: &Connection, answer: &StagedAnswer) {
+    pub(super) async fn unwanted(&self, connection: &Connection, answer: &StagedAnswer) {
         let Ok(connector) = self.connector(&connection.connector) else {
             return;
         };
@@ -264,10 +300,7 @@ impl Broker {
             connector: connection.connector.clone(),
             credential: None,
         };
-        let (changes, _) = self.revoker.revoking(Changes::default(), subject, tokens)?;
-        let _applied = self.records.commit(changes).await?;
-        self.revoker.wake();
-        Ok(())
+        self.revoker.give_back(subject, tokens).await
     }
 
     /// What is told of a connection that somebody else ended.
@@ -278,7 +311,7 @@ impl Broker {
             Phase::Connected { .. } if attempt => Ok(stored),
             Phase::Failed { reason, message } if attempt => {
                 let reason = Reason::from_code(reason).unwrap_or(Reason::ConnectionRefused);
-                Err(Refusal::new(reason, message.clone()))
+                Err(refused(reason, message.clone()))
             }
             _ => Err(Refusal::new(
                 Reason::ConnectionState,

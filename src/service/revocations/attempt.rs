@@ -283,7 +283,7 @@ impl Revoker {
     }
 
     /// Commits what must not be lost for want of a place in the store's queue.
-    async fn commit_surely(&self, changes: impl Fn() -> Changes) -> Result<Revision, Refusal> {
+    pub(super) async fn commit_surely(&self, changes: impl Fn() -> Changes) -> Result<Revision, Refusal> {
         for left in (0..COMMITS).rev() {
             match self.parts.records.commit(changes()).await {
                 Ok(Commit::Applied(revision)) => return Ok(revision),

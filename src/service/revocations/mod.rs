@@ -126,19 +126,6 @@ impl Revoker {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to `changes` that these tokens of a grant are to be revoked. Once they are committed, [`Revoker::wake`] has it
-    /// tried.
-    pub(super) fn revoking(
-        &self,
-        changes: Changes,
-        subject: Subject,
-        tokens: Tokens,
-    ) -> Result<(Changes, Revocation), Refusal> {
-        let (told, secret) = tokens.into_parts();
-        let revocation = self.begun(subject, told)?;
-        Ok((added(changes, &revocation, &secret), revocation))
-    }
-
     /// Adds to `changes`, which take a credential away and leave its secret and any staged answer where they are, that
     /// what these hold is to be revoked. `tokens` is what is known of it so far.
     pub(super) fn revoking_left(
@@ -180,6 +167,16 @@ impl Revoker {
             created: now,
             ended: None,
         })
+    }
+
+    /// Has tokens revoked that came for nobody: stored though the store is busy, since nobody else has them.
+    pub(super) async fn give_back(&self, subject: Subject, tokens: Tokens) -> Result<(), Refusal> {
+        let (told, secret) = tokens.into_parts();
+        let revocation = self.begun(subject, told)?;
+        self.commit_surely(|| added(Changes::default(), &revocation, &secret))
+            .await?;
+        self.wake();
+        Ok(())
     }
 
     /// Has what was added to the queue tried soon.
