@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "account_cli/late.rs"]
+mod late;
 #[path = "account_cli/listed.rs"]
 mod listed;
 #[path = "account_cli/pasted.rs"]

@@ -46,10 +46,11 @@ pub fn load(extras: &[Extra<'_>]) -> Result<Registry, RegistryError> {
     for (file, text) in SHIPPED {
         merge(&mut tables, parse(file, text)?);
     }
-    let mut registry = check::registry("registry", tables.clone())?;
+    let mut registry = check::registry("registry", tables.clone(), &tables)?;
     for extra in extras {
-        merge(&mut tables, parse(extra.file, extra.text)?);
-        registry = check::registry(extra.file, tables.clone())?;
+        let own = parse(extra.file, extra.text)?;
+        merge(&mut tables, own.clone());
+        registry = check::registry(extra.file, tables.clone(), &own)?;
     }
     Ok(registry)
 }

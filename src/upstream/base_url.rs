@@ -86,7 +86,9 @@ fn parsed(text: &str) -> Result<Url, BadBaseUrl> {
         return Err(BadBaseUrl::Unprintable);
     }
     let url = Url::parse(text).map_err(|_| BadBaseUrl::NotAUrl)?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+    // The parser takes them in a host, which has none (RFC 3986 section 3.2.2): somebody forgot to fill in a part.
+    let host = url.host_str().filter(|host| !host.contains(['{', '}']));
+    if !matches!(url.scheme(), "http" | "https") || host.is_none() {
         return Err(BadBaseUrl::NotAUrl);
     }
     if !url.username().is_empty() || url.password().is_some() {

@@ -40,11 +40,11 @@ enum RawCapacity {
     Local,
 }
 
-/// The registry that `sections` make. Faults are blamed on `file`.
-pub(super) fn registry(file: &str, sections: Sections) -> Result<Registry, RegistryError> {
+/// The registry that `sections` make. Faults are blamed on `file`, which has brought `own` of them.
+pub(super) fn registry(file: &str, sections: Sections, own: &Sections) -> Result<Registry, RegistryError> {
     let (mut providers, mut shapes) = (Providers::new(), Vec::new());
     for (called, table) in sections.providers {
-        let (provider, its_shapes) = provider(file, &called, table)?;
+        let (provider, its_shapes) = provider(file, &called, table, own.providers.get(&called))?;
         shapes.extend(its_shapes);
         providers.insert(called, provider);
     }

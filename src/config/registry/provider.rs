@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use toml::Table;
+use toml::{Table, Value};
 
 use super::check::{count, name, text};
 use super::fault::{RegistryError, RegistryFault, error, form};
@@ -77,11 +77,12 @@ fn call() -> RawUse {
     RawUse::Call
 }
 
-/// The provider `called` in `table`, and the shapes of its keys.
+/// The provider `called` in `table`, and the shapes of its keys. `own` is what `file` itself says of it.
 pub(super) fn provider(
     file: &str,
     called: &str,
     table: Table,
+    own: Option<&Table>,
 ) -> Result<(Provider, Vec<KeyShape>), RegistryError> {
     let key = format!("providers.{called}");
     let at = |part: &str| format!("{key}.{part}");
@@ -117,15 +118,19 @@ pub(super) fn provider(
         text(file, || at("key_shapes.prefix"), &shape.prefix)?;
         shapes.push(key_shape(called, shape));
     }
-    let tests = raw.test.into_iter().map(|(kind, table)| {
-        let place = at(&format!("test.{kind}"));
-        let kind = kind_of(&kind).ok_or_else(|| error(file, &place, RegistryFault::UnknownKind(kind)))?;
-        if !kinds.contains(&kind) {
+    let own_tests = own.and_then(|own| own.get("test")).and_then(Value::as_table);
+    let mut tests = Vec::new();
+    for (called, table) in raw.test {
+        let place = at(&format!("test.{called}"));
+        let own = own_tests.is_some_and(|own| own.contains_key(&called));
+        let kind = kind_of(&called).ok_or_else(|| error(file, &place, RegistryFault::UnknownKind(called)))?;
+        if kinds.contains(&kind) {
+            tests.push((kind, key_test(file, &place, kind, table)?));
+        } else if own {
             return Err(error(file, place, RegistryFault::TestOfOtherKind(kind)));
         }
-        Ok((kind, key_test(file, &place, kind, table)?))
-    });
-    let tests = tests.collect::<Result<_, _>>()?;
+        // A test that the file is laid over goes with its kind: the file could not remove it.
+    }
     let provider = Provider {
         name,
         title: raw.title,

@@ -416,6 +416,30 @@ fn what_is_wrong_with_a_test_of_credentials_is_told_with_its_key() {
 
 // req: C4
 #[test]
+fn a_shipped_test_goes_with_its_kind() {
+    use crate::domain::mode::CredentialKind;
+    let narrowed = "[providers.bedrock]\nkinds = [\"bedrock-bearer\"]\n";
+    let mine = |text| {
+        load(&[Extra {
+            file: "mine.toml",
+            text,
+        }])
+    };
+    let registry = mine(narrowed).unwrap();
+    let bedrock = registry.provider("bedrock").unwrap();
+    assert!(bedrock.test(CredentialKind::Aws).is_none());
+    assert!(bedrock.test(CredentialKind::BedrockBearer).is_some());
+    // What the file says itself, it can mend.
+    let own = format!("{narrowed}[providers.bedrock.test.aws]\nservice = \"sts\"\n");
+    let error = mine(&own).unwrap_err();
+    assert_eq!(
+        (error.file.as_str(), error.key.as_str()),
+        ("mine.toml", "providers.bedrock.test.aws")
+    );
+}
+
+// req: C4
+#[test]
 fn shipped_tests_are_those_of_documents_and_one_key_of_them_can_be_replaced() {
     use crate::domain::key_test::Presentation;
     use crate::domain::mode::CredentialKind;

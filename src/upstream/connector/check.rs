@@ -8,7 +8,8 @@ use toml::Table;
 use super::load::{ConnectorError, ConnectorFault, MAX_LIST, MAX_SECONDS, error};
 use super::raw::{Fail, Raw, RawDeviceFlow, RawRedirect};
 use super::{
-    CLIENT_FAULTS, ClientAuth, Connector, DeviceFlow, Redirect, RedirectKind, SecretRef, Sharing, Terms,
+    CLIENT_FAULTS, ClientAuth, Connector, DeviceFlow, PasteCode, Redirect, RedirectKind, SecretRef, Sharing,
+    Terms,
 };
 use crate::domain::name::Name;
 
@@ -284,10 +285,11 @@ impl Checker<'_> {
     fn redirects(&self, raw: &Raw) -> Result<Vec<Redirect>, ConnectorError> {
         self.bounded("redirects", raw.redirects.len())?;
         let all = raw.redirects.iter();
-        all.map(|redirect| self.redirect(redirect)).collect()
+        all.map(|redirect| self.redirect(redirect, raw.pkce)).collect()
     }
 
-    fn redirect(&self, raw: &RawRedirect) -> Result<Redirect, ConnectorError> {
+    /// `always`: whether S256 is used where the redirect does not say.
+    fn redirect(&self, raw: &RawRedirect, always: bool) -> Result<Redirect, ConnectorError> {
         match raw {
             RawRedirect::Loopback {
                 host,
@@ -315,13 +317,20 @@ impl Checker<'_> {
                     pkce: *pkce,
                 })
             }
-            RawRedirect::Paste { url, code, pkce } => Ok(Redirect {
-                kind: RedirectKind::Paste {
-                    url: self.url("redirects.url", url)?,
-                    code: *code,
-                },
-                pkce: *pkce,
-            }),
+            RawRedirect::Paste { url, code, pkce } => {
+                // Anybody's code could be pasted, and the account of whoever sent it connected: neither state nor
+                // challenge would tell (RFC 9700 section 4.7).
+                if *code == PasteCode::Code && !pkce.unwrap_or(always) {
+                    return Err((self.fail)("redirects.pkce", ConnectorFault::Unbound));
+                }
+                Ok(Redirect {
+                    kind: RedirectKind::Paste {
+                        url: self.url("redirects.url", url)?,
+                        code: *code,
+                    },
+                    pkce: *pkce,
+                })
+            }
         }
     }
 

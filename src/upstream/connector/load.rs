@@ -117,6 +117,12 @@ pub enum ConnectorFault {
     /// Port 0.
     #[error("0 is no port; leave the list empty where any port may be used")]
     NotAPort,
+    /// A code that nothing binds to the sign-in that it is pasted for.
+    #[error(
+        "is false, and nothing else shows whose code is pasted; set it to true, or code = \"code-and-state\" if the page \
+         shows the state too"
+    )]
+    Unbound,
     /// Relative to nobody knows where.
     #[error("is no absolute path; write it from the root")]
     RelativePath,

@@ -157,6 +157,16 @@ const WRONG: &[(&str, &str, &str)] = &[
         "redirects",
         "unknown variant `both`",
     ),
+    (
+        "redirects = [{ kind = \"paste\", url = \"https://id.example/\", code = \"code\", pkce = false }]",
+        "redirects.pkce",
+        "set it to true, or code = \"code-and-state\"",
+    ),
+    (
+        "pkce = false\nredirects = [{ kind = \"paste\", url = \"https://id.example/\", code = \"code\" }]",
+        "redirects.pkce",
+        "nothing else shows whose code is pasted",
+    ),
     ("pkce = \"S256\"", "pkce", "expected a boolean"),
     (
         "authorize_params = { request_uri = \"urn:x\" }",
@@ -297,6 +307,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "account = [{ label = \"l\", from = \"header\", pointer = \"/id\" }]",
         "account",
         "unknown variant `header`",
+    ),
+    ("test_url = \"http://id.example/me\"", "test_url", "use https"),
+    (
+        "test_url = \"https://evil.example/me\"",
+        "test_url",
+        "host evil.example is not",
     ),
     ("sources = [\"\"]", "sources", "mend it"),
 ];

@@ -19,6 +19,7 @@ use crate::cli::client::Session;
 use crate::cli::error::{Failure, Kind};
 use crate::cli::loopback::{Answer, Listener};
 use crate::cli::qr::When;
+use crate::domain::reason::Reason;
 use crate::proto;
 use crate::proto::{ConnectionFlow, ConnectionState};
 
@@ -70,6 +71,8 @@ pub(super) struct Walk<'a> {
 }
 
 type Browsing = Pin<Box<dyn Future<Output = Result<Answer, Failure>>>>;
+/// What the browser brought, and how often it may still be handed over again.
+type Brought = (Zeroizing<String>, u32);
 type Handing = Pin<Box<dyn Future<Output = Result<proto::Connection, Status>>>>;
 
 impl Walk<'_> {
@@ -162,13 +165,14 @@ impl Walk<'_> {
             None => None,
         };
         let mut handing: Option<Handing> = None;
-        // What the browser brought, and how often it may still be handed over.
-        let mut brought: Option<(Zeroizing<String>, u32)> = None;
+        let mut brought: Option<Brought> = None;
+        // Why no answer came to what was handed over and is being exchanged.
+        let mut late = None;
         let mut last = None;
         let mut state = connection.state();
         self.ask(question);
         loop {
-            tokio::select! {
+            let not_taken = tokio::select! {
                 failure = self.signals.come() => return Err(failure),
                 next = following.next() => {
                     let next = next?;
@@ -178,9 +182,11 @@ impl Walk<'_> {
                     self.tell_step(state, next.state());
                     let back = state != ConnectionState::Waiting && next.state() == ConnectionState::Waiting;
                     state = next.state();
-                    if back && handing.is_none() && brought.is_none() {
+                    let not_taken = if back { late.take() } else { None };
+                    if back && not_taken.is_none() && handing.is_none() && brought.is_none() {
                         self.ask(question);
                     }
+                    not_taken
                 }
                 answer = of(&mut browser) => {
                     browser = None;
@@ -188,8 +194,13 @@ impl Walk<'_> {
                     let address = Zeroizing::new(format!("{}?{}", connection.redirect_uri, answer?.query()));
                     handing = Some(self.hand_over(connection, &address, Duration::ZERO));
                     brought = Some((address, RESENDS));
+                    None
                 }
-                line = self.dialog.line(), if question.is_some() && handing.is_none() && brought.is_none() => {
+                line = self.dialog.line(), if question.is_some()
+                    && state == ConnectionState::Waiting
+                    && handing.is_none()
+                    && brought.is_none() =>
+                {
                     match line {
                         Some(Ok(code)) if !code.is_empty() => {
                             handing = Some(self.hand_over(connection, &code, Duration::ZERO));
@@ -205,6 +216,7 @@ impl Walk<'_> {
                         // The browser may still come.
                         None => question = None,
                     }
+                    None
                 }
                 handed = of(&mut handing) => {
                     handing = None;
@@ -213,27 +225,50 @@ impl Walk<'_> {
                         Err(status) => status,
                     };
                     let failure = self.session.failure(status);
-                    let now = self.look(connection).await?;
-                    if !is_open(&now) {
-                        return Ok(now);
-                    }
-                    match &mut brought {
-                        Some((address, tries)) if failure.kind == Kind::Unavailable && *tries > 0 => {
-                            *tries -= 1;
-                            let address = address.clone();
-                            handing = Some(self.hand_over(connection, &address, REST));
-                        }
-                        Some(_) => return Err(failure),
-                        None => {
-                            self.refused(&failure);
-                            last = Some(failure);
-                            if now.state() == ConnectionState::Waiting {
-                                self.ask(question);
-                            }
-                        }
+                    let now = match self.look(connection).await {
+                        Ok(now) if !is_open(&now) => return Ok(now),
+                        Ok(now) => now.state(),
+                        // As far as it is known.
+                        Err(away) if away.kind == Kind::Unavailable => state,
+                        Err(fault) => return Err(fault),
+                    };
+                    if now == ConnectionState::Exchanging {
+                        // It is taken, and exchanged whoever waits for it: what comes of it is followed.
+                        self.tell_step(state, now);
+                        self.dialog.tell("The provider takes its time; the broker waits for it.");
+                        state = now;
+                        late = Some(failure);
+                        None
+                    } else {
+                        Some(failure)
                     }
                 }
+            };
+            if let Some(failure) = not_taken {
+                handing = self.hand_over_again(connection, &mut brought, &failure)?;
+                if handing.is_none() {
+                    self.refused(&failure);
+                    last = Some(failure);
+                    self.ask(question);
+                }
             }
+        }
+    }
+
+    /// Hands over again what the browser brought and the broker did not take; `None`: nothing came by a browser.
+    fn hand_over_again(
+        &self,
+        connection: &proto::Connection,
+        brought: &mut Option<Brought>,
+        failure: &Failure,
+    ) -> Result<Option<Handing>, Failure> {
+        match brought {
+            None => Ok(None),
+            Some((address, tries)) if passes(failure) && *tries > 0 => {
+                *tries -= 1;
+                Ok(Some(self.hand_over(connection, address, REST)))
+            }
+            Some(_) => Err(failure.clone()),
         }
     }
 
@@ -355,6 +390,13 @@ async fn of<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
         Some(future) => future.await,
         None => pending().await,
     }
+}
+
+/// Whether the same may be taken later: the broker was away, or busy with this very connection.
+fn passes(failure: &Failure) -> bool {
+    let busy = [Reason::ConnectionState, Reason::Conflict].map(Reason::code);
+    let reason = failure.reason.as_deref().unwrap_or_default();
+    failure.kind == Kind::Unavailable || busy.contains(&reason)
 }
 
 fn no_code() -> Failure {
