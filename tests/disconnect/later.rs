@@ -23,6 +23,17 @@ async fn a_provider_that_fails_is_asked_again_until_it_confirms() {
     assert_eq!(done.credential, account.scene.credential);
 }
 
+/// A client that the provider does not know is the operator's to mend: the tokens are not lost by then.
+#[tokio::test]
+async fn a_fault_of_the_client_is_not_final() {
+    let account = Account::connected("").await;
+    let client = r#"{"error":"invalid_client"}"#;
+    account.revocations.answers(&[(401, client, None)]);
+    let gone = account.disconnect(LONG).await;
+    assert_eq!(fates(&gone.tokens), REVOKED);
+    assert_eq!(account.revocations.asked().len(), 3);
+}
+
 /// Who waits gets the answer as soon as there is one, and no sooner than that.
 #[tokio::test]
 async fn who_waits_is_answered_with_the_confirmation() {
@@ -133,6 +144,44 @@ async fn a_grant_that_was_brought_in_again_is_not_revoked() {
     assert!(done.tokens[0].message.contains(&again.id), "{done:?}");
     assert_eq!(account.revocations.asked(), []);
     scene.resolve().await.unwrap();
+}
+
+/// A provider may end all that the account gave to the client with any of its tokens: a revocation that is late must not
+/// end an account that is connected again, with a grant of its own.
+#[tokio::test]
+async fn an_account_that_is_connected_again_is_not_ended_by_a_late_revocation() {
+    let mut account = Account::connected("").await;
+    account.revocations.go_away().await;
+    let gone = account.disconnect(Duration::from_secs(1)).await;
+    let scene = &account.scene;
+    let newer = scene.provider.mint();
+    scene.operator.import_grant(ORG, MEMBER, &newer).await;
+    account.revocations.come_back().await;
+    scene.clock.advance(Duration::from_secs(60));
+    let done = ended(&scene.operator, &gone.revocation).await;
+    assert!(
+        done.tokens.iter().all(|token| token.fate() == TokenFate::Expires),
+        "{done:?}"
+    );
+    assert!(done.tokens[0].message.contains("connected again"), "{done:?}");
+    assert_eq!(account.revocations.asked(), []);
+    scene.resolve().await.unwrap();
+}
+
+/// Where tokens are known to stand apart, the old ones are revoked all the same.
+#[tokio::test]
+async fn where_tokens_stand_apart_a_late_revocation_is_made() {
+    let mut account = Account::connected("revoke_scope = \"token\"\n").await;
+    account.revocations.go_away().await;
+    let gone = account.disconnect(Duration::from_secs(1)).await;
+    let scene = &account.scene;
+    let newer = scene.provider.mint();
+    scene.operator.import_grant(ORG, MEMBER, &newer).await;
+    account.revocations.come_back().await;
+    scene.clock.advance(Duration::from_secs(60));
+    let done = ended(&scene.operator, &gone.revocation).await;
+    assert_eq!(fates(&done.tokens), REVOKED);
+    assert_eq!(account.revocations.asked(), account.both());
 }
 
 #[tokio::test]

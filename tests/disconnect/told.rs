@@ -87,7 +87,7 @@ fn credbroker_now() -> i64 {
 #[tokio::test]
 async fn each_token_is_told_of_by_itself() {
     const UNSUPPORTED: &str = r#"{"error":"unsupported_token_type"}"#;
-    const CLIENT: &str = r#"{"error":"invalid_client","error_description":"who are you"}"#;
+    const REQUEST: &str = r#"{"error":"invalid_request","error_description":"who are you"}"#;
     let account = Account::connected("").await;
     account
         .revocations
@@ -101,14 +101,18 @@ async fn each_token_is_told_of_by_itself() {
     assert!(gone.tokens[1].expire_time.is_some());
 
     let refused = Account::connected("").await;
-    refused.revocations.answers(&[(401, CLIENT, None)]);
+    refused.revocations.answers(&[(400, REQUEST, None)]);
     let gone = refused.disconnect(LONG).await;
     let told = [
         ("refresh_token", TokenFate::GivenUp),
         ("access_token", TokenFate::Revoked),
     ];
     assert_eq!(fates(&gone.tokens), told);
-    assert!(gone.tokens[0].message.contains("who are you"), "{gone:?}");
+    let said = &gone.tokens[0].message;
+    assert!(
+        said.starts_with("the provider: ") && said.contains("who are you"),
+        "{gone:?}"
+    );
     let finished = journaled(&refused.scene.operator, "account.revoke_tokens").await;
     assert!(
         finished

@@ -20,6 +20,8 @@ async fn what_an_exchange_brings_afterwards_is_revoked_too() {
     // The access token had expired; the refresh token is on its way to being replaced, which nobody knows yet.
     assert_eq!(account.revocations.hints(), ["refresh_token"]);
     assert_eq!(account.revocations.asked()[0].token, account.refresh_token);
+    let told = &gone.tokens[0].message;
+    assert!(told.contains("may have replaced it"), "{gone:?}");
 
     scene.provider.release();
     assert_eq!(reason(&asked.await.unwrap().unwrap_err()), "NOT_FOUND");

@@ -6,11 +6,13 @@
 //! made again, which does no harm (RFC 7009 section 2.2). What a token became is written down before the next one is
 //! asked about, and the token wiped with it.
 //!
-//! Nothing of the queue is in memory but what is under way. None is begun in the background while [`IN_BACKGROUND`] are
-//! under way, or [`FOR_EACH`] of the same connector, so that a provider that hangs does not hold up the others.
+//! Nothing of the queue is in memory but what is under way, and what could not be tried here at all ([`rest`]). None is
+//! begun in the background while [`IN_BACKGROUND`] are under way that nobody waits for, or [`FOR_EACH`] of the same
+//! connector, so that a provider that hangs does not hold up the others.
 
 mod attempt;
 mod read;
+mod rest;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -39,16 +41,20 @@ use crate::store::record::{Changes, Records};
 use crate::store::{MAX_SCAN, keys};
 use crate::upstream::connector::load::Connectors;
 use crate::upstream::http::HttpTokenEndpoint;
+use rest::Resting;
 pub(super) use tokens::{Tokens, told};
 
-/// How many tries are under way when none is begun that nobody waits for, over all and of one connector.
+/// How many tries run at once that nobody waits for.
 const IN_BACKGROUND: usize = 8;
-/// See [`IN_BACKGROUND`].
+/// How many of one connector are under way, callers' too, when none of it is begun in the background.
 const FOR_EACH: usize = 2;
 /// How many tries that callers wait for run at once. Past it, they wait for one in the background.
 const AT_ONCE: usize = 8;
-/// How many of the queue are looked at in one turn.
+/// How many of the queue are read at once.
 const LOOKED_AT: usize = 256;
+/// How many times [`LOOKED_AT`] one turn reads, past those that have to wait for their connector. The next turn goes on
+/// from there.
+const PAGES: usize = 16;
 /// How often it is looked what is due while anything is in the queue, and while nothing is: then whoever adds to it says
 /// so.
 const TICK: Duration = Duration::from_secs(1);
@@ -72,14 +78,32 @@ pub(super) struct Parts {
 pub struct Revoker {
     parts: Parts,
     chance: Chance,
-    /// What is being tried, and with which connector.
-    under_way: Mutex<BTreeMap<RevocationId, String>>,
+    /// What is being tried.
+    under_way: Mutex<BTreeMap<RevocationId, Try>>,
+    resting: Resting,
     at_once: Arc<Semaphore>,
     woken: Notify,
     /// Counts what was written down, for those who wait.
     told: watch::Sender<u64>,
     tasks: TaskTracker,
     closing: CancellationToken,
+}
+
+/// A try that is under way.
+struct Try {
+    connector: String,
+    /// Whether a caller waits for it.
+    awaited: bool,
+}
+
+/// What a place in the queue says of those after it.
+enum Look {
+    /// Nothing.
+    Next,
+    /// They are for later, as this one is.
+    Later,
+    /// They have to wait: all places are taken.
+    Full,
 }
 
 /// What is to be revoked at its provider: a grant.
@@ -110,6 +134,7 @@ impl Revoker {
             parts,
             chance: Chance::new(),
             under_way: Mutex::default(),
+            resting: Resting::default(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             woken: Notify::new(),
             told: watch::Sender::new(0),
@@ -122,7 +147,7 @@ impl Revoker {
         self.parts.clock.wall()
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, BTreeMap<RevocationId, String>> {
+    fn list(&self) -> std::sync::MutexGuard<'_, BTreeMap<RevocationId, Try>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -229,7 +254,10 @@ impl Revoker {
         }
         match self.list().entry(id) {
             Entry::Occupied(_) => return,
-            Entry::Vacant(free) => free.insert(connector.to_owned()),
+            Entry::Vacant(free) => free.insert(Try {
+                connector: connector.to_owned(),
+                awaited: place.is_some(),
+            }),
         };
         let under_way = UnderWay(Arc::clone(self), id);
         let revoker = Arc::clone(self);
@@ -239,21 +267,31 @@ impl Revoker {
                 // Cut short it is made again.
                 () = revoker.closing.cancelled() => return,
             };
+            match &ended {
+                Ok(()) => revoker.resting.ends(id),
+                Err(refusal) => revoker.rests(id, refusal),
+            }
             drop((under_way, place));
-            match ended {
-                Ok(()) => revoker.wake(),
-                // What cannot be written down is tried again at the next tick, not at once.
-                Err(refusal) => tracing::warn!(revocation = %id, %refusal, "a revocation could not be tried"),
+            if ended.is_ok() {
+                revoker.wake();
             }
         });
     }
 
+    /// Has one whose try failed here, and not at the provider, rest for longer each time: what is damaged stays so, and
+    /// the provider is not asked for ever about what cannot be written down.
+    fn rests(&self, id: RevocationId, refusal: &Refusal) {
+        let pause = self.resting.begins(id, self.parts.clock.monotonic());
+        tracing::warn!(revocation = %id, %refusal, pause_seconds = pause.as_secs(), "a revocation could not be tried");
+    }
+
     /// Tries what is due, until `stopping`.
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+        let mut after = None;
         loop {
-            let rest = match self.turn().await {
-                Ok(0) => IDLE,
-                Ok(_) => TICK,
+            let rest = match self.turn(&mut after).await {
+                Ok(false) => IDLE,
+                Ok(true) => TICK,
                 Err(refusal) => {
                     tracing::warn!(%refusal, "the queue of revocations cannot be read");
                     TICK
@@ -267,33 +305,65 @@ impl Revoker {
         }
     }
 
-    /// Begins what is due, as far as there are places, and says how much is in the queue: as much as it looked at.
-    async fn turn(self: &Arc<Self>) -> Result<usize, Refusal> {
-        let list = keys::revocations_due();
-        let rows = self
-            .parts
-            .records
-            .scan::<RevocationDue>(list.as_bytes(), None, LOOKED_AT)
-            .await?;
-        let now = self.now();
-        for (key, due) in &rows {
-            let Some((next, org, id)) = keys::revocation_due_of(key) else {
-                continue;
-            };
-            let connector = &due.value.connector;
-            let (all, same) = {
-                let list = self.list();
-                let same = list.values().filter(|one| *one == connector).count();
-                (list.len(), same)
-            };
-            if all >= IN_BACKGROUND {
-                break;
+    /// Begins what is due, as far as there are places, and says whether anything may be in the queue. Goes on from
+    /// `after`, and leaves there where the next turn goes on; `None`: at the front.
+    async fn turn(self: &Arc<Self>, after: &mut Option<Key>) -> Result<bool, Refusal> {
+        let (now, mut from) = (self.now(), after.take());
+        let mut any = from.is_some();
+        for _ in 0..PAGES {
+            let rows = self.due_after(from.as_ref()).await?;
+            any |= !rows.is_empty();
+            let mut later = false;
+            for (key, due) in &rows {
+                match self.begin_due(key, &due.value.connector, now).await {
+                    Ok(Look::Full) => return Ok(any),
+                    Ok(Look::Later) => later = true,
+                    Ok(Look::Next) => {}
+                    // One that cannot be read must not stop the others.
+                    Err(refusal) => {
+                        if let Some((_, _, id)) = keys::revocation_due_of(key) {
+                            self.rests(id, &refusal);
+                        }
+                    }
+                }
             }
-            if same < FOR_EACH && Revocation::is_due(next, now) && self.is_queued(key, next, org, id).await? {
-                self.start(org, id, connector, None);
+            if later {
+                return Ok(any);
             }
+            let Some((last, _)) = rows.into_iter().last() else {
+                return Ok(any);
+            };
+            from = Some(last);
         }
-        Ok(rows.len())
+        *after = from;
+        Ok(any)
+    }
+
+    /// Begins the try at a place of the queue, if it is due and may run now.
+    async fn begin_due(self: &Arc<Self>, key: &Key, connector: &str, now: Time) -> Result<Look, Refusal> {
+        let Some((next, org, id)) = keys::revocation_due_of(key) else {
+            return Ok(Look::Next);
+        };
+        if !Revocation::is_due(next, now) {
+            return Ok(Look::Later);
+        }
+        let (all, same, already) = {
+            let list = self.list();
+            let same = list.values().filter(|one| one.connector == connector).count();
+            let all = list.values().filter(|one| !one.awaited).count();
+            (all, same, list.contains_key(&id))
+        };
+        if all >= IN_BACKGROUND {
+            return Ok(Look::Full);
+        }
+        let rests = self.resting.rests(id, self.parts.clock.monotonic());
+        if already || rests || same >= FOR_EACH {
+            return Ok(Look::Next);
+        }
+        if self.is_queued(key, next, org, id).await? {
+            self.start(org, id, connector, None);
+        }
+        Ok(Look::Next)
     }
 
     /// Whether a place in the queue is that of its revocation. One that is not goes: it would be due for good.

@@ -286,7 +286,10 @@ mod tests {
                 "{line}"
             );
             assert!(line.contains("by itself in "), "{line}");
-            assert!(line.contains("status 503"), "{line}");
+            assert!(
+                line.contains("status 503") && !line.contains("the provider:"),
+                "{line}"
+            );
         }
         let answer = proto::DisconnectAccountResponse {
             tokens: vec![
