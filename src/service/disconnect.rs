@@ -37,7 +37,7 @@ pub struct Disconnect<'a> {
     pub credential: &'a str,
     /// Leaves the provider alone.
     pub keep_upstream: bool,
-    /// How long to wait for the provider, at most [`MAX_WAIT`]; `None`: [`WAIT`].
+    /// How long to wait for the provider, at most 30 s; `None`: 5 s.
     pub wait: Option<Duration>,
 }
 
