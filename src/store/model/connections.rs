@@ -5,7 +5,8 @@ use crate::domain::secret::{AuthorizationState, CodeVerifier, DeviceCode, Secret
 use crate::store::record::Record;
 use crate::store::table::{choice, table};
 
-/// What a connection is bound to its member and its sign-in by. Removed when the connection ends.
+/// What a connection is bound to its member and its sign-in by. Removed when the connection ends; where its time was
+/// over before anybody signed in, with the connection itself.
 pub struct ConnectionSecret {
     /// The attempt it is of.
     pub attempt: u32,
