@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use credbroker::proto::TokenFate;
+use credbroker::proto::{self, TokenFate};
 
 use crate::scene::{Account, LONG, PENDING, REVOKED, ended, fates, revocation, revocations};
 use crate::support::broker::{MEMBER, ORG};
@@ -146,11 +146,8 @@ async fn a_grant_that_was_brought_in_again_is_not_revoked() {
     scene.resolve().await.unwrap();
 }
 
-/// A provider may end all that the account gave to the client with any of its tokens: a revocation that is late must not
-/// end an account that is connected again, with a grant of its own.
-#[tokio::test]
-async fn an_account_that_is_connected_again_is_not_ended_by_a_late_revocation() {
-    let mut account = Account::connected("").await;
+/// What became of an account's revocation that could be made only after the member had connected again.
+async fn late(account: &mut Account) -> proto::Revocation {
     account.revocations.go_away().await;
     let gone = account.disconnect(Duration::from_secs(1)).await;
     let scene = &account.scene;
@@ -158,28 +155,29 @@ async fn an_account_that_is_connected_again_is_not_ended_by_a_late_revocation() 
     scene.operator.import_grant(ORG, MEMBER, &newer).await;
     account.revocations.come_back().await;
     scene.clock.advance(Duration::from_secs(60));
-    let done = ended(&scene.operator, &gone.revocation).await;
+    ended(&scene.operator, &gone.revocation).await
+}
+
+/// A provider may end all that the account gave to the client with any of its tokens: a revocation that is late must not
+/// end an account that is connected again, with a grant of its own.
+#[tokio::test]
+async fn an_account_that_is_connected_again_is_not_ended_by_a_late_revocation() {
+    let mut account = Account::connected("").await;
+    let done = late(&mut account).await;
     assert!(
         done.tokens.iter().all(|token| token.fate() == TokenFate::Expires),
         "{done:?}"
     );
     assert!(done.tokens[0].message.contains("connected again"), "{done:?}");
     assert_eq!(account.revocations.asked(), []);
-    scene.resolve().await.unwrap();
+    account.scene.resolve().await.unwrap();
 }
 
 /// Where tokens are known to stand apart, the old ones are revoked all the same.
 #[tokio::test]
 async fn where_tokens_stand_apart_a_late_revocation_is_made() {
     let mut account = Account::connected("revoke_scope = \"token\"\n").await;
-    account.revocations.go_away().await;
-    let gone = account.disconnect(Duration::from_secs(1)).await;
-    let scene = &account.scene;
-    let newer = scene.provider.mint();
-    scene.operator.import_grant(ORG, MEMBER, &newer).await;
-    account.revocations.come_back().await;
-    scene.clock.advance(Duration::from_secs(60));
-    let done = ended(&scene.operator, &gone.revocation).await;
+    let done = late(&mut account).await;
     assert_eq!(fates(&done.tokens), REVOKED);
     assert_eq!(account.revocations.asked(), account.both());
 }
